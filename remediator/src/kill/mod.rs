@@ -1,0 +1,1 @@
+//! Ends a storm of processes, and proves it.

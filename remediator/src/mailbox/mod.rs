@@ -1,0 +1,1 @@
+//! Saves a user's mail file.
