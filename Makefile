@@ -1,0 +1,69 @@
+# procstorm: build it, watch it, test it.  `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Programs that tests/tools.sh unpacked come first, then the machine's own.
+export PATH := $(abspath $(TARGET))/tools/bin:$(PATH):/usr/sbin:/sbin
+
+.PHONY: help build release demo run test check lint fmt docs deny rules unit bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
+
+build: ## build everything (debug)
+	$(CARGO) build --workspace --bins
+
+release: ## build the two daemons for use
+	$(CARGO) build --release -p procstorm-exporter -p procstorm-remediator
+
+demo: ## watch a real storm being seen, archived, killed and mailed
+	@tests/tools.sh stack
+	$(CARGO) build --quiet --workspace --bins
+	$(TARGET)/debug/demo
+
+run: ## the same stack without a storm, until Ctrl-C
+	@tests/tools.sh stack
+	$(CARGO) build --quiet --workspace --bins
+	$(TARGET)/debug/demo --stay
+
+test: ## everything that must hold: formatting, lints, docs, rules, all tests
+	@tests/tools.sh test
+	$(MAKE) --no-print-directory lint docs rules deny unit
+
+lint: ## formatting and clippy, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+
+fmt: ## format the sources
+	$(CARGO) fmt --all
+
+docs: ## the API documentation, warnings are errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --workspace --no-deps --document-private-items
+
+rules: ## check rules, their tests, and Alertmanager's configuration
+	@tests/tools.sh stack
+	rules/check.sh
+
+deny: ## licences, sources and advisories of the dependencies
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+	    $(CARGO) deny check bans licenses sources; \
+	    if $(CARGO) deny fetch; then $(CARGO) deny check advisories; \
+	    else echo "deny: ADVISORIES NOT CHECKED: their database cannot be fetched" >&2; fi; \
+	else \
+	    echo "deny: NOT CHECKED: no cargo-deny here (cargo install cargo-deny)" >&2; \
+	fi
+
+unit: build ## all of cargo's tests, with their totals
+	tests/totals.sh $(CARGO) test --workspace --no-fail-fast
+
+bench: ## costs beside those of others, as ratios
+	@tests/tools.sh bench
+	$(CARGO) build --quiet --release --workspace --bins
+	$(CARGO) bench --workspace
+
+clean: ## remove what was built and unpacked
+	$(CARGO) clean
