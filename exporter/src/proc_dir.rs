@@ -2,6 +2,7 @@
 //!
 //! A process that has vanished between two reads is ordinary: it is `None`, never an error.
 
+use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -10,10 +11,34 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, SeekFrom, openat, seek, statat};
 use rustix::io::Errno;
 
-use crate::process::Stat;
+use crate::process::{Command, Stat};
 
 /// The longest line of `/proc/PID/stat`: 52 fields of at most 20 digits, and the command.
 const STAT_LINE_MAX: usize = 2048;
+
+/// The longest `/proc/PID/comm`: a command and a newline.
+const COMM_MAX: usize = 64;
+
+/// The kernel's default for a uid that a user namespace does not map.
+const OVERFLOW_UID: u32 = 65534;
+
+/// What one look at a pid tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glance {
+    /// A process, dead or alive.
+    Process {
+        /// Its effective uid.
+        uid: u32,
+        /// Its name.
+        command: Command,
+    },
+    /// A thread of the kernel.
+    KernelThread,
+    /// It was gone, or went while it was looked at.
+    Vanished,
+    /// We have no right to see it.
+    Denied,
+}
 
 /// A /proc directory (or a fixture that looks like one), held open.
 #[derive(Debug)]
@@ -60,28 +85,69 @@ impl ProcDir {
     /// process that is not dumpable, whose files inside then show root.
     #[must_use]
     pub fn owner(&self, pid: i32) -> Option<u32> {
-        let mut name = [0; 11];
-        let name = decimal(pid, &mut name);
-        statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| stat.st_uid)
+        let mut path = [0; PID_PATH_MAX];
+        let path = pid_path(pid, c"", &mut path);
+        statat(&self.fd, path, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| stat.st_uid)
+    }
+
+    /// What counting needs of a process, with as few system calls as there can be and without an
+    /// allocation: its uid, and its name from `comm`, or from the costlier `stat` where
+    /// `may_be_kernel` says that a process of that uid could be a thread of the kernel.
+    pub(crate) fn glance(&self, pid: i32, may_be_kernel: impl FnOnce(u32) -> bool) -> Glance {
+        self.try_glance(pid, may_be_kernel).unwrap_or_else(|error| match error {
+            Errno::PERM | Errno::ACCESS => Glance::Denied,
+            _ => Glance::Vanished,
+        })
+    }
+
+    fn try_glance(
+        &self,
+        pid: i32,
+        may_be_kernel: impl FnOnce(u32) -> bool,
+    ) -> Result<Glance, Errno> {
+        let mut path = [0; PID_PATH_MAX];
+        let uid =
+            statat(&self.fd, pid_path(pid, c"", &mut path), AtFlags::SYMLINK_NOFOLLOW)?.st_uid;
+        if may_be_kernel(uid) {
+            let mut line = [0; STAT_LINE_MAX];
+            let line = self.read(pid_path(pid, c"/stat", &mut path), &mut line)?;
+            let stat = Stat::parse(line).ok_or(Errno::SRCH)?;
+            if stat.is_kernel_thread() {
+                return Ok(Glance::KernelThread);
+            }
+            return Ok(Glance::Process { uid, command: stat.command });
+        }
+        let mut name = [0; COMM_MAX];
+        let name = self.read(pid_path(pid, c"/comm", &mut path), &mut name)?;
+        // The kernel ends the name with a newline; the name itself may hold others.
+        let command = Command::new(name.strip_suffix(b"\n").unwrap_or(name)).ok_or(Errno::SRCH)?;
+        Ok(Glance::Process { uid, command })
+    }
+
+    /// What one read of the file gives.
+    fn read<'b>(&self, path: &CStr, buffer: &'b mut [u8]) -> Result<&'b [u8], Errno> {
+        let file = openat(&self.fd, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let length = rustix::io::read(&file, &mut *buffer)?;
+        buffer.get(..length).ok_or(Errno::IO)
+    }
+
+    /// The uid that stands for those that are not known here, in a user namespace.
+    pub(crate) fn overflow_uid(&self) -> u32 {
+        let mut text = [0; 16];
+        self.read(c"sys/kernel/overflowuid", &mut text)
+            .ok()
+            .and_then(|text| std::str::from_utf8(text).ok()?.trim().parse().ok())
+            .unwrap_or(OVERFLOW_UID)
     }
 
     /// What `/proc/PID/stat` says of a process. An error is one of rights or of the file system;
     /// a process that is gone is `Ok(None)`.
     pub fn stat(&self, pid: i32) -> io::Result<Option<Stat>> {
-        let file = match openat(
-            &self.fd,
-            format!("{pid}/stat"),
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        ) {
-            Ok(file) => file,
-            Err(Errno::NOENT | Errno::SRCH) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
+        let mut path = [0; PID_PATH_MAX];
         let mut line = [0; STAT_LINE_MAX];
-        match rustix::io::read(&file, &mut line) {
-            Ok(length) => Ok(line.get(..length).and_then(Stat::parse)),
-            Err(Errno::SRCH) => Ok(None),
+        match self.read(pid_path(pid, c"/stat", &mut path), &mut line) {
+            Ok(line) => Ok(Stat::parse(line)),
+            Err(Errno::NOENT | Errno::SRCH) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -93,11 +159,19 @@ impl ProcDir {
     }
 }
 
-/// `pid` in digits, without an allocation.
-fn decimal(pid: i32, buffer: &mut [u8; 11]) -> &str {
+/// The longest path made by [`pid_path`]: ten digits, "/comm" or "/stat", and the NUL.
+const PID_PATH_MAX: usize = 16;
+
+/// `pid` in digits and the `file` in its directory, without an allocation. Empty, which names no
+/// file, where it does not fit.
+fn pid_path<'b>(pid: i32, file: &CStr, buffer: &'b mut [u8; PID_PATH_MAX]) -> &'b CStr {
+    let file = file.to_bytes_with_nul();
     let mut rest = pid.unsigned_abs();
-    let mut start = buffer.len();
-    for digit in buffer.iter_mut().rev() {
+    let mut start = PID_PATH_MAX.saturating_sub(file.len());
+    if let Some(end) = buffer.get_mut(start..) {
+        end.copy_from_slice(file);
+    }
+    for digit in buffer.iter_mut().take(start).rev() {
         *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
         start -= 1;
         rest /= 10;
@@ -105,5 +179,19 @@ fn decimal(pid: i32, buffer: &mut [u8; 11]) -> &str {
             break;
         }
     }
-    buffer.get(start..).and_then(|digits| std::str::from_utf8(digits).ok()).unwrap_or_default()
+    buffer.get(start..).and_then(|path| CStr::from_bytes_with_nul(path).ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_pids_are_written_without_an_allocation() {
+        let mut buffer = [0; PID_PATH_MAX];
+        assert_eq!(pid_path(0, c"", &mut buffer), c"0");
+        assert_eq!(pid_path(1, c"/comm", &mut buffer), c"1/comm");
+        assert_eq!(pid_path(i32::MAX, c"/stat", &mut buffer), c"2147483647/stat");
+        assert_eq!(pid_path(42, c"", &mut buffer), c"42");
+    }
 }

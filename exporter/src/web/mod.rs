@@ -1,0 +1,205 @@
+//! The HTTP server of both daemons: HTTP/1.1, made for a hostile network.
+//!
+//! - [`serve`]: takes connections until told to stop, then lets those in flight finish.
+//! - [`Settings`]: its bounds.
+//! - [`body`]: reads a request's body within a limit and a deadline.
+//! - [`reply`]: the answers that every server gives: 404, 405, healthy, ready.
+//! - `roster`: who is connected, and who must leave when a newcomer finds the house full.
+//! - `stall`: a stream that gives up on a peer that stops reading.
+//!
+//! Idle connections cannot keep others out: when the house is full, the one that has waited
+//! longest without a request of its own in work is closed in the newcomer's favour.
+
+pub mod body;
+pub mod reply;
+mod roster;
+mod stall;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use self::roster::{Roster, Seat};
+use self::stall::StallGuard;
+
+/// A request as the handler gets it.
+pub type Request = hyper::Request<Incoming>;
+
+/// An answer as the handler gives it.
+pub type Response = hyper::Response<Full<Bytes>>;
+
+/// The longest request head. Prometheus and Alertmanager stay under 1 KiB.
+const HEAD_MAX: usize = 16 * 1024;
+
+/// How long no connection is taken when the system has no descriptor left for one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The bounds of a server.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long a client may take for the head of a request, and keep an idle connection.
+    pub header_deadline: Duration,
+    /// How long the handler may take for a request, its body included; then the answer is 503.
+    pub request_deadline: Duration,
+    /// How long a client may take nothing of an answer.
+    pub stall_deadline: Duration,
+    /// How long requests in flight may take once the server was told to stop.
+    pub drain_deadline: Duration,
+    /// How many connections are held at once.
+    pub max_connections: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            header_deadline: Duration::from_secs(30),
+            request_deadline: Duration::from_secs(30),
+            stall_deadline: Duration::from_secs(10),
+            drain_deadline: Duration::from_secs(10),
+            max_connections: 512,
+        }
+    }
+}
+
+/// Answers each request on `listener` by `handler` until `shutdown` is done; then takes no more
+/// connections, lets requests in flight finish within the drain deadline, and returns. A HEAD
+/// request goes to the handler like a GET; its answer's body is not sent.
+pub async fn serve<H, F>(
+    listener: TcpListener,
+    settings: Settings,
+    handler: H,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()>
+where
+    H: Fn(Request) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    let (stopping, _) = watch::channel(false);
+    let roster = Roster::new(settings.max_connections);
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    if let Some(seat) = roster.admit() {
+                        let (settings, handler) = (settings.clone(), handler.clone());
+                        let stop = stopping.subscribe();
+                        connections.spawn(converse(stream, settings, handler, seat, stop));
+                    }
+                }
+                Err(error) => survive(&error, &roster).await,
+            },
+            Some(ended) = connections.join_next() => report_panic(ended),
+        }
+    }
+    drop(listener);
+    stopping.send_replace(true);
+    drain(connections, settings.drain_deadline).await;
+    Ok(())
+}
+
+/// An error of `accept(2)` is never a reason to stop: the client has gone, or the system is short
+/// of descriptors, which an idle connection can then give back.
+async fn survive(error: &io::Error, roster: &Roster) {
+    if error.kind() != io::ErrorKind::ConnectionAborted {
+        tracing::warn!(%error, "cannot accept a connection");
+        roster.evict_idlest();
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+async fn drain(mut connections: JoinSet<()>, deadline: Duration) {
+    let all = async {
+        while let Some(ended) = connections.join_next().await {
+            report_panic(ended);
+        }
+    };
+    if timeout(deadline, all).await.is_err() {
+        tracing::warn!(connections = connections.len(), "closed before their requests were done");
+    }
+}
+
+fn report_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task has panicked");
+    }
+}
+
+/// Serves one connection until it ends, is evicted, or the server stops.
+async fn converse<H, F>(
+    stream: TcpStream,
+    settings: Settings,
+    handler: H,
+    seat: Seat,
+    stop: watch::Receiver<bool>,
+) where
+    H: Fn(Request) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY");
+    }
+    http(stream, &settings, handler, &seat, stop).await;
+}
+
+async fn http<S, H, F>(
+    stream: S,
+    settings: &Settings,
+    handler: H,
+    seat: &Seat,
+    mut stop: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+    H: Fn(Request) -> F,
+    F: Future<Output = Response>,
+{
+    let service = service_fn(|request| {
+        let busy = seat.busy();
+        let answer = timeout(settings.request_deadline, handler(request));
+        async move {
+            let answer = answer.await.unwrap_or_else(|_| reply::too_slow());
+            drop(busy);
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let stream = TokioIo::new(StallGuard::new(stream, settings.stall_deadline));
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(settings.header_deadline)
+            .max_header_size(HEAD_MAX)
+            .serve_connection(stream, service)
+    );
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection has ended");
+                }
+                return;
+            }
+            () = seat.evicted() => return,
+            _ = stop.wait_for(|stop| *stop), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
