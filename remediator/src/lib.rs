@@ -4,10 +4,14 @@
 //! - [`agreement`]: whether policy, rules and Alertmanager's routes fit together.
 //! - [`kill`]: ends a storm, and proves it.
 //! - [`mailbox`]: saves a user's mail file.
+//! - [`printable`]: names from outside, made fit for people.
 //! - [`sandbox`]: what the daemon gives up once it has started.
+//! - [`status`]: the pages that people look at.
 
 pub mod account;
 pub mod agreement;
 pub mod kill;
 pub mod mailbox;
+pub mod printable;
 pub mod sandbox;
+pub mod status;
