@@ -1,0 +1,33 @@
+#!/bin/sh
+# Checks the rules, Prometheus' and Alertmanager's configuration and the routes with the
+# projects' own tools, and prints how much was checked.  PROMTOOL and AMTOOL name other
+# tools than those in target/tools/bin.
+set -eu
+cd "$(dirname "$0")/.."
+tool() { if [ -x "target/tools/bin/$1" ]; then echo "target/tools/bin/$1"; else echo "$1"; fi; }
+PROMTOOL=${PROMTOOL:-$(tool promtool)}
+AMTOOL=${AMTOOL:-$(tool amtool)}
+
+say() { printf 'rules: %s\n' "$*"; }
+quietly() { out=$("$@" 2>&1) || { printf '%s\n' "$out" >&2; say "FAILED: $*"; exit 1; }; }
+
+quietly "$PROMTOOL" check rules rules/procstorm.rules.yml
+quietly "$PROMTOOL" check config --lint-fatal rules/prometheus.yml
+say "$(grep -c -E '^ *- (\{record|record|alert)' rules/procstorm.rules.yml) rules, prometheus.yml: valid"
+
+quietly "$PROMTOOL" test rules rules/tests/*.test.yml
+say "$(cat rules/tests/*.test.yml | grep -c '^  - name:') promtool tests passed, with $(grep -h -o 'eval_time:' rules/tests/*.test.yml | wc -l) assertions"
+
+quietly "$AMTOOL" check-config alertmanager/alertmanager.yml
+say "alertmanager.yml and its templates: valid"
+
+routes=0
+while IFS="$(printf '\t')" read -r labels receivers; do
+    case $labels in ''|'#'*) continue ;; esac
+    # Split on blanks: a label and its value are one word in the table.
+    # shellcheck disable=SC2086
+    quietly "$AMTOOL" config routes test --config.file=alertmanager/alertmanager.yml \
+        --verify.receivers="$receivers" $labels
+    routes=$((routes + 1))
+done < alertmanager/routes.tsv
+say "$routes rows of routes.tsv reach their receivers"
