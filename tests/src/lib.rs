@@ -1,1 +1,40 @@
-//! The stack on real parts.
+//! The whole stack on real parts: for the demo, and for the end-to-end tests.
+//!
+//! What stands for the world outside:
+//! - [`storm`]: real processes of a user and a command of our choice.
+//! - [`accounts`]: users who exist for the programs that we start, and for nobody else.
+//! - [`smtp`]: a mail server that keeps what it is sent.
+//!
+//! What runs in it:
+//! - [`prometheus`], [`alertmanager`]: the real ones, on free ports.
+//! - [`stack`]: those two, and our two daemons, wired as they are shipped.
+//!
+//! What all of that is made with:
+//! - [`daemon`]: a program that runs as long as its guard lives.
+//! - [`programs`]: where the programs are.
+//! - [`http`]: a client that waits for its answer.
+//! - [`wait`]: waiting for an event, with a deadline.
+//! - [`skip`]: says aloud that a test was not run.
+//! - [`fault`]: what went wrong, in a sentence.
+
+pub mod accounts;
+pub mod alertmanager;
+pub mod daemon;
+pub mod fault;
+pub mod http;
+pub mod programs;
+pub mod prometheus;
+pub mod skip;
+pub mod smtp;
+pub mod storm;
+pub mod wait;
+
+use fault::OrFault as _;
+
+/// A port of the loopback that nobody listens on. Somebody may take it before it is used; the
+/// program then says so in its log and ends.
+pub fn free_port() -> Result<u16, fault::Fault> {
+    let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0));
+    let address = listener.and_then(|l| l.local_addr()).or_fault("no free port")?;
+    Ok(address.port())
+}

@@ -1,0 +1,125 @@
+//! A real Prometheus on a free port.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::daemon::Daemon;
+use crate::fault::{Fault, OrFault as _};
+use crate::http::Http;
+use crate::{free_port, programs};
+
+/// A running Prometheus.
+#[derive(Debug)]
+pub struct Prometheus {
+    /// Its process.
+    pub daemon: Daemon,
+    url: String,
+    http: Http,
+}
+
+/// One alert, as Prometheus' API shows it.
+#[derive(Debug, Clone)]
+pub struct Alert(Value);
+
+impl Alert {
+    /// One of its labels; empty if it has not that label.
+    #[must_use]
+    pub fn label(&self, name: &str) -> &str {
+        self.field("labels", name)
+    }
+
+    /// One of its annotations; empty if it has not that annotation.
+    #[must_use]
+    pub fn annotation(&self, name: &str) -> &str {
+        self.field("annotations", name)
+    }
+
+    /// Whether it fires (and is not merely pending).
+    #[must_use]
+    pub fn fires(&self) -> bool {
+        self.0.get("state").and_then(Value::as_str) == Some("firing")
+    }
+
+    fn field(&self, group: &str, name: &str) -> &str {
+        self.0.get(group).and_then(|g| g.get(name)).and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+impl Prometheus {
+    /// Starts it with the configuration file `config`; its data and its log go to `dir`.
+    pub fn start(config: &Path, dir: &Path) -> Result<Self, Fault> {
+        let port = free_port()?;
+        let mut command = Command::new(programs::other("prometheus")?);
+        command.arg(format!("--config.file={}", config.display()));
+        command.arg(format!("--storage.tsdb.path={}", dir.join("prometheus").display()));
+        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        // With the default, an Alertmanager that is down at onset hears of it a minute late.
+        command.arg("--rules.alert.resend-delay=5s");
+        let mut daemon = Daemon::start("prometheus", &command, &dir.join("prometheus.log"))?;
+        let http = Http::new()?;
+        let url = format!("http://127.0.0.1:{port}");
+        daemon.ready(|| http.is_ok(&format!("{url}/-/ready")))?;
+        Ok(Self { daemon, url, http })
+    }
+
+    /// Where it answers, without a slash at the end.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The result of an instant query.
+    pub fn query(&self, expression: &str) -> Result<Vec<Sample>, Fault> {
+        let url = format!("{}/api/v1/query?query={}", self.url, percent_encoded(expression));
+        let answer = self.http.json(&url)?;
+        let result = answer.pointer("/data/result").and_then(Value::as_array);
+        let result = result.ok_or_else(|| Fault::new(format!("no result of {expression}")))?;
+        result.iter().map(Sample::read).collect()
+    }
+
+    /// All alerts that are pending or firing.
+    pub fn alerts(&self) -> Result<Vec<Alert>, Fault> {
+        let answer = self.http.json(&format!("{}/api/v1/alerts", self.url))?;
+        let alerts = answer.pointer("/data/alerts").and_then(Value::as_array);
+        Ok(alerts.cloned().unwrap_or_default().into_iter().map(Alert).collect())
+    }
+}
+
+/// One sample of a query's result.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// The series' labels.
+    pub labels: Value,
+    /// Its value.
+    pub value: f64,
+}
+
+impl Sample {
+    fn read(json: &Value) -> Result<Self, Fault> {
+        let labels = json.get("metric").cloned().unwrap_or_default();
+        let value = json.pointer("/value/1").and_then(Value::as_str);
+        let value = value.ok_or_else(|| Fault::new(format!("no sample: {json}")))?;
+        Ok(Self { labels, value: value.parse().or_fault(format!("no number: {value}"))? })
+    }
+
+    /// One of its labels; empty if it has not that label.
+    #[must_use]
+    pub fn label(&self, name: &str) -> &str {
+        self.labels.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+/// A text as part of a URL's query.
+#[must_use]
+pub fn percent_encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}

@@ -1,0 +1,65 @@
+//! The parts that the stack is made of do what they are for.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::Duration;
+
+use procstorm_exporter::proc_dir::ProcDir;
+use procstorm_tests::accounts::Accounts;
+use procstorm_tests::skip::is_root_or_skip;
+use procstorm_tests::smtp::Sink;
+use procstorm_tests::storm::Storm;
+use procstorm_tests::wait;
+
+const UID: u32 = 45000;
+
+#[test]
+fn a_storm_is_there_at_once_and_gone_with_its_guard() {
+    if !is_root_or_skip("a_storm_is_there_at_once_and_gone_with_its_guard") {
+        return;
+    }
+    let storm = Storm::raise(UID, b"im apd) S 1 (\n", 20).unwrap();
+    assert_eq!(storm.living().unwrap(), 20);
+    let pids = storm.pids().to_vec();
+    drop(storm);
+    let proc = ProcDir::open(Path::new("/proc")).unwrap();
+    // Not even a zombie is left.
+    assert!(pids.iter().all(|&pid| proc.owner(pid) != Some(UID)));
+}
+
+#[test]
+fn a_user_exists_for_our_program_alone() {
+    if !is_root_or_skip("a_user_exists_for_our_program_alone") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let accounts = Accounts::with(&[("alice-of-procstorm", UID)], dir.path()).unwrap();
+    let mut command = accounts.command(Path::new("/usr/bin/id")).unwrap();
+    let output = command.args(["-u", "alice-of-procstorm"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), UID.to_string());
+    assert!(!std::fs::read_to_string("/etc/passwd").unwrap().contains("alice-of-procstorm"));
+}
+
+#[test]
+fn a_mail_is_kept_and_decoded() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = Sink::start(Some(dir.path().to_owned())).unwrap();
+    let mut stream = TcpStream::connect(sink.address()).unwrap();
+    stream
+        .write_all(
+            b"EHLO here\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n\
+              Subject: =?utf-8?q?caf=C3=A9?=\r\nContent-Type: text/plain; charset=utf-8\r\n\
+              Content-Transfer-Encoding: quoted-printable\r\n\r\n1=3D1\r\n..dot\r\n.\r\nQUIT\r\n",
+        )
+        .unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    assert!(answers.ends_with("221 Goodbye\r\n"), "{answers}");
+    let mail = wait::until("a mail", Duration::from_secs(5), || sink.find(|_| true)).unwrap();
+    assert_eq!(mail.from, "a@example.org");
+    assert_eq!(mail.to, ["b@example.org"]);
+    assert_eq!(mail.subject(), "café");
+    assert_eq!(mail.text().trim_end(), "1=1\r\n.dot");
+    assert_eq!(std::fs::read(dir.path().join("1.eml")).unwrap(), mail.raw);
+}
