@@ -1,0 +1,119 @@
+//! The policy in plain sentences, so that a person can check it against the intention.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::{Config, OnArchiveFailure, Playbook, Rate, Reserve, Step, spoken};
+
+impl Config {
+    /// What this configuration lets the daemon do, a sentence a line.
+    #[must_use]
+    pub fn explain(&self) -> String {
+        Explanation(self).to_string()
+    }
+}
+
+struct Explanation<'a>(&'a Config);
+
+impl Display for Explanation<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let config = self.0;
+        writeln!(f, "Alerts whose label host is {:?} are taken; others are refused.", config.host)?;
+        match &config.token_file {
+            Some(path) => writeln!(f, "Who knows the token in {} may ask.", path.display())?,
+            None => writeln!(f, "No token is asked for: only loopback is served.")?,
+        }
+        match &config.alertmanager {
+            Some(uri) => writeln!(f, "What was done is posted to {uri}.")?,
+            None => writeln!(f, "What was done is posted nowhere: no mail will tell of it.")?,
+        }
+        accounts(config, f)?;
+        mail(config, f)?;
+        if config.dry_run {
+            writeln!(f, "DRY RUN: nothing is written to the archive and nothing is signalled.")?;
+        }
+        writeln!(f, "At most {} remediations act at once.", config.parallel)?;
+        writeln!(f, "The journal in {} keeps {}.", config.state.display(), spoken(config.history))?;
+        config.playbooks.iter().try_for_each(|(name, book)| playbook(name, book, f))
+    }
+}
+
+fn accounts(config: &Config, f: &mut Formatter<'_>) -> fmt::Result {
+    let accounts = &config.accounts;
+    let protected: Vec<_> = accounts.protected.iter().map(|name| name.as_str()).collect();
+    write!(f, "Left alone are root, every uid below {}", accounts.min_uid)?;
+    if !accounts.allow_own_uid {
+        write!(f, ", the daemon's own uid")?;
+    }
+    if !accounts.allow_nameless {
+        write!(f, ", uids without a name")?;
+    }
+    if !protected.is_empty() {
+        write!(f, " and {}", protected.join(", "))?;
+    }
+    writeln!(f, ".")
+}
+
+fn mail(config: &Config, f: &mut Formatter<'_>) -> fmt::Result {
+    let mail = &config.mail;
+    let reserve = match mail.reserve {
+        Reserve::Percent(percent) => format!("{percent} % of the file system"),
+        Reserve::Bytes(bytes) => format!("{bytes} bytes"),
+    };
+    writeln!(
+        f,
+        "Mail files in {} are saved in {}, unless less than {reserve} would stay free.",
+        mail.spool.display(),
+        mail.archive.display()
+    )?;
+    if let Some(keep) = mail.keep {
+        writeln!(f, "Of each mail file, {keep} archives are kept.")?;
+    }
+    if let Some(age) = mail.max_age {
+        writeln!(f, "Archives older than {} are deleted, never the newest.", spoken(age))?;
+    }
+    if let Some(bytes) = mail.max_bytes {
+        writeln!(f, "All archives together hold at most {bytes} bytes.")?;
+    }
+    Ok(())
+}
+
+fn playbook(name: &str, book: &Playbook, f: &mut Formatter<'_>) -> fmt::Result {
+    let steps: Vec<_> = book.steps.iter().map(|step| spoken_step(*step, book)).collect();
+    writeln!(
+        f,
+        "Playbook {name}: when {} names it and a user has at least {} processes of exactly {:?}, \
+         counted here and now: {}.",
+        book.alerts.join(" or "),
+        book.threshold,
+        book.command,
+        steps.join(", then "),
+    )?;
+    if book.dry_run {
+        writeln!(f, "  DRY RUN: it only says what it would do.")?;
+    }
+    if book.on_archive_failure == OnArchiveFailure::Stop {
+        writeln!(f, "  If the mail file cannot be saved, nothing is killed.")?;
+    } else if book.steps.contains(&Step::ArchiveMailFile) {
+        writeln!(f, "  If the mail file cannot be saved, the other steps are done all the same.")?;
+    }
+    writeln!(
+        f,
+        "  Afterwards the storm is watched for {}; it is ended again not sooner than {} after the \
+         last time, at most {} for one user and {} for all.",
+        spoken(book.settle),
+        spoken(book.cooldown),
+        often(book.limits.per_user),
+        often(book.limits.total),
+    )
+}
+
+fn spoken_step(step: Step, book: &Playbook) -> String {
+    match step {
+        Step::ArchiveMailFile => "save the user's mail files".to_owned(),
+        Step::KillUserProc => format!("kill all processes of that user named {:?}", book.command),
+    }
+}
+
+fn often(rate: Rate) -> String {
+    format!("{} times in {}", rate.count, spoken(rate.window))
+}

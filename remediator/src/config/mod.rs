@@ -1,0 +1,431 @@
+//! The host's own policy: `remediator.yml`, read as a tree and then checked as a whole.
+//!
+//! - [`Config`]: what the file says; only [`Config::read`] and [`Config::parse`] make one, so
+//!   whoever holds one holds a checked one.
+//! - [`LoadError`]: why a file was not taken, with every fault at once.
+//! - [`Config::explain`]: the same policy in plain sentences, for `--check`.
+//! - `tree` reads mappings, `values` reads quantities, `explain` speaks.
+
+mod explain;
+mod tree;
+mod values;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper::Uri;
+use procstorm_exporter::process::Command;
+use serde_json::Value;
+
+use crate::account::UserName;
+use tree::{Faults, Section, boolean, list, number, parsed, path, text};
+
+pub use tree::Fault;
+pub use values::{Rate, Reserve, spoken};
+
+/// The largest configuration file that is read.
+const FILE_MAX: u64 = 1 << 20;
+
+/// The longest command of a user's process that the kernel shows (`TASK_COMM_LEN` is 16).
+const COMMAND_MAX: usize = 15;
+
+/// The host's policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The name that alerts for this machine carry in their label `host`.
+    pub host: String,
+    /// The directory of the journal.
+    pub state: PathBuf,
+    /// The file with the bearer token, if one is asked for.
+    pub token_file: Option<PathBuf>,
+    /// Where outcomes are posted and silences are asked for: `http://HOST[:PORT][/PREFIX]`.
+    pub alertmanager: Option<Uri>,
+    /// Where mail lies, and where it is saved.
+    pub mail: Mail,
+    /// Who may be acted upon.
+    pub accounts: Accounts,
+    /// Whether nothing is written or signalled, whatever the playbook.
+    pub dry_run: bool,
+    /// How many remediations may act at once.
+    pub parallel: u32,
+    /// For how long the journal keeps what is finished.
+    pub history: Duration,
+    /// What may be done, by name.
+    pub playbooks: BTreeMap<String, Playbook>,
+}
+
+/// The mail spool and its archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mail {
+    /// The directory of the users' mail files.
+    pub spool: PathBuf,
+    /// The directory of the saved ones.
+    pub archive: PathBuf,
+    /// What must stay free on the archive's file system.
+    pub reserve: Reserve,
+    /// How many archives of one file are kept at most.
+    pub keep: Option<u32>,
+    /// How old an archive may become.
+    pub max_age: Option<Duration>,
+    /// How many bytes all archives may hold.
+    pub max_bytes: Option<u64>,
+}
+
+/// Whose processes may be ended. Root's never.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accounts {
+    /// Uids below this one are the system's; never 0.
+    pub min_uid: u32,
+    /// Users who are left alone, whatever their uid.
+    pub protected: Vec<UserName>,
+    /// Whether the daemon may act upon the uid that it runs as itself.
+    pub allow_own_uid: bool,
+    /// Whether a uid that the name service has no name for may be acted upon.
+    pub allow_nameless: bool,
+}
+
+/// What is done about one kind of storm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Playbook {
+    /// The alerts that may name this playbook.
+    pub alerts: Vec<String>,
+    /// The command that the storm consists of, exactly.
+    pub command: Command,
+    /// From which count on, counted here and now, it is a storm.
+    pub threshold: u64,
+    /// What is done, in this order.
+    pub steps: Vec<Step>,
+    /// How long after one remediation the next may begin, for one user.
+    pub cooldown: Duration,
+    /// How long the storm is watched for after it was ended.
+    pub settle: Duration,
+    /// How often it may be done.
+    pub limits: Limits,
+    /// What happens to the rest of the steps when the mail file cannot be saved.
+    pub on_archive_failure: OnArchiveFailure,
+    /// Whether nothing is written or signalled.
+    pub dry_run: bool,
+}
+
+/// One step of a playbook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Saves the user's mail files.
+    ArchiveMailFile,
+    /// Kills all processes of that user and command.
+    KillUserProc,
+}
+
+impl Step {
+    const ALL: [Self; 2] = [Self::ArchiveMailFile, Self::KillUserProc];
+
+    /// Its name in the configuration, the journal and the metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ArchiveMailFile => "archive_mail_file",
+            Self::KillUserProc => "kill_user_proc",
+        }
+    }
+}
+
+/// How often a playbook may act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Upon one user.
+    pub per_user: Rate,
+    /// Upon all users together.
+    pub total: Rate,
+}
+
+/// What a failed archive means for the steps after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnArchiveFailure {
+    /// They are done all the same, as in the scripts of 2000: the storm is the greater harm.
+    Continue,
+    /// They are left undone.
+    Stop,
+}
+
+/// Why a configuration was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file could not be read.
+    #[error("cannot read {path}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file is not what it must be: all that is wrong with it, a line each.
+    #[error("{}", FaultList(path, faults))]
+    Faults {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, in the order of the keys' reading.
+        faults: Vec<Fault>,
+    },
+}
+
+struct FaultList<'a>(&'a Path, &'a [Fault]);
+
+impl fmt::Display for FaultList<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(path, faults) = self;
+        for (index, fault) in faults.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{}: {fault}", path.display())?;
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Reads and checks a file; `machine` is the host's name where the file does not give one.
+    pub fn read(path: &Path, machine: &str) -> Result<Self, LoadError> {
+        let read = || {
+            if std::fs::metadata(path)?.len() > FILE_MAX {
+                return Err(io::Error::other(format!("it is larger than {FILE_MAX} bytes")));
+            }
+            std::fs::read_to_string(path)
+        };
+        let text = read().map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, machine)
+            .map_err(|faults| LoadError::Faults { path: path.to_owned(), faults })
+    }
+
+    /// Checks the text of a file. Returns every fault, not only the first.
+    pub fn parse(text: &str, machine: &str) -> Result<Self, Vec<Fault>> {
+        let document: Value = serde_saphyr::from_str(text).map_err(|error| {
+            vec![Fault { key: String::new(), problem: format!("is not YAML: {error}") }]
+        })?;
+        let faults: Faults = RefCell::default();
+        let config = read_document(Section::new(String::new(), document, &faults), machine);
+        let faults = faults.into_inner();
+        config.filter(|_| faults.is_empty()).ok_or(faults)
+    }
+}
+
+fn read_document(mut top: Section<'_>, machine: &str) -> Option<Config> {
+    let host = top.or("host", machine.to_owned(), host);
+    let state = top.or("state", PathBuf::from("/var/lib/procstorm"), path);
+    let token_file = top.or("token_file", None, |value| path(value).map(Some));
+    let alertmanager = top.or("alertmanager", None, |value| alertmanager(value).map(Some));
+    let mail = read_mail(top.section("mail"));
+    let accounts = read_accounts(top.section("accounts"));
+    let dry_run = top.or("dry_run", false, boolean);
+    let parallel = top.or("parallel", 4, number(1));
+    let history = top.or("history", Duration::from_secs(90 * 86_400), parsed(positive));
+    let playbooks = read_playbooks(top.section("playbooks"));
+    top.finish(&[
+        "host",
+        "state",
+        "token_file",
+        "alertmanager",
+        "mail",
+        "accounts",
+        "dry_run",
+        "parallel",
+        "history",
+        "playbooks",
+    ]);
+    Some(Config {
+        host: host?,
+        state: state?,
+        token_file: token_file?,
+        alertmanager: alertmanager?,
+        mail: mail?,
+        accounts: accounts?,
+        dry_run: dry_run?,
+        parallel: parallel?,
+        history: history?,
+        playbooks: playbooks?,
+    })
+}
+
+fn read_mail(mut mail: Section<'_>) -> Option<Mail> {
+    let spool = mail.or("spool", PathBuf::from("/var/mail"), path);
+    let archive = mail.or("archive", PathBuf::from("/var/mail/arc"), path);
+    let reserve = mail.or("reserve", Reserve::Percent(5), parsed(values::reserve));
+    let keep = mail.or("keep", None, |value| number(1)(value).map(Some));
+    let max_age = mail.or("max_age", None, |value| parsed(positive)(value).map(Some));
+    let max_bytes = mail.or("max_bytes", None, |value| parsed(values::size)(value).map(Some));
+    if spool.is_some() && spool == archive {
+        mail.fault("archive", "must be another directory than the spool");
+    }
+    mail.finish(&["spool", "archive", "reserve", "keep", "max_age", "max_bytes"]);
+    Some(Mail {
+        spool: spool?,
+        archive: archive?,
+        reserve: reserve?,
+        keep: keep?,
+        max_age: max_age?,
+        max_bytes: max_bytes?,
+    })
+}
+
+fn read_accounts(mut accounts: Section<'_>) -> Option<Accounts> {
+    let min_uid = accounts.or("min_uid", 1000, number(1));
+    let protected = accounts.or("protected", Vec::new(), list(user_name));
+    let allow_own_uid = accounts.or("allow_own_uid", false, boolean);
+    let allow_nameless = accounts.or("allow_nameless", false, boolean);
+    accounts.finish(&["min_uid", "protected", "allow_own_uid", "allow_nameless"]);
+    Some(Accounts {
+        min_uid: min_uid?,
+        protected: protected?,
+        allow_own_uid: allow_own_uid?,
+        allow_nameless: allow_nameless?,
+    })
+}
+
+fn read_playbooks(mut section: Section<'_>) -> Option<BTreeMap<String, Playbook>> {
+    let names = section.names();
+    let mut playbooks = BTreeMap::new();
+    for name in names {
+        if !is_identifier(&name) {
+            section.fault(&name, "must be a name of letters, digits, '_' and '-', at most 64");
+        }
+        if let Some(playbook) = read_playbook(section.section(&name)) {
+            playbooks.insert(name, playbook);
+        }
+    }
+    Some(playbooks)
+}
+
+fn read_playbook(mut book: Section<'_>) -> Option<Playbook> {
+    let alerts = book.required("alerts", non_empty(list(text)));
+    let command = book.required("command", command);
+    let threshold = book.required("threshold", number(1));
+    let steps = book.required("steps", steps);
+    let cooldown = book.or("cooldown", Duration::from_secs(30), parsed(values::duration));
+    let settle = book.or("settle", Duration::from_secs(10), parsed(values::duration));
+    let limits = read_limits(book.section("limits"));
+    let on_archive_failure =
+        book.or("on_archive_failure", OnArchiveFailure::Continue, on_archive_failure);
+    let dry_run = book.or("dry_run", false, boolean);
+    let stops = on_archive_failure == Some(OnArchiveFailure::Stop);
+    if stops && steps.as_ref().is_some_and(|steps| steps.first() != Some(&Step::ArchiveMailFile)) {
+        book.fault("on_archive_failure", "stop needs archive_mail_file as the first step");
+    }
+    book.finish(&[
+        "alerts",
+        "command",
+        "threshold",
+        "steps",
+        "cooldown",
+        "settle",
+        "limits",
+        "on_archive_failure",
+        "dry_run",
+    ]);
+    Some(Playbook {
+        alerts: alerts?,
+        command: command?,
+        threshold: threshold?,
+        steps: steps?,
+        cooldown: cooldown?,
+        settle: settle?,
+        limits: limits?,
+        on_archive_failure: on_archive_failure?,
+        dry_run: dry_run?,
+    })
+}
+
+fn read_limits(mut limits: Section<'_>) -> Option<Limits> {
+    let hour = Duration::from_secs(3600);
+    let per_user = limits.or("per_user", Rate { count: 12, window: hour }, parsed(values::rate));
+    let total = limits.or("total", Rate { count: 60, window: hour }, parsed(values::rate));
+    limits.finish(&["per_user", "total"]);
+    Some(Limits { per_user: per_user?, total: total? })
+}
+
+fn host(value: &Value) -> Result<String, String> {
+    let host = text(value)?;
+    let plain = |c: char| !c.is_control() && !c.is_whitespace();
+    if host.is_empty() || host.len() > 255 || !host.chars().all(plain) {
+        return Err(format!("must be a host's name without blanks, not {host:?}"));
+    }
+    Ok(host)
+}
+
+fn alertmanager(value: &Value) -> Result<Uri, String> {
+    let address = text(value)?;
+    let fault = |problem: &str| format!("{address:?} {problem}");
+    let uri: Uri = address.parse().map_err(|_uri| fault("is no URL"))?;
+    if uri.scheme_str() != Some("http") || uri.host().is_none_or(str::is_empty) {
+        return Err(fault("must be http://HOST[:PORT][/PREFIX]"));
+    }
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err("must not hold a password: it would show in logs".to_owned());
+    }
+    if uri.query().is_some() {
+        return Err(fault("must not hold a query"));
+    }
+    Ok(uri)
+}
+
+fn user_name(value: &Value) -> Result<UserName, String> {
+    UserName::new(&text(value)?).map_err(|fault| fault.to_string())
+}
+
+fn command(value: &Value) -> Result<Command, String> {
+    let name = text(value)?;
+    if name.is_empty() || name.len() > COMMAND_MAX {
+        return Err(format!(
+            "{name:?} is not 1 to {COMMAND_MAX} bytes long, as every name of a process is"
+        ));
+    }
+    Command::new(name.as_bytes()).ok_or_else(|| format!("{name:?} is too long"))
+}
+
+fn steps(value: &Value) -> Result<Vec<Step>, String> {
+    let steps = non_empty(list(step))(value)?;
+    let twice = |step: &Step| steps.iter().filter(|other| *other == step).count() > 1;
+    match steps.iter().find(|step| twice(step)) {
+        Some(step) => Err(format!("names {} twice", step.label())),
+        None => Ok(steps),
+    }
+}
+
+fn step(value: &Value) -> Result<Step, String> {
+    let name = text(value)?;
+    let found = Step::ALL.into_iter().find(|step| step.label() == name);
+    found.ok_or_else(|| {
+        let known: Vec<_> = Step::ALL.into_iter().map(Step::label).collect();
+        format!("{name:?} is no step; the steps are {}", known.join(", "))
+    })
+}
+
+fn on_archive_failure(value: &Value) -> Result<OnArchiveFailure, String> {
+    match text(value)?.as_str() {
+        "continue" => Ok(OnArchiveFailure::Continue),
+        "stop" => Ok(OnArchiveFailure::Stop),
+        other => Err(format!("must be continue or stop, not {other:?}")),
+    }
+}
+
+fn positive(text: &str) -> Result<Duration, String> {
+    match values::duration(text)? {
+        Duration::ZERO => Err("must be longer than nothing".to_owned()),
+        span => Ok(span),
+    }
+}
+
+fn non_empty<T>(
+    read: impl Fn(&Value) -> Result<Vec<T>, String>,
+) -> impl Fn(&Value) -> Result<Vec<T>, String> {
+    move |value| match read(value)? {
+        items if items.is_empty() => Err("must not be empty".to_owned()),
+        items => Ok(items),
+    }
+}
+
+fn is_identifier(name: &str) -> bool {
+    let taken = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    (1..=64).contains(&name.len()) && name.chars().all(taken)
+}

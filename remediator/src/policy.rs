@@ -1,0 +1,394 @@
+//! May this be done? A pure judgement: no clock, no /proc, no name service is asked here.
+//!
+//! - [`admit`]: what the alert alone can be refused for; a [`Request`] is an alert that passed.
+//! - [`decide`]: what the facts say about a request: a [`Decision`].
+//! - [`Plan`]: the proof that both passed; nobody acts without one, and only `decide` makes one.
+//! - [`Refusal`]: why not, with a label for metrics and a sentence that names its object.
+
+use jiff::{SignedDuration, Timestamp};
+use procstorm_exporter::process::Command;
+
+use crate::account::{Account, NameFault, UserName};
+use crate::config::{Config, OnArchiveFailure, Playbook, Rate, Step, spoken};
+use crate::payload::{Alert, Status};
+
+/// An alert that asks for something this host's file allows, whoever the user may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    playbook: String,
+    user: UserName,
+    command: Command,
+}
+
+impl Request {
+    /// The playbook's name.
+    #[must_use]
+    pub fn playbook(&self) -> &str {
+        &self.playbook
+    }
+
+    /// The user's name: of an account, or a uid in digits where the exporter found no name.
+    #[must_use]
+    pub fn user(&self) -> &UserName {
+        &self.user
+    }
+
+    /// The storm's command.
+    #[must_use]
+    pub fn command(&self) -> &Command {
+        &self.command
+    }
+}
+
+/// What the name service says about a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// It has an account of that name.
+    Named(Account),
+    /// The name is a uid in digits, and no account has that uid.
+    Nameless(u32),
+    /// It knows neither.
+    Unknown,
+}
+
+/// What is true here and now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Who the user is.
+    pub identity: Identity,
+    /// The uid that the daemon runs as.
+    pub own_uid: u32,
+    /// How many processes of that user and command live.
+    pub living: u64,
+    /// What was done before.
+    pub history: History,
+    /// The time of the judgement.
+    pub now: Timestamp,
+}
+
+/// What was done before, within this playbook's windows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// When the last remediation of this user and command began to act.
+    pub last: Option<Timestamp>,
+    /// How many acted upon this user within the window of `limits.per_user`.
+    pub for_user: u32,
+    /// How many acted upon anybody within the window of `limits.total`.
+    pub in_total: u32,
+}
+
+/// What follows from policy and facts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Decision {
+    /// It may be done, now.
+    Act(Plan),
+    /// It may be done, but not before then: the cool-down runs.
+    Wait(Timestamp),
+    /// It must not be done.
+    Refuse(Refusal),
+}
+
+/// What may be done: the leave to do it, which only [`decide`] gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    account: Account,
+    command: Command,
+    steps: Vec<Step>,
+    on_archive_failure: OnArchiveFailure,
+    dry_run: bool,
+}
+
+impl Plan {
+    /// Upon whom; for a uid without a name, the name is the uid in digits.
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Upon which processes.
+    #[must_use]
+    pub fn command(&self) -> &Command {
+        &self.command
+    }
+
+    /// What, in this order.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Whether a failed archive ends it.
+    #[must_use]
+    pub fn on_archive_failure(&self) -> OnArchiveFailure {
+        self.on_archive_failure
+    }
+
+    /// Whether it is only said, not done.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+}
+
+/// Why nothing is done. Texts from outside are shown escaped and cut.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The alert does not fire.
+    #[error("the alert is resolved")]
+    Resolved,
+    /// The alert is about another machine.
+    #[error("the alert is for host {named}, this is {ours:?}")]
+    OtherHost {
+        /// The host it names.
+        named: Quoted,
+        /// Our own name.
+        ours: String,
+    },
+    /// The alert asks for nothing.
+    #[error("the alert names no playbook")]
+    NoPlaybook,
+    /// The alert names a playbook that this host does not have.
+    #[error("there is no playbook {0}")]
+    UnknownPlaybook(Quoted),
+    /// This alert may not name that playbook.
+    #[error("alert {alert} may not name playbook {playbook:?}")]
+    AlertNotAllowed {
+        /// The alert's name.
+        alert: Quoted,
+        /// The playbook's.
+        playbook: String,
+    },
+    /// The alert is about another command than the playbook's.
+    #[error("command {named} is not exactly {playbook:?}'s {expected:?}")]
+    OtherCommand {
+        /// The command it names.
+        named: Quoted,
+        /// The playbook's name.
+        playbook: String,
+        /// The playbook's command.
+        expected: Command,
+    },
+    /// The user's name cannot be one.
+    #[error(transparent)]
+    BadUserName(NameFault),
+    /// The name service does not know the user.
+    #[error("there is no user {0}")]
+    UnknownUser(UserName),
+    /// The uid has no name, and the configuration leaves such alone.
+    #[error("uid {0} has no name (accounts.allow_nameless)")]
+    NamelessUid(u32),
+    /// The user is protected by the configuration.
+    #[error("user {0} is protected (accounts.protected)")]
+    ProtectedUser(UserName),
+    /// The user is root.
+    #[error("user {0} has uid 0")]
+    Root(UserName),
+    /// The user is the daemon's own.
+    #[error("user {0} is the daemon's own (accounts.allow_own_uid)")]
+    OwnUid(UserName),
+    /// The user is one of the system's.
+    #[error("user {user} has uid {uid}, below {min_uid} (accounts.min_uid)")]
+    SystemUid {
+        /// The user.
+        user: UserName,
+        /// Its uid.
+        uid: u32,
+        /// The least uid that may be acted upon.
+        min_uid: u32,
+    },
+    /// There is no storm, or no more.
+    #[error("{living} processes live, below the threshold of {threshold}")]
+    BelowThreshold {
+        /// How many live.
+        living: u64,
+        /// From how many on it is a storm.
+        threshold: u64,
+    },
+    /// It was done too often; a person must look.
+    #[error("{count} remediations for {whom} within {window}, the limit (limits.{key})", window = spoken(rate.window))]
+    LimitReached {
+        /// For whom: the user, or all users.
+        whom: String,
+        /// The limit's key in the configuration.
+        key: &'static str,
+        /// How many there were.
+        count: u32,
+        /// How many there may be.
+        rate: Rate,
+    },
+}
+
+impl Refusal {
+    /// Its name in metrics and in the journal.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Resolved => "resolved",
+            Self::OtherHost { .. } => "other_host",
+            Self::NoPlaybook => "no_playbook",
+            Self::UnknownPlaybook(_) => "unknown_playbook",
+            Self::AlertNotAllowed { .. } => "alert_not_allowed",
+            Self::OtherCommand { .. } => "other_command",
+            Self::BadUserName(_) => "bad_user_name",
+            Self::UnknownUser(_) => "unknown_user",
+            Self::NamelessUid(_) => "nameless_uid",
+            Self::ProtectedUser(_) => "protected_user",
+            Self::Root(_) => "root",
+            Self::OwnUid(_) => "own_uid",
+            Self::SystemUid { .. } => "system_uid",
+            Self::BelowThreshold { .. } => "no_longer_true",
+            Self::LimitReached { .. } => "limit_reached",
+        }
+    }
+}
+
+/// A text from outside: cut to 64 characters, and shown in quotes with escapes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quoted(String);
+
+impl Quoted {
+    /// The text's beginning.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(text.chars().take(64).collect())
+    }
+}
+
+impl std::fmt::Display for Quoted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+/// Judges an alert by itself: is it for this host, and does it ask for what the file allows?
+pub fn admit(config: &Config, alert: &Alert) -> Result<Request, Refusal> {
+    if alert.status == Status::Resolved {
+        return Err(Refusal::Resolved);
+    }
+    if alert.label("host") != config.host {
+        let named = Quoted::new(alert.label("host"));
+        return Err(Refusal::OtherHost { named, ours: config.host.clone() });
+    }
+    let (name, playbook) = named_playbook(config, alert)?;
+    // Exactly, as the original's `$c eq (P)`: a rule that matches `imapd` anywhere also fires for
+    // `/usr/sbin/imapd`, which is another command, and which this playbook would not end.
+    if alert.label("command").as_bytes() != playbook.command.as_bytes() {
+        return Err(Refusal::OtherCommand {
+            named: Quoted::new(alert.label("command")),
+            playbook: name.to_owned(),
+            expected: playbook.command,
+        });
+    }
+    let user = UserName::new(alert.label("user")).map_err(Refusal::BadUserName)?;
+    if config.accounts.protected.contains(&user) {
+        return Err(Refusal::ProtectedUser(user));
+    }
+    Ok(Request { playbook: name.to_owned(), user, command: playbook.command })
+}
+
+fn named_playbook<'c>(
+    config: &'c Config,
+    alert: &Alert,
+) -> Result<(&'c str, &'c Playbook), Refusal> {
+    let name = alert.label("playbook");
+    if name.is_empty() {
+        return Err(Refusal::NoPlaybook);
+    }
+    let Some((name, playbook)) = config.playbooks.get_key_value(name) else {
+        return Err(Refusal::UnknownPlaybook(Quoted::new(name)));
+    };
+    if !playbook.alerts.iter().any(|allowed| allowed == alert.label("alertname")) {
+        let alert = Quoted::new(alert.label("alertname"));
+        return Err(Refusal::AlertNotAllowed { alert, playbook: name.clone() });
+    }
+    Ok((name, playbook))
+}
+
+/// Judges a request by the facts.
+pub fn decide(config: &Config, request: &Request, facts: &Facts) -> Decision {
+    let Some(playbook) = config.playbooks.get(&request.playbook) else {
+        return Decision::Refuse(Refusal::UnknownPlaybook(Quoted::new(&request.playbook)));
+    };
+    let judged = allowed_account(config, request, facts)
+        .and_then(|account| still_true(playbook, facts).map(|()| account));
+    let account = match judged {
+        Ok(account) => account,
+        Err(refusal) => return Decision::Refuse(refusal),
+    };
+    let dry_run = config.dry_run || playbook.dry_run;
+    // The cool-down comes before the limits: a storm that has merely to wait is not given up.
+    if let Some(until) = cool_down(playbook, facts) {
+        return Decision::Wait(until);
+    }
+    if let Err(refusal) = within_limits(playbook, request, &facts.history) {
+        return Decision::Refuse(refusal);
+    }
+    Decision::Act(Plan {
+        account,
+        command: request.command,
+        steps: playbook.steps.clone(),
+        on_archive_failure: playbook.on_archive_failure,
+        dry_run,
+    })
+}
+
+/// The account, if it is one that may be acted upon at all.
+pub fn allowed_account(
+    config: &Config,
+    request: &Request,
+    facts: &Facts,
+) -> Result<Account, Refusal> {
+    let accounts = &config.accounts;
+    let account = match &facts.identity {
+        Identity::Named(account) => account.clone(),
+        Identity::Nameless(uid) if accounts.allow_nameless => {
+            Account { name: request.user.clone(), uid: *uid }
+        }
+        Identity::Nameless(uid) => return Err(Refusal::NamelessUid(*uid)),
+        Identity::Unknown => return Err(Refusal::UnknownUser(request.user.clone())),
+    };
+    let Account { name, uid } = &account;
+    if *uid == 0 {
+        return Err(Refusal::Root(name.clone()));
+    }
+    if *uid < accounts.min_uid {
+        let (user, uid, min_uid) = (name.clone(), *uid, accounts.min_uid);
+        return Err(Refusal::SystemUid { user, uid, min_uid });
+    }
+    if *uid == facts.own_uid && !accounts.allow_own_uid {
+        return Err(Refusal::OwnUid(name.clone()));
+    }
+    // Asked again: the alert may have named the uid, and the name service the protected name.
+    if accounts.protected.contains(name) {
+        return Err(Refusal::ProtectedUser(name.clone()));
+    }
+    Ok(account)
+}
+
+fn still_true(playbook: &Playbook, facts: &Facts) -> Result<(), Refusal> {
+    let (living, threshold) = (facts.living, playbook.threshold);
+    if living >= threshold { Ok(()) } else { Err(Refusal::BelowThreshold { living, threshold }) }
+}
+
+fn cool_down(playbook: &Playbook, facts: &Facts) -> Option<Timestamp> {
+    let last = facts.history.last?;
+    let span = SignedDuration::try_from(playbook.cooldown).ok()?;
+    // A clock that was set back must not hold a kill for longer than the cool-down itself.
+    let until = last.min(facts.now).checked_add(span).ok()?;
+    (until > facts.now).then_some(until)
+}
+
+fn within_limits(playbook: &Playbook, request: &Request, history: &History) -> Result<(), Refusal> {
+    let limits = &playbook.limits;
+    let checks = [
+        (format!("user {}", request.user), "per_user", history.for_user, limits.per_user),
+        ("all users".to_owned(), "total", history.in_total, limits.total),
+    ];
+    for (whom, key, count, rate) in checks {
+        if count >= rate.count {
+            return Err(Refusal::LimitReached { whom, key, count, rate });
+        }
+    }
+    Ok(())
+}

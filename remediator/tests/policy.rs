@@ -1,0 +1,180 @@
+//! Each refusal by its own case, and what is allowed.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use procstorm_exporter::process::Command;
+use procstorm_remediator::account::{Account, UserName};
+use procstorm_remediator::config::{Config, Step};
+use procstorm_remediator::payload::{Alert, Status};
+use procstorm_remediator::policy::{Decision, Facts, History, Identity, Plan, admit, decide};
+
+fn config(extra: &str) -> Config {
+    let text = format!(
+        "host: moscow
+accounts: {{min_uid: 1000, protected: [postmaster]{extra}}}
+playbooks:
+  imapd_storm: {{alerts: [ProcNumChkRed], command: imapd, threshold: 90,
+                steps: [archive_mail_file, kill_user_proc], cooldown: 30s,
+                limits: {{per_user: 3/h, total: 5/h}}}}"
+    );
+    Config::parse(&text, "here").unwrap()
+}
+
+/// Labels that differ from an alert's that would be taken.
+type Changes<'a> = &'a [(&'a str, &'a str)];
+
+fn alert(changes: Changes<'_>) -> Alert {
+    let mut labels: BTreeMap<String, String> = [
+        ("alertname", "ProcNumChkRed"),
+        ("playbook", "imapd_storm"),
+        ("host", "moscow"),
+        ("user", "alice"),
+        ("command", "imapd"),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .collect();
+    for (name, value) in changes {
+        labels.insert((*name).to_owned(), (*value).to_owned());
+    }
+    Alert {
+        status: Status::Firing,
+        labels,
+        starts_at: "2026-11-23T13:51:45.789Z".parse().unwrap(),
+        fingerprint: "f005e9953eb1eb68".to_owned(),
+    }
+}
+
+fn now() -> Timestamp {
+    "2026-11-23T14:00:00Z".parse().unwrap()
+}
+
+fn account(name: &str, uid: u32) -> Identity {
+    Identity::Named(Account { name: UserName::new(name).unwrap(), uid })
+}
+
+/// A storm of alice's, and nothing done before.
+fn facts() -> Facts {
+    let identity = account("alice", 1001);
+    Facts { identity, own_uid: 998, living: 95, history: History::default(), now: now() }
+}
+
+fn judged(config: &Config, facts: &Facts) -> Decision {
+    decide(config, &admit(config, &alert(&[])).unwrap(), facts)
+}
+
+fn refused(config: &Config, facts: &Facts) -> (&'static str, String) {
+    match judged(config, facts) {
+        Decision::Refuse(refusal) => (refusal.label(), refusal.to_string()),
+        other @ (Decision::Act(_) | Decision::Wait(_)) => panic!("{other:?}"),
+    }
+}
+
+fn planned(config: &Config, facts: &Facts) -> Plan {
+    match judged(config, facts) {
+        Decision::Act(plan) => plan,
+        other @ (Decision::Wait(_) | Decision::Refuse(_)) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_storm_is_acted_upon_in_the_configured_order() {
+    let plan = planned(&config(""), &facts());
+    assert_eq!(plan.account(), &Account { name: UserName::new("alice").unwrap(), uid: 1001 });
+    assert_eq!(plan.command(), &Command::new(b"imapd").unwrap());
+    assert_eq!(plan.steps(), [Step::ArchiveMailFile, Step::KillUserProc]);
+    assert!(!plan.is_dry_run());
+}
+
+#[test]
+fn an_alert_alone_can_be_refused() {
+    let config = config("");
+    let long = "x".repeat(300);
+    let cases: [(Changes<'_>, &str, &str); 10] = [
+        (&[("host", "nantes")], "other_host", "nantes"),
+        (&[("host", "")], "other_host", "moscow"),
+        (&[("playbook", "")], "no_playbook", "playbook"),
+        (&[("playbook", "rm_rf")], "unknown_playbook", "rm_rf"),
+        (&[("alertname", "Mine")], "alert_not_allowed", "Mine"),
+        (&[("command", "/usr/sbin/imapd")], "other_command", "/usr/sbin/imapd"),
+        (&[("command", "a\nb")], "other_command", "\\n"),
+        (&[("user", "../root")], "bad_user_name", "../root"),
+        (&[("user", "postmaster")], "protected_user", "postmaster"),
+        (&[("host", &long)], "other_host", "xxx"),
+    ];
+    for (changes, label, part) in cases {
+        let refusal = admit(&config, &alert(changes)).unwrap_err();
+        assert_eq!(refusal.label(), label, "{changes:?}");
+        let shown = refusal.to_string();
+        assert!(shown.contains(part) && !shown.contains('\n') && shown.len() < 200, "{shown:?}");
+    }
+    let resolved = Alert { status: Status::Resolved, ..alert(&[]) };
+    assert_eq!(admit(&config, &resolved).unwrap_err().label(), "resolved");
+}
+
+#[test]
+fn the_wrong_account_is_refused() {
+    let config = config("");
+    for (identity, label) in [
+        (Identity::Unknown, "unknown_user"),
+        (Identity::Nameless(1001), "nameless_uid"),
+        (account("alice", 0), "root"),
+        (account("alice", 999), "system_uid"),
+        (account("postmaster", 1001), "protected_user"),
+    ] {
+        assert_eq!(refused(&config, &Facts { identity, ..facts() }).0, label);
+    }
+    assert_eq!(refused(&config, &Facts { own_uid: 1001, ..facts() }).0, "own_uid");
+}
+
+#[test]
+fn the_configuration_can_allow_its_own_and_nameless_uids() {
+    let config = config(", allow_own_uid: true, allow_nameless: true");
+    let plan = planned(&config, &Facts { own_uid: 1001, ..facts() });
+    assert_eq!(plan.account().uid, 1001);
+    let plan = planned(&config, &Facts { identity: Identity::Nameless(1002), ..facts() });
+    assert_eq!((plan.account().uid, plan.account().name.as_str()), (1002, "alice"));
+    assert_eq!(refused(&config, &Facts { identity: Identity::Nameless(0), ..facts() }).0, "root");
+}
+
+#[test]
+fn what_is_no_longer_true_is_not_done() {
+    let (label, text) = refused(&config(""), &Facts { living: 89, ..facts() });
+    assert_eq!(label, "no_longer_true");
+    assert!(text.contains("89") && text.contains("90"), "{text}");
+    let _at_the_threshold = planned(&config(""), &Facts { living: 90, ..facts() });
+}
+
+fn history(seconds_ago: i64, for_user: u32, in_total: u32) -> Facts {
+    let last = Some(now() - SignedDuration::from_secs(seconds_ago));
+    Facts { history: History { last, for_user, in_total }, ..facts() }
+}
+
+#[test]
+fn the_cool_down_is_waited_for() {
+    let wait = judged(&config(""), &history(10, 3, 5));
+    assert_eq!(wait, Decision::Wait(now() + SignedDuration::from_secs(20)));
+    let _over = planned(&config(""), &history(30, 1, 1));
+    // A clock set back by an hour holds nothing for longer than the cool-down.
+    let wait = judged(&config(""), &history(-3600, 1, 1));
+    assert_eq!(wait, Decision::Wait(now() + SignedDuration::from_secs(30)));
+}
+
+#[test]
+fn limits_hold_for_one_user_and_for_all() {
+    let (label, text) = refused(&config(""), &history(60, 3, 4));
+    assert_eq!(label, "limit_reached");
+    assert!(text.contains("alice") && text.contains("per_user"), "{text}");
+    let (label, text) = refused(&config(""), &history(60, 2, 5));
+    assert_eq!(label, "limit_reached");
+    assert!(text.contains("all users") && text.contains("total"), "{text}");
+    let _within = planned(&config(""), &history(60, 2, 4));
+}
+
+#[test]
+fn a_dry_run_of_the_whole_is_one_of_the_playbook() {
+    let config = Config { dry_run: true, ..config("") };
+    assert!(planned(&config, &facts()).is_dry_run());
+}
