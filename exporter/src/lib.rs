@@ -4,13 +4,36 @@
 //! - [`process`]: what a process is, and how the kernel shows it.
 //! - [`proc_dir`]: a /proc directory and the pids in it.
 //! - [`census`]: how many processes each user has of each command.
+//! - [`sight`]: whether other users' processes can be seen at all.
+//!
+//! From a census to what Prometheus reads:
+//! - [`names`], [`name_service`]: which name each uid is shown by.
+//! - [`fold`]: keeps the number of series bounded.
+//! - [`scan`]: one look at /proc, counted, named, folded.
+//! - [`exposition`]: a scan as text.
+//!
+//! The program:
+//! - [`args`]: its command line.
+//! - [`single_flight`]: one scan for all who ask at once.
+//! - [`server`]: its pages.
+//! - [`daemon`]: from start to stop.
 //!
 //! What both daemons share:
 //! - [`web`]: the HTTP server.
 //! - [`logging`]: the log on stderr.
 
+pub mod args;
 pub mod census;
+pub mod daemon;
+pub mod exposition;
+pub mod fold;
 pub mod logging;
+pub mod name_service;
+pub mod names;
 pub mod proc_dir;
 pub mod process;
+pub mod scan;
+pub mod server;
+pub mod sight;
+pub mod single_flight;
 pub mod web;

@@ -1,2 +1,42 @@
-//! x
-fn main() {}
+//! The exporter's program: reads the command line, binds the sockets, runs the library.
+
+use std::error::Error;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use procstorm_exporter::args::Args;
+use procstorm_exporter::server::Exporter;
+use procstorm_exporter::web::listen::listen;
+use procstorm_exporter::{daemon, logging, web};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    logging::init(args.log_level, args.log_format);
+    let ended = if args.once { print_once(&args) } else { serve(&args) };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let cause = error.source().map(ToString::to_string);
+            tracing::error!(cause, "{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_once(args: &Args) -> Result<(), Box<dyn Error>> {
+    let text = Exporter::new(args).render()?;
+    Ok(std::io::stdout().lock().write_all(&text)?)
+}
+
+/// One thread serves: what takes time, a scan, has a thread of its own.
+fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut listeners = Vec::new();
+        for address in &args.listen {
+            listeners.push(listen(address).await?);
+        }
+        Ok(daemon::run(listeners, Exporter::new(args), web::Settings::default()).await?)
+    })
+}

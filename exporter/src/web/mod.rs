@@ -3,6 +3,8 @@
 //! - [`serve`]: takes connections until told to stop, then lets those in flight finish.
 //! - [`Settings`]: its bounds.
 //! - [`body`]: reads a request's body within a limit and a deadline.
+//! - [`gzip`]: compressed answers.
+//! - [`listen`]: sockets from addresses as Prometheus writes them.
 //! - [`reply`]: the answers that every server gives: 404, 405, healthy, ready.
 //! - `roster`: who is connected, and who must leave when a newcomer finds the house full.
 //! - `stall`: a stream that gives up on a peer that stops reading.
@@ -11,6 +13,8 @@
 //! longest without a request of its own in work is closed in the newcomer's favour.
 
 pub mod body;
+pub mod gzip;
+pub mod listen;
 pub mod reply;
 mod roster;
 mod stall;

@@ -1,0 +1,130 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::fold::Limits;
+use crate::logging::{Format, Level};
+use crate::scan;
+
+/// Exports how many processes of each command each user runs, for Prometheus.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "procstorm-exporter", version, max_term_width = 100)]
+pub struct Args {
+    /// Where to listen, as host:port, [host]:port or :port; may be given several times.
+    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = ":9957")]
+    pub listen: Vec<String>,
+
+    /// The path of the metrics.
+    #[arg(
+        long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics",
+        value_parser = path
+    )]
+    pub telemetry_path: String,
+
+    /// File with TLS and authentication, in the format of Prometheus' exporter-toolkit; read anew
+    /// when it changes.
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    pub web_config: Option<PathBuf>,
+
+    /// Scrapes answered at the same time; 0 is no limit.
+    #[arg(long = "web.max-requests", value_name = "N", default_value_t = 40)]
+    pub max_requests: usize,
+
+    /// Leave out the metrics of this program itself (`process_*`).
+    #[arg(long = "web.disable-exporter-metrics")]
+    pub disable_exporter_metrics: bool,
+
+    /// Where /proc is mounted.
+    #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]
+    pub procfs: PathBuf,
+
+    /// Count the kernel's own threads, too.
+    #[arg(long = "collector.kernel-threads")]
+    pub kernel_threads: bool,
+
+    /// Series of procstorm_processes at most; the smallest groups are shown as command="(other)".
+    #[arg(
+        long = "collector.max-series", value_name = "N", default_value = "5000",
+        value_parser = at_least_one
+    )]
+    pub max_series: usize,
+
+    /// Commands shown of one user at most; the smallest groups are shown as command="(other)".
+    #[arg(
+        long = "collector.max-commands-per-user", value_name = "N", default_value = "200",
+        value_parser = at_least_one
+    )]
+    pub max_commands_per_user: usize,
+
+    /// Print the metrics once and end.
+    #[arg(long)]
+    pub once: bool,
+
+    /// What is logged: debug, info, warn or error.
+    #[arg(long = "log.level", value_name = "LEVEL", default_value_t)]
+    pub log_level: Level,
+
+    /// In which form: logfmt or json.
+    #[arg(long = "log.format", value_name = "FORMAT", default_value_t)]
+    pub log_format: Format,
+}
+
+impl Args {
+    /// What to scan, and how much of it to show.
+    #[must_use]
+    pub fn scan_settings(&self) -> scan::Settings {
+        scan::Settings {
+            procfs: self.procfs.clone(),
+            kernel_threads: self.kernel_threads,
+            limits: Limits {
+                max_series: self.max_series,
+                max_commands_per_user: self.max_commands_per_user,
+            },
+        }
+    }
+}
+
+fn path(text: &str) -> Result<String, String> {
+    if text.len() > 1 && text.starts_with('/') && !text.starts_with("/-/") {
+        Ok(text.to_owned())
+    } else {
+        Err("a path begins with \"/\", and is neither \"/\" nor one of \"/-/\"".to_owned())
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("it must be at least 1".to_owned()),
+        Ok(n) => Ok(n),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for flag in [
+            "--web.telemetry-path=metrics",
+            "--web.telemetry-path=/",
+            "--web.telemetry-path=/-/healthy",
+            "--collector.max-series=0",
+            "--collector.max-commands-per-user=few",
+            "--log.level=loud",
+            "--log.format=xml",
+        ] {
+            assert!(Args::try_parse_from(["procstorm-exporter", flag]).is_err(), "{flag}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! A scan as Prometheus reads it: the classic text format, by the `prometheus` crate.
+//!
+//! The families are made anew from each scan, so that a group that is gone leaves no series.
+
+use std::collections::BTreeMap;
+
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Encoder, TextEncoder};
+
+use crate::scan::Scan;
+
+/// The `Content-Type` of what [`Exposition::render`] gives.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What renders scans.
+#[derive(Debug)]
+pub struct Exposition {
+    process: Option<ProcessCollector>,
+}
+
+impl Exposition {
+    /// With the `process_*` family of this program, or without.
+    #[must_use]
+    pub fn new(process_metrics: bool) -> Self {
+        Self { process: process_metrics.then(ProcessCollector::for_self) }
+    }
+
+    /// `scan` in the text format, and what else the exporter says of itself: `web_config_valid`,
+    /// if there is a web configuration, is whether its last reading was.
+    pub fn render(
+        &self,
+        scan: &Scan,
+        web_config_valid: Option<bool>,
+    ) -> Result<Vec<u8>, prometheus::Error> {
+        let mut families = vec![processes(scan), user_processes(scan), build_info()];
+        families.extend(health(scan));
+        families.extend(web_config_valid.map(web_config));
+        families.extend(self.process.iter().flat_map(Collector::collect));
+        families.retain(|family| !family.get_metric().is_empty());
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&families, &mut text)?;
+        Ok(text)
+    }
+}
+
+fn processes(scan: &Scan) -> MetricFamily {
+    let metrics = scan.counts.iter().flat_map(|(user, commands)| {
+        commands.iter().map(move |(command, &n)| {
+            gauge(&[("command", command.as_str()), ("user", user)], float(n))
+        })
+    });
+    let help = "Processes of each effective user by command name, zombies included.";
+    family("procstorm_processes", help, MetricType::GAUGE, metrics.collect())
+}
+
+fn user_processes(scan: &Scan) -> MetricFamily {
+    let metrics = scan.counts.iter().map(|(user, commands)| {
+        gauge(&[("user", user)], float(BTreeMap::values(commands).sum::<u64>()))
+    });
+    let help = "Processes of each effective user, whatever their commands are called.";
+    family("procstorm_user_processes", help, MetricType::GAUGE, metrics.collect())
+}
+
+fn build_info() -> MetricFamily {
+    let metric = gauge(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    let help = "A constant 1, labelled by the exporter's version.";
+    family("procstorm_build_info", help, MetricType::GAUGE, vec![metric])
+}
+
+fn web_config(valid: bool) -> MetricFamily {
+    let help = "Whether the last reading of the web configuration file found it valid.";
+    simple("procstorm_web_config_last_reload_successful", help, f64::from(u8::from(valid)))
+}
+
+/// What the exporter says of its own work.
+fn health(scan: &Scan) -> Vec<MetricFamily> {
+    let groups = u64::try_from(scan.folded.groups).unwrap_or(u64::MAX);
+    let overdue = u64::try_from(scan.overdue_names).unwrap_or(u64::MAX);
+    vec![
+        simple(
+            "procstorm_scan_duration_seconds",
+            "How long the scan took.",
+            scan.duration.as_secs_f64(),
+        ),
+        simple(
+            "procstorm_scan_processes",
+            "Processes that the scan counted: the sum over procstorm_processes.",
+            float(scan.processes),
+        ),
+        simple(
+            "procstorm_scan_denied_processes",
+            "Processes that the scan had no right to look at; they are not counted.",
+            float(scan.denied),
+        ),
+        simple(
+            "procstorm_scan_blind",
+            "Whether other users' processes are hidden from the exporter (hidepid).",
+            f64::from(u8::from(scan.blindness.is_some())),
+        ),
+        simple(
+            "procstorm_scan_folded_groups",
+            "Groups that are shown as part of command=\"(other)\" to bound the number of series.",
+            float(groups),
+        ),
+        simple(
+            "procstorm_scan_folded_processes",
+            "Processes that are shown as part of command=\"(other)\".",
+            float(scan.folded.processes),
+        ),
+        simple(
+            "procstorm_scan_overdue_names",
+            "User names that the name service has not told in time.",
+            float(overdue),
+        ),
+        count("procstorm_scans_total", "Scans made.", scan.totals.scans),
+        count(
+            "procstorm_scan_vanished_total",
+            "Processes that vanished while a scan looked at them; they are not counted.",
+            scan.totals.vanished,
+        ),
+        count(
+            "procstorm_scan_folded_groups_total",
+            "Groups folded into command=\"(other)\", summed over all scans.",
+            scan.totals.folded_groups,
+        ),
+    ]
+}
+
+fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+/// A gauge without labels.
+fn simple(name: &str, help: &str, value: f64) -> MetricFamily {
+    family(name, help, MetricType::GAUGE, vec![gauge(&[], value)])
+}
+
+/// A counter without labels.
+fn count(name: &str, help: &str, value: u64) -> MetricFamily {
+    let mut counter = Counter::default();
+    counter.set_value(float(value));
+    let mut metric = Metric::default();
+    metric.set_counter(counter);
+    family(name, help, MetricType::COUNTER, vec![metric])
+}
+
+fn gauge(labels: &[(&str, &str)], value: f64) -> Metric {
+    let pairs = labels.iter().map(|&(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.to_owned());
+        pair.set_value(value.to_owned());
+        pair
+    });
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    let mut metric = Metric::from_label(pairs.collect());
+    metric.set_gauge(gauge);
+    metric
+}
+
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    reason = "the format's only number; exact up to 2^53"
+)]
+fn float(n: u64) -> f64 {
+    n as f64
+}

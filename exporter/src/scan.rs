@@ -1,0 +1,154 @@
+//! One look at /proc, made ready to be shown: counted, named, folded.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::census::Census;
+use crate::fold::{Counts, Folded, Limits, fold};
+use crate::name_service::NameService;
+use crate::names::Names;
+use crate::proc_dir::ProcDir;
+use crate::sight::{Blindness, blindness};
+
+/// What is looked at, and how much of it is shown.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where /proc is mounted.
+    pub procfs: PathBuf,
+    /// Whether the kernel's own threads count.
+    pub kernel_threads: bool,
+    /// How many groups are shown.
+    pub limits: Limits,
+}
+
+/// What a scan found.
+#[derive(Clone, Debug)]
+pub struct Scan {
+    /// Processes by user and command, as they are shown.
+    pub counts: Counts,
+    /// How many processes there are: the sum of `counts`.
+    pub processes: u64,
+    /// How many processes could not be looked at.
+    pub denied: u64,
+    /// What was folded to keep the number of series bounded.
+    pub folded: Folded,
+    /// What hides processes from us.
+    pub blindness: Option<Blindness>,
+    /// How many names the name service owes us.
+    pub overdue_names: usize,
+    /// How long it took.
+    pub duration: Duration,
+    /// What has happened since the program started, this scan included.
+    pub totals: Totals,
+}
+
+/// What has happened since the program started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Scans.
+    pub scans: u64,
+    /// Processes that vanished while they were looked at.
+    pub vanished: u64,
+    /// Groups that were folded.
+    pub folded_groups: u64,
+}
+
+/// There is no reading of /proc.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {}", .path.display())]
+pub struct ScanError {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// Scans, and remembers what outlives a scan: names and totals.
+#[derive(Debug)]
+pub struct Scanner {
+    settings: Settings,
+    names: Names,
+    totals: Totals,
+    was_blind: bool,
+}
+
+impl Scanner {
+    /// A scanner that has not scanned yet.
+    #[must_use]
+    pub fn new(settings: Settings, service: NameService) -> Self {
+        let names = Names::new(service);
+        Self { settings, names, totals: Totals::default(), was_blind: false }
+    }
+
+    /// Looks at all processes. Fails if the directory cannot be read.
+    pub fn scan(&mut self) -> Result<Scan, ScanError> {
+        let start = Instant::now();
+        let mut proc = open(&self.settings.procfs)?;
+        let census = Census::take(&mut proc, self.settings.kernel_threads)
+            .map_err(|source| ScanError { path: self.settings.procfs.clone(), source })?;
+        let mut counts = self.name(&census, start);
+        let folded = fold(&mut counts, self.settings.limits);
+        let denied = (census.denied > 0).then_some(Blindness::Denied(census.denied));
+        let blindness = blindness(&proc).or(denied);
+        self.tell_of(blindness.as_ref());
+
+        self.totals.scans += 1;
+        self.totals.vanished += census.vanished;
+        self.totals.folded_groups += u64::try_from(folded.groups).unwrap_or(u64::MAX);
+        Ok(Scan {
+            counts,
+            processes: census.processes,
+            denied: census.denied,
+            folded,
+            blindness,
+            overdue_names: self.names.overdue(Instant::now()),
+            duration: start.elapsed(),
+            totals: self.totals,
+        })
+    }
+
+    /// Asks for all names anew at the next scan.
+    pub fn expire_names(&mut self) {
+        self.names.expire();
+    }
+
+    /// The counts by texts. Groups whose names are the same as text (commands that are not UTF-8,
+    /// two uids of one name) become one, as a series may be there only once.
+    fn name(&mut self, census: &Census, now: Instant) -> Counts {
+        let uids: BTreeSet<u32> = census.groups.keys().map(|group| group.uid).collect();
+        self.names.refresh(uids, now);
+        let mut counts = Counts::new();
+        for (group, n) in &census.groups {
+            let commands = counts.entry(self.names.text(group.uid)).or_default();
+            *commands.entry(group.command.to_text().into_owned()).or_default() += n;
+        }
+        counts
+    }
+
+    /// Logs when we go blind, and when we see again; not at each scan.
+    fn tell_of(&mut self, blindness: Option<&Blindness>) {
+        let procfs = self.settings.procfs.display();
+        match blindness {
+            Some(reason) if !self.was_blind => {
+                tracing::error!(%procfs, %reason, "blind: other users' processes are hidden");
+            }
+            None if self.was_blind => tracing::info!(%procfs, "no longer blind"),
+            _ => {}
+        }
+        self.was_blind = blindness.is_some();
+    }
+}
+
+/// What stands in the way of a scan of `procfs` that tells the truth, in one line.
+#[must_use]
+pub fn obstacle(procfs: &Path) -> Option<String> {
+    match open(procfs) {
+        Ok(proc) => Some(format!("blind: {}", blindness(&proc)?)),
+        Err(error) => Some(format!("{error}: {}", error.source)),
+    }
+}
+
+fn open(path: &Path) -> Result<ProcDir, ScanError> {
+    ProcDir::open(path).map_err(|source| ScanError { path: path.to_owned(), source })
+}

@@ -1,0 +1,208 @@
+//! The exporter's pages.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/` | a page that links to the others |
+//! | `/metrics` (or `--web.telemetry-path`) | the metrics; gzip if asked for |
+//! | `/-/healthy` | 200 while the program runs |
+//! | `/-/ready` | 200, or 503 if a scan cannot tell the truth, and why |
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue, VARY};
+use hyper::{Method, StatusCode};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::args::Args;
+use crate::exposition::{CONTENT_TYPE, Exposition};
+use crate::name_service::NameService;
+use crate::scan::{Scanner, obstacle};
+use crate::single_flight::SingleFlight;
+use crate::web::{Request, Response, gzip, reply};
+
+/// The header in which Prometheus says how long it will wait.
+const SCRAPE_TIMEOUT: &str = "x-prometheus-scrape-timeout-seconds";
+
+/// How much earlier than that we give up, so that our answer still arrives.
+const ANSWER_TRAVEL: Duration = Duration::from_millis(100);
+
+/// Answers requests. Clones share all of it.
+#[derive(Clone, Debug)]
+pub struct Exporter {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    telemetry_path: String,
+    procfs: PathBuf,
+    max_requests: usize,
+    scrapes: Semaphore,
+    scanner: Arc<Mutex<Scanner>>,
+    exposition: Arc<Exposition>,
+    flight: SingleFlight<Result<Arc<Page>, String>>,
+}
+
+/// One exposition, compressed when first asked for.
+#[derive(Debug)]
+struct Page {
+    text: Bytes,
+    gzip: OnceLock<Bytes>,
+}
+
+impl Exporter {
+    /// An exporter as the command line describes it.
+    #[must_use]
+    pub fn new(args: &Args) -> Self {
+        let scanner = Scanner::new(args.scan_settings(), NameService::default());
+        let permits = match args.max_requests {
+            0 => Semaphore::MAX_PERMITS,
+            n => n.min(Semaphore::MAX_PERMITS),
+        };
+        let inner = Inner {
+            telemetry_path: args.telemetry_path.clone(),
+            procfs: args.procfs.clone(),
+            max_requests: args.max_requests,
+            scrapes: Semaphore::new(permits),
+            scanner: Arc::new(Mutex::new(scanner)),
+            exposition: Arc::new(Exposition::new(!args.disable_exporter_metrics)),
+            flight: SingleFlight::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Asks for all names anew at the next scan.
+    pub fn reload(&self) {
+        self.inner.scanner.lock().unwrap_or_else(PoisonError::into_inner).expire_names();
+    }
+
+    /// The metrics as text, from a scan of their own. Blocks.
+    pub fn render(&self) -> Result<Vec<u8>, String> {
+        render(&self.inner.scanner, &self.inner.exposition)
+    }
+
+    /// The answer to one request.
+    pub fn answer(&self, request: Request) -> impl Future<Output = Response> + Send + use<> {
+        let exporter = self.clone();
+        async move {
+            let path = request.uri().path();
+            let known = matches!(path, "/" | "/-/healthy" | "/-/ready")
+                || path == exporter.inner.telemetry_path;
+            if !known {
+                return reply::not_found();
+            }
+            if let Some(refusal) = reply::unless_allowed(request.method(), &[Method::GET]) {
+                return refusal;
+            }
+            match path {
+                "/" => exporter.landing_page(),
+                "/-/healthy" => reply::healthy(),
+                "/-/ready" => exporter.ready().await,
+                _ => exporter.metrics(request.headers()).await,
+            }
+        }
+    }
+
+    fn landing_page(&self) -> Response {
+        let path = escape(&self.inner.telemetry_path);
+        let version = env!("CARGO_PKG_VERSION");
+        reply::html(format!(
+            "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+             <title>procstorm exporter</title></head><body>\n\
+             <h1>procstorm exporter</h1>\n\
+             <p>Processes by user and command. Version {version}.</p>\n\
+             <ul>\n<li><a href=\"{path}\">Metrics</a></li>\n\
+             <li><a href=\"/-/healthy\">Healthy</a></li>\n\
+             <li><a href=\"/-/ready\">Ready</a></li>\n</ul>\n</body></html>\n"
+        ))
+    }
+
+    async fn ready(&self) -> Response {
+        let procfs = self.inner.procfs.clone();
+        match tokio::task::spawn_blocking(move || obstacle(&procfs)).await {
+            Ok(obstacle) => reply::ready(obstacle.as_deref()),
+            Err(error) => reply::ready(Some(&error.to_string())),
+        }
+    }
+
+    async fn metrics(&self, headers: &HeaderMap) -> Response {
+        let Ok(_permit) = self.inner.scrapes.try_acquire() else {
+            let limit = self.inner.max_requests;
+            let text = format!("{limit} scrapes are answered already; try again later\n");
+            return reply::text(StatusCode::SERVICE_UNAVAILABLE, text);
+        };
+        let (scanner, exposition) = (self.inner.scanner.clone(), self.inner.exposition.clone());
+        let scan = self.inner.flight.run(move || {
+            let text = render(&scanner, &exposition)?;
+            Ok(Arc::new(Page { text: text.into(), gzip: OnceLock::new() }))
+        });
+        let scan = match scrape_timeout(headers) {
+            None => scan.await,
+            Some(patience) => match timeout(patience, scan).await {
+                Ok(scan) => scan,
+                Err(_) => return too_late(patience),
+            },
+        };
+        match scan {
+            Some(Ok(page)) => page.to_response(headers),
+            Some(Err(error)) => reply::text(StatusCode::INTERNAL_SERVER_ERROR, error + "\n"),
+            None => reply::text(StatusCode::INTERNAL_SERVER_ERROR, "the scan has panicked\n"),
+        }
+    }
+}
+
+impl Page {
+    fn to_response(&self, headers: &HeaderMap) -> Response {
+        let zipped = headers.get_all(ACCEPT_ENCODING).iter().any(gzip::is_accepted);
+        let body = match zipped {
+            true => self.gzip.get_or_init(|| gzip::compress(&self.text)).clone(),
+            false => self.text.clone(),
+        };
+        let mut response = reply::content(StatusCode::OK, CONTENT_TYPE, body);
+        response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        if zipped {
+            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        response
+    }
+}
+
+fn render(scanner: &Mutex<Scanner>, exposition: &Exposition) -> Result<Vec<u8>, String> {
+    let scan = scanner.lock().unwrap_or_else(PoisonError::into_inner).scan();
+    let scan = scan.map_err(|error| chain(&error))?;
+    exposition.render(&scan, None).map_err(|error| chain(&error))
+}
+
+/// How long Prometheus will wait, less what our answer needs on its way.
+fn scrape_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: f64 = headers.get(SCRAPE_TIMEOUT)?.to_str().ok()?.parse().ok()?;
+    let patience =
+        Duration::try_from_secs_f64(seconds).ok().filter(|patience| !patience.is_zero())?;
+    Some(patience.saturating_sub(ANSWER_TRAVEL).max(patience / 2))
+}
+
+fn too_late(patience: Duration) -> Response {
+    let text = format!("the scan was not done within {} ms\n", patience.as_millis());
+    reply::text(StatusCode::SERVICE_UNAVAILABLE, text)
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
+}

@@ -1,0 +1,110 @@
+//! Whether other users' processes can be seen at all.
+//!
+//! Under the mount option `hidepid` a scan finds next to nothing and looks healthy.
+
+use std::fmt;
+use std::path::Path;
+
+use rustix::process::{getegid, getgroups};
+use rustix::thread::{CapabilitySet, capabilities};
+
+use crate::proc_dir::ProcDir;
+
+/// What hides processes from us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Blindness {
+    /// There is no reading of pid 1, which always exists.
+    NoPid1,
+    /// The mount option, with its value as the kernel shows it.
+    HidePid(String),
+    /// So many processes refused to be looked at.
+    Denied(u64),
+}
+
+impl fmt::Display for Blindness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPid1 => f.write_str("pid 1 cannot be read"),
+            Self::HidePid(value) => write!(f, "the mount option hidepid={value}"),
+            Self::Denied(processes) => write!(f, "{processes} processes cannot be read"),
+        }
+    }
+}
+
+/// What hides processes in `proc` from this process; `None` if nothing does.
+#[must_use]
+pub fn blindness(proc: &ProcDir) -> Option<Blindness> {
+    if proc.is_blind() {
+        return Some(Blindness::NoPid1);
+    }
+    // Pid 1 may be visible because it is our own user's (in a container) and all others hidden.
+    // A fixture has no such file.
+    let mounts = std::fs::read(proc.path().join("self/mountinfo")).ok()?;
+    let path = proc.path().canonicalize().ok()?;
+    let hide = hidepid(&String::from_utf8_lossy(&mounts), &path)?;
+    (!hide.spares_us()).then_some(Blindness::HidePid(hide.value))
+}
+
+/// The option of one mount.
+#[derive(Debug, PartialEq, Eq)]
+struct HidePid {
+    value: String,
+    gid: u32,
+}
+
+impl HidePid {
+    /// The kernel's `has_pid_permissions` (`fs/proc/base.c`): the group sees all, unless only what
+    /// could be traced is shown; with `CAP_SYS_PTRACE` that is everything.
+    fn spares_us(&self) -> bool {
+        if capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE)) {
+            return true;
+        }
+        let ours = getgroups().unwrap_or_default();
+        let in_group =
+            getegid().as_raw() == self.gid || ours.iter().any(|g| g.as_raw() == self.gid);
+        in_group && !matches!(self.value.as_str(), "ptraceable" | "4")
+    }
+}
+
+/// What `mountinfo` (`man 5 proc_pid_mountinfo`) says of the uppermost proc at `path`.
+fn hidepid(mountinfo: &str, path: &Path) -> Option<HidePid> {
+    let options = mountinfo.lines().rev().find_map(|line| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let point = mount.split(' ').nth(4)?;
+        let mut file_system = file_system.split(' ');
+        let is_proc = file_system.next() == Some("proc");
+        (is_proc && Path::new(&unescape(point)) == path).then(|| file_system.nth(1))?
+    })?;
+    let option = |name: &str| {
+        options.split(',').find_map(|option| option.strip_prefix(name)?.strip_prefix('='))
+    };
+    let value = option("hidepid").filter(|&value| value != "0" && value != "off")?;
+    let gid = option("gid").and_then(|gid| gid.parse().ok()).unwrap_or(0);
+    Some(HidePid { value: value.to_owned(), gid })
+}
+
+/// A path of `mountinfo`, in which blank, tab, newline and backslash are octal.
+fn unescape(path: &str) -> String {
+    path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &str = "\
+25 1 0:22 / /proc rw,nosuid - proc proc rw
+26 25 0:23 / /proc rw,nosuid - proc proc rw,gid=42,hidepid=invisible
+27 1 0:24 / /host\\040proc rw master:1 - proc proc rw,hidepid=ptraceable
+28 1 8:1 / / rw - ext4 /dev/sda rw,hidepid=2
+";
+
+    #[test]
+    fn the_uppermost_mount_counts() {
+        let hide = hidepid(MOUNTS, Path::new("/proc")).expect("hidden");
+        assert_eq!(hide, HidePid { value: "invisible".to_owned(), gid: 42 });
+        let hide = hidepid(MOUNTS, Path::new("/host proc")).expect("hidden");
+        assert_eq!(hide, HidePid { value: "ptraceable".to_owned(), gid: 0 });
+        assert_eq!(hidepid(MOUNTS, Path::new("/")), None);
+    }
+}

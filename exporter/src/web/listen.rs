@@ -1,0 +1,33 @@
+//! Sockets from addresses as Prometheus and its exporters write them.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use tokio::net::TcpListener;
+
+/// An address on which we cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}")]
+pub struct ListenError {
+    address: String,
+    #[source]
+    source: io::Error,
+}
+
+/// A socket that listens on `address`: `host:port`, `[host]:port`, or `:port` for all addresses
+/// of this machine, IPv6 and IPv4.
+pub async fn listen(address: &str) -> Result<TcpListener, ListenError> {
+    let bound = match address.strip_prefix(':').map(str::parse::<u16>) {
+        Some(Ok(port)) => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+            Ok(listener) => Ok(listener),
+            // A kernel without IPv6.
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
+            }
+            Err(error) => Err(error),
+        },
+        Some(Err(error)) => Err(io::Error::new(io::ErrorKind::InvalidInput, error)),
+        None => TcpListener::bind(address).await,
+    };
+    bound.map_err(|source| ListenError { address: address.to_owned(), source })
+}
