@@ -1,0 +1,201 @@
+//! Why a mail file was not archived, and why the archive could not be opened.
+
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+/// Why a mail file was not archived. The spool is as it was, and nothing of the attempt is
+/// visible in the archive.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The name is a symbolic link: following it would hand out another's file.
+    #[error("{path} is a symbolic link, not followed")]
+    Symlink {
+        /// The mail file.
+        path: PathBuf,
+    },
+    /// The name is a directory: a maildir is not walked.
+    #[error("{path} is a directory; maildirs are not archived")]
+    MaildirUnsupported {
+        /// The mail file.
+        path: PathBuf,
+    },
+    /// The name is a FIFO, a device or a socket.
+    #[error("{path} is a {kind}, not a regular file")]
+    NotRegular {
+        /// The mail file.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// Something is mounted on the name: its file system may be the user's own program.
+    #[error("{path} is a mount point")]
+    MountPoint {
+        /// The mail file.
+        path: PathBuf,
+    },
+    /// The file has other names: it may be another's.
+    #[error("{path} has {links} hard links instead of one")]
+    HardLinked {
+        /// The mail file.
+        path: PathBuf,
+        /// How many.
+        links: u64,
+    },
+    /// The file belongs to somebody else.
+    #[error("{path} belongs to uid {found} instead of {expected}")]
+    WrongOwner {
+        /// The mail file.
+        path: PathBuf,
+        /// The file's uid.
+        found: u32,
+        /// The user's uid.
+        expected: u32,
+    },
+    /// The copy would eat into the reserve.
+    #[error(
+        "{path}: {needed} bytes needed and {reserve} to be kept free, only {available} available"
+    )]
+    Reserve {
+        /// The archive directory.
+        path: PathBuf,
+        /// Bytes that the copy takes (or still takes).
+        needed: u64,
+        /// Bytes that are to stay free.
+        reserve: u64,
+        /// Bytes free for us.
+        available: u64,
+    },
+    /// The disk (or a quota) filled up in mid-copy.
+    #[error("{path}: no space left for the copy")]
+    Full {
+        /// The archive directory.
+        path: PathBuf,
+        /// `ENOSPC` or `EDQUOT`.
+        source: Errno,
+    },
+    /// The time allowed was over.
+    #[error("{path}: not copied within {allowed_ms} ms")]
+    Deadline {
+        /// The mail file.
+        path: PathBuf,
+        /// The time allowed, in milliseconds.
+        allowed_ms: u128,
+    },
+    /// We were told to stop.
+    #[error("{path}: told to stop in mid-copy")]
+    Aborted {
+        /// The mail file.
+        path: PathBuf,
+    },
+    /// Every name that was tried is taken.
+    #[error("{path} and the {more} names after it are taken")]
+    Collisions {
+        /// The first name tried.
+        path: PathBuf,
+        /// How many more were tried.
+        more: u64,
+    },
+    /// Rights are missing.
+    #[error("cannot {action} {path}")]
+    Denied {
+        /// What was tried.
+        action: &'static str,
+        /// Upon what.
+        path: PathBuf,
+        /// `EACCES` or `EPERM`.
+        source: Errno,
+    },
+    /// A call failed for another reason.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Upon what.
+        path: PathBuf,
+        /// Why it failed.
+        source: Errno,
+    },
+}
+
+impl Failure {
+    /// A failed call: what was tried upon what, sorted by the error's number.
+    pub(super) fn of(action: &'static str, path: impl Into<PathBuf>, source: Errno) -> Self {
+        let path = path.into();
+        match source {
+            Errno::NOSPC | Errno::DQUOT => Self::Full { path, source },
+            Errno::ACCESS | Errno::PERM => Self::Denied { action, path, source },
+            _ => Self::Io { action, path, source },
+        }
+    }
+
+    /// A word for metrics and logs.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Symlink { .. } => "symlink",
+            Self::MaildirUnsupported { .. } => "maildir_unsupported",
+            Self::NotRegular { .. } => "not_regular",
+            Self::MountPoint { .. } => "mount_point",
+            Self::HardLinked { .. } => "hard_linked",
+            Self::WrongOwner { .. } => "wrong_owner",
+            Self::Reserve { .. } => "reserve",
+            Self::Full { .. } => "full",
+            Self::Deadline { .. } => "deadline",
+            Self::Aborted { .. } => "aborted",
+            Self::Collisions { .. } => "collisions",
+            Self::Denied { .. } => "denied",
+            Self::Io { .. } => "io",
+        }
+    }
+
+    /// The error and its sources, in one line.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let mut line = self.to_string();
+        let mut next = std::error::Error::source(self);
+        while let Some(error) = next {
+            line.push_str(": ");
+            line.push_str(&error.to_string());
+            next = error.source();
+        }
+        line
+    }
+}
+
+/// Why the spool or the archive directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A directory cannot be opened or made.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Upon what.
+        path: PathBuf,
+        /// Why it failed.
+        source: Errno,
+    },
+    /// The archive belongs to a stranger, who could replace what is in it.
+    #[error("archive directory {path} belongs to uid {owner}, neither root nor the daemon")]
+    Owner {
+        /// The archive directory.
+        path: PathBuf,
+        /// Its uid.
+        owner: u32,
+    },
+    /// The archive is open to others.
+    #[error("archive directory {path} has mode {mode:04o}, 0700 is needed")]
+    Mode {
+        /// The archive directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Archives in the spool would be mail files of other users.
+    #[error("archive directory {path} is the spool itself")]
+    Same {
+        /// The archive directory.
+        path: PathBuf,
+    },
+}

@@ -1,0 +1,294 @@
+//! The archive directory: ours alone, so that what is in it is what we put there.
+//!
+//! A copy is made in a file without a name (`O_TMPFILE`) and gets its name when it is complete,
+//! by a link that never replaces anything. Where the file system cannot do that, the file has a
+//! name beginning with [`PARTIAL`] until then, which no archive can have, and which is cleaned
+//! up at the next start.
+
+use std::fs::{File, Metadata};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{
+    AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, fsync, linkat, mkdirat, openat, renameat_with,
+    statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::account::UserName;
+
+use super::failure::{Failure, OpenError};
+use super::form::{archive_name, archive_second, parse_archive_name};
+use super::lock::lock_exclusive;
+use super::mark::Mark;
+use super::spool::Spool;
+use super::version::Version;
+
+/// How many seconds after the wanted one are tried when names are taken.
+const MORE_NAMES: u64 = 63;
+/// What a nameless file is called where there are none. No user's name begins with a dot.
+const PARTIAL: &str = ".procstorm-partial.";
+/// Bits that nobody but the owner may have on the directory.
+const OTHERS: u32 = 0o077;
+
+/// The archive directory, held open.
+#[derive(Debug)]
+pub(super) struct Vault {
+    dir: OwnedFd,
+    path: PathBuf,
+    marks: bool,
+}
+
+/// A copy in the making; gone with its value unless it was placed.
+#[derive(Debug)]
+pub(super) struct Staged<'a> {
+    pub(super) file: File,
+    partial: Option<Partial<'a>>,
+}
+
+/// The name of a copy in the making, removed with its value.
+#[derive(Debug)]
+struct Partial<'a> {
+    dir: &'a OwnedFd,
+    name: String,
+}
+
+/// An archive that is there.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) name: String,
+    pub(super) second: u64,
+    /// Its length.
+    pub(super) bytes: u64,
+    /// What it takes on the disk, in bytes.
+    pub(super) allocated: u64,
+    pub(super) mark: Option<Mark>,
+}
+
+impl Vault {
+    /// Opens the directory at `path`, and makes it (0700) if it is missing. It must belong to
+    /// root or to us and be closed to all others, and must not be the spool.
+    pub(super) fn open(path: &Path, spool: &Spool) -> Result<Self, OpenError> {
+        let failed = |action| move |source| OpenError::Io { action, path: path.to_owned(), source };
+        match mkdirat(CWD, path, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(failed("make the archive directory")(errno)),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = openat(CWD, path, flags, Mode::empty())
+            .map_err(failed("open the archive directory"))?;
+        let stat = rustix::fs::fstat(&dir).map_err(failed("stat"))?;
+        let spool = rustix::fs::fstat(spool.dir()).map_err(failed("compare the spool with"))?;
+        let path = path.to_owned();
+        if (stat.st_dev, stat.st_ino) == (spool.st_dev, spool.st_ino) {
+            return Err(OpenError::Same { path });
+        }
+        if stat.st_uid != 0 && stat.st_uid != rustix::process::geteuid().as_raw() {
+            return Err(OpenError::Owner { path, owner: stat.st_uid });
+        }
+        if stat.st_mode & OTHERS != 0 {
+            return Err(OpenError::Mode { path, mode: stat.st_mode & 0o7777 });
+        }
+        let vault = Self { marks: Mark::is_supported(&dir), dir, path };
+        vault.clear_partials();
+        Ok(vault)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Whether archives here have marks, so that a file without one is not ours.
+    pub(super) fn has_marks(&self) -> bool {
+        self.marks
+    }
+
+    /// A new, empty file for a copy, which nobody else can see or open.
+    pub(super) fn stage(&self) -> Result<Staged<'_>, Failure> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        match openat(&self.dir, ".", flags, Mode::RUSR | Mode::WUSR) {
+            Ok(file) => Ok(Staged { file: file.into(), partial: None }),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {
+                self.stage_named()
+            }
+            Err(errno) => Err(Failure::of("make a file in", &self.path, errno)),
+        }
+    }
+
+    fn stage_named(&self) -> Result<Staged<'_>, Failure> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PARTIAL}{}.{count}", std::process::id());
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&self.dir, &name, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|errno| Failure::of("make", self.path_of(&name), errno))?;
+        let file = File::from(file);
+        if !lock_exclusive(&file) {
+            tracing::debug!(name, "no lock on a copy in the making");
+        }
+        Ok(Staged { file, partial: Some(Partial { dir: &self.dir, name }) })
+    }
+
+    /// Removes what a predecessor left half-made. One that is locked is being made at this
+    /// moment, by another daemon.
+    fn clear_partials(&self) {
+        let names = self.names().unwrap_or_default();
+        for name in names.iter().filter(|name| name.starts_with(PARTIAL)) {
+            let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let Ok(file) = openat(&self.dir, name, flags, Mode::empty()) else { continue };
+            if lock_exclusive(&File::from(file)) {
+                drop(Partial { dir: &self.dir, name: name.clone() });
+            }
+        }
+    }
+
+    /// Gives a complete copy its name: `U.SECOND`, or the first free second after it. The name
+    /// is on the disk when this returns.
+    pub(super) fn place(
+        &self,
+        staged: Staged<'_>,
+        user: &UserName,
+        first_second: u64,
+    ) -> Result<PathBuf, Failure> {
+        let mut staged = staged;
+        for more in 0..=MORE_NAMES {
+            let name = archive_name(user, first_second.saturating_add(more));
+            match self.link(&mut staged, &name) {
+                Ok(()) => {
+                    self.sync()?;
+                    return Ok(self.path_of(&name));
+                }
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(Failure::of("link", self.path_of(&name), errno)),
+            }
+        }
+        let path = self.path_of(&archive_name(user, first_second));
+        Err(Failure::Collisions { path, more: MORE_NAMES })
+    }
+
+    fn link(&self, staged: &mut Staged<'_>, name: &str) -> Result<(), Errno> {
+        let Some(partial) = &staged.partial else {
+            // By the descriptor itself where we have the right to that, by /proc otherwise.
+            return match linkat(&staged.file, "", &self.dir, name, AtFlags::EMPTY_PATH) {
+                Err(Errno::NOENT | Errno::PERM) => {
+                    let fd = format!("/proc/self/fd/{}", staged.file.as_raw_fd());
+                    linkat(CWD, fd, &self.dir, name, AtFlags::SYMLINK_FOLLOW)
+                }
+                other => other,
+            };
+        };
+        match renameat_with(partial.dir, &partial.name, &self.dir, name, RenameFlags::NOREPLACE) {
+            Ok(()) => {
+                // The old name is gone: nothing is left to remove.
+                if let Some(partial) = staged.partial.take() {
+                    std::mem::forget(partial);
+                }
+                Ok(())
+            }
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                linkat(partial.dir, &partial.name, &self.dir, name, AtFlags::empty())
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Makes names made and removed lasting.
+    pub(super) fn sync(&self) -> Result<(), Failure> {
+        fsync(&self.dir).map_err(|errno| Failure::of("sync", &self.path, errno))
+    }
+
+    /// Removes an archive.
+    pub(super) fn remove(&self, name: &str) -> Result<(), Failure> {
+        unlinkat(&self.dir, name, AtFlags::empty())
+            .map_err(|errno| Failure::of("remove", self.path_of(name), errno))
+    }
+
+    /// The user's archives, the newest first: regular files with exactly the right names.
+    pub(super) fn archives_of(&self, user: &UserName) -> Result<Vec<Stored>, Failure> {
+        let names = self.names()?;
+        let mut archives: Vec<Stored> = names
+            .into_iter()
+            .filter_map(|name| Some((archive_second(user, &name)?, name)))
+            .filter_map(|(second, name)| self.stored(name, second))
+            .collect();
+        archives.sort_unstable_by_key(|stored| std::cmp::Reverse(stored.second));
+        Ok(archives)
+    }
+
+    /// Every user with an archive.
+    pub(super) fn users(&self) -> Result<Vec<UserName>, Failure> {
+        let mut users: Vec<UserName> = self
+            .names()?
+            .iter()
+            .filter_map(|name| parse_archive_name(name).map(|(user, _)| user))
+            .collect();
+        users.sort_unstable();
+        users.dedup();
+        Ok(users)
+    }
+
+    fn names(&self) -> Result<Vec<String>, Failure> {
+        let failed = |errno| Failure::of("list", &self.path, errno);
+        let entries = Dir::read_from(&self.dir).map_err(failed)?;
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            // A name that is not text is none of ours.
+            if let Ok(name) = entry.file_name().to_str() {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    fn stored(&self, name: String, second: u64) -> Option<Stored> {
+        let stat = statat(&self.dir, &name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
+            return None;
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = openat(&self.dir, &name, flags, Mode::empty()).ok().map(File::from);
+        let meta = file.as_ref().and_then(|file| file.metadata().ok());
+        Some(Stored {
+            name,
+            second,
+            bytes: u64::try_from(stat.st_size).unwrap_or_default(),
+            allocated: meta.as_ref().map_or(0, allocated),
+            mark: file.and_then(Mark::read),
+        })
+    }
+}
+
+impl Stored {
+    /// Whether this is a whole copy of exactly that state of that file.
+    pub(super) fn is_copy_of(&self, version: &Version) -> bool {
+        self.bytes == version.size
+            && self.mark.is_some_and(|mark| mark.steady && mark.version == *version)
+    }
+}
+
+impl Drop for Partial<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = unlinkat(self.dir, &self.name, AtFlags::empty()) {
+            tracing::warn!(name = self.name, %error, "cannot remove a copy in the making");
+        }
+    }
+}
+
+impl AsFd for Vault {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
+/// What a file takes on its disk, in bytes. (`st_blocks` counts 512 bytes on every file system.)
+pub(super) fn allocated(meta: &Metadata) -> u64 {
+    meta.blocks().saturating_mul(512)
+}
