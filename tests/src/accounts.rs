@@ -1,5 +1,6 @@
 //! Users who exist for the programs that we start, and for nobody else: a copy of /etc/passwd
-//! with a few lines more, laid over the real one in a mount namespace of the program's own.
+//! with a few lines more, laid over the real one in a mount namespace of the program's own, and
+//! with it an /etc/nsswitch.conf that asks no other source.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,36 +12,49 @@ use crate::programs;
 /// The machine's users and some of ours.
 #[derive(Debug)]
 pub struct Accounts {
-    passwd: Option<PathBuf>,
+    /// The directory with `passwd` and `nsswitch.conf`, where they are not the machine's own.
+    dir: Option<PathBuf>,
 }
 
 impl Accounts {
     /// The machine's own users, and no other: for who is not root.
     #[must_use]
     pub fn of_the_machine() -> Self {
-        Self { passwd: None }
+        Self { dir: None }
     }
 
-    /// The machine's users and `more`, each a name and a uid. The file that says so is kept in
+    /// The machine's users and `more`, each a name and a uid. The files that say so are kept in
     /// `dir`. Needs root when a program is started with it.
     pub fn with(more: &[(&str, u32)], dir: &Path) -> Result<Self, Fault> {
-        let mut text = fs::read_to_string("/etc/passwd").or_fault("cannot read /etc/passwd")?;
+        // Ours come first, since the first line of a name or a uid is the one that counts.
+        let mut passwd = String::new();
         for (name, uid) in more {
-            text +=
-                &format!("{name}:x:{uid}:{uid}:procstorm test:/nonexistent:/usr/sbin/nologin\n");
+            passwd += &format!("{name}:x:{uid}:{uid}:procstorm test:/nonexistent:/bin/false\n");
         }
-        let passwd = dir.join("passwd");
-        fs::write(&passwd, text).or_fault(format!("cannot write {}", passwd.display()))?;
-        Ok(Self { passwd: Some(passwd) })
+        passwd += &fs::read_to_string("/etc/passwd").or_fault("cannot read /etc/passwd")?;
+        for (name, text) in [("passwd", passwd.as_str()), ("nsswitch.conf", "passwd: files\n")] {
+            let path = dir.join(name);
+            fs::write(&path, text).or_fault(format!("cannot write {}", path.display()))?;
+        }
+        Ok(Self { dir: Some(dir.to_owned()) })
     }
 
     /// A command that runs `program` among these users.
     pub fn command(&self, program: &Path) -> Result<Command, Fault> {
-        let Some(passwd) = &self.passwd else { return Ok(Command::new(program)) };
+        let Some(dir) = &self.dir else { return Ok(Command::new(program)) };
         let mut command = Command::new(programs::other("unshare")?);
-        command.args(["--mount", "--propagation", "private", "sh", "-c"]);
-        command.arg(r#"mount --bind "$0" /etc/passwd && exec "$@""#);
-        command.arg(passwd).arg(program);
+        command.args(["--mount", "--propagation", "private", "sh", "-c", MOUNT_AND_RUN]);
+        command.arg(dir).arg(program);
         Ok(command)
     }
 }
+
+/// `$0` is the directory, the rest is the program. A machine may have no nsswitch.conf: there is
+/// nothing to be hidden then.
+const MOUNT_AND_RUN: &str = r#"
+mount --bind "$0/passwd" /etc/passwd || exit
+if [ -e /etc/nsswitch.conf ]; then
+    mount --bind "$0/nsswitch.conf" /etc/nsswitch.conf || exit
+fi
+exec "$@"
+"#;

@@ -1,6 +1,7 @@
 //! A program that runs as long as its guard lives, and not longer than we do.
 
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -51,6 +52,8 @@ impl Daemon {
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(both)
+            // Ctrl-C is for us; we end our programs ourselves.
+            .process_group(0)
             .spawn()
             .or_fault(format!("cannot start {name}"))?;
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
@@ -74,6 +77,12 @@ impl Daemon {
             }
             wait::pause();
         }
+    }
+
+    /// What it is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Its pid.

@@ -9,6 +9,10 @@
 //! - [`prometheus`], [`alertmanager`]: the real ones, on free ports.
 //! - [`stack`]: those two, and our two daemons, wired as they are shipped.
 //!
+//! What is shown with it:
+//! - [`demo`]: the time line of a storm.
+//! - [`interrupt`]: Ctrl-C, so that the demo cleans up.
+//!
 //! What all of that is made with:
 //! - [`daemon`]: a program that runs as long as its guard lives.
 //! - [`programs`]: where the programs are.
@@ -20,12 +24,15 @@
 pub mod accounts;
 pub mod alertmanager;
 pub mod daemon;
+pub mod demo;
 pub mod fault;
 pub mod http;
+pub mod interrupt;
 pub mod programs;
 pub mod prometheus;
 pub mod skip;
 pub mod smtp;
+pub mod stack;
 pub mod storm;
 pub mod wait;
 

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command as Program, Stdio};
 
@@ -34,6 +35,7 @@ impl Storm {
             .arg(OsStr::from_bytes(command))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .process_group(0)
             .spawn()
             .or_fault("cannot start the storm")?;
         let stdin = child.stdin.take();

@@ -1,0 +1,54 @@
+//! `demo`: a real storm is seen, archived, killed and mailed on the whole stack, and the time line
+//! is printed. `demo --stay`: the same stack without a storm, until Ctrl-C.
+//!
+//! Everything is in a directory of its own, which is removed; after a failure it stays, for its
+//! logs. Exits with 0 only if each stage was really observed.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser;
+use procstorm_tests::demo;
+use procstorm_tests::fault::{Fault, OrFault as _};
+use procstorm_tests::interrupt::Interrupt;
+
+#[derive(Parser)]
+#[command(about = "Shows the whole way of procstorm on real parts")]
+struct Args {
+    /// Keep the stack up, without a storm, until Ctrl-C
+    #[arg(long)]
+    stay: bool,
+    /// Keep the directory with all files and logs
+    #[arg(long)]
+    keep: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            // Nothing can be done about a standard error that is closed.
+            drop(writeln!(io::stderr(), "demo: {}", fault.whole()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Fault> {
+    let interrupt = Interrupt::listen()?;
+    let mut dir = tempfile::Builder::new()
+        .prefix("procstorm-demo-")
+        .tempdir()
+        .or_fault("cannot make a directory")?;
+    let done = if args.stay {
+        demo::stay(dir.path(), &interrupt)
+    } else {
+        demo::show(dir.path(), &interrupt)
+    };
+    if args.keep || (done.is_err() && !interrupt.came()) {
+        dir.disable_cleanup(true);
+        let line = format!("demo: logs and files are kept in {}", dir.path().display());
+        writeln!(io::stderr(), "{line}").or_fault("nobody listens")?;
+    }
+    done
+}

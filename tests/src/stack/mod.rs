@@ -1,0 +1,246 @@
+//! The whole system on one machine, wired as it is shipped: a mail server, Alertmanager,
+//! remediator, exporter, Prometheus. All on free ports of the loopback, all files in one
+//! directory, all of it gone with the value.
+//!
+//! - [`site`]: that directory, and the shipped configuration adapted to it.
+//! - [`Remediation`]: what the remediator says it has done.
+
+pub mod site;
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::accounts::Accounts;
+use crate::alertmanager::Alertmanager;
+use crate::daemon::Daemon;
+use crate::fault::{Fault, OrFault as _};
+use crate::http::Http;
+use crate::prometheus::Prometheus;
+use crate::smtp::Sink;
+use crate::{free_port, programs, wait};
+
+pub use site::{Person, Site, Timing};
+
+/// How long the stack may take until Prometheus has scraped its targets.
+const SCRAPED_LIMIT: Duration = Duration::from_secs(30);
+
+/// A running system.
+#[derive(Debug)]
+pub struct Stack {
+    // In the order in which they are to end: who calls others goes first.
+    /// Evaluates the shipped rules.
+    pub prometheus: Prometheus,
+    /// Ours, that counts.
+    pub exporter: Daemon,
+    /// Ours, that acts.
+    pub remediator: Daemon,
+    /// Routes as shipped.
+    pub alertmanager: Alertmanager,
+    /// Gets the mails.
+    pub mail: Sink,
+    /// Where all files are.
+    pub site: Site,
+    /// For questions to any of them.
+    pub http: Http,
+    addresses: Addresses,
+    accounts: Accounts,
+}
+
+/// Where our two daemons listen, `host:port`.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// The exporter.
+    pub exporter: String,
+    /// The remediator.
+    pub remediator: String,
+}
+
+impl Stack {
+    /// Starts everything below `dir`, for the people given, and waits until Prometheus has
+    /// scraped both daemons. As root the people exist for the daemons alone; otherwise they must
+    /// be the machine's own.
+    pub fn start(dir: &Path, people: &[Person], timing: Timing) -> Result<Self, Fault> {
+        let site = Site::lay_out(dir, people)?;
+        let accounts = site.accounts(people)?;
+        let addresses = Addresses {
+            exporter: format!("127.0.0.1:{}", free_port()?),
+            remediator: format!("127.0.0.1:{}", free_port()?),
+        };
+        let http = Http::new()?;
+        let mail = Sink::start(Some(site.mails()))?;
+        let config = site.alertmanager(mail.address(), &addresses.remediator)?;
+        let alertmanager = Alertmanager::start(&config, dir)?;
+        site.remediator(alertmanager.url())?;
+        let remediator = start_remediator(&site, &accounts, &addresses, &http)?;
+        let exporter = start_exporter(&site, &accounts, &addresses, &http)?;
+        let config = site.prometheus(alertmanager.url(), &addresses, timing)?;
+        let prometheus = Prometheus::start(&config, dir)?;
+        let stack = Self {
+            prometheus,
+            exporter,
+            remediator,
+            alertmanager,
+            mail,
+            site,
+            http,
+            addresses,
+            accounts,
+        };
+        stack.wait_until_scraped()?;
+        Ok(stack)
+    }
+
+    fn wait_until_scraped(&self) -> Result<(), Fault> {
+        wait::until("Prometheus scrapes both daemons", SCRAPED_LIMIT, || {
+            let up = self.prometheus.query("up == 1").ok()?;
+            (up.len() == 2).then_some(())
+        })
+    }
+
+    /// The exporter's URL, without a slash at the end.
+    #[must_use]
+    pub fn exporter_url(&self) -> String {
+        format!("http://{}", self.addresses.exporter)
+    }
+
+    /// The remediator's URL, without a slash at the end.
+    #[must_use]
+    pub fn remediator_url(&self) -> String {
+        format!("http://{}", self.addresses.remediator)
+    }
+
+    /// What the remediator has done or is doing, newest first.
+    pub fn remediations(&self) -> Result<Vec<Remediation>, Fault> {
+        let url = format!("{}/api/v1/remediations", self.remediator_url());
+        let answer = self.http.json(&url)?;
+        let list = answer.get("remediations").and_then(Value::as_array);
+        let list = list.ok_or_else(|| Fault::new(format!("{url}: no remediations")))?;
+        Ok(list.iter().cloned().map(Remediation).collect())
+    }
+
+    /// The sum of a metric's series at the remediator, over those whose line holds `label`; 0 if
+    /// there is none.
+    pub fn remediator_metric(&self, name: &str, label: &str) -> Result<f64, Fault> {
+        let answer = self.http.get(&format!("{}/metrics", self.remediator_url()))?;
+        let lines = answer.body.lines().filter(|line| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with(['{', ' ']) && rest.contains(label))
+        });
+        let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        Ok(values.sum())
+    }
+
+    /// The name of one of its programs that has ended by itself, if one has.
+    pub fn ended(&mut self) -> Result<Option<&str>, Fault> {
+        for daemon in [
+            &mut self.prometheus.daemon,
+            &mut self.exporter,
+            &mut self.remediator,
+            &mut self.alertmanager.daemon,
+        ] {
+            if daemon.exited()?.is_some() {
+                return Ok(Some(daemon.name()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Starts the remediator anew, on the same address and files, after it was ended or killed.
+    pub fn restart_remediator(&mut self) -> Result<(), Fault> {
+        self.remediator =
+            start_remediator(&self.site, &self.accounts, &self.addresses, &self.http)?;
+        Ok(())
+    }
+}
+
+/// One remediation, as the remediator's API shows it.
+#[derive(Debug, Clone)]
+pub struct Remediation(Value);
+
+impl Remediation {
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> i64 {
+        self.0.get("id").and_then(Value::as_i64).unwrap_or_default()
+    }
+
+    /// Whose processes.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        self.text("user")
+    }
+
+    /// How it ended; `running` until then.
+    #[must_use]
+    pub fn verdict(&self) -> &str {
+        self.text("verdict")
+    }
+
+    /// What it says of itself.
+    #[must_use]
+    pub fn summary(&self) -> &str {
+        self.text("summary")
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        !matches!(self.verdict(), "" | "running")
+    }
+
+    /// Processes counted before it, if it has counted.
+    #[must_use]
+    pub fn before(&self) -> Option<u64> {
+        self.0.get("before").and_then(Value::as_u64)
+    }
+
+    /// Processes counted after it, if it has.
+    #[must_use]
+    pub fn after(&self) -> Option<u64> {
+        self.0.get("after").and_then(Value::as_u64)
+    }
+
+    /// How long it took.
+    #[must_use]
+    pub fn milliseconds(&self) -> Option<u64> {
+        self.0.get("milliseconds").and_then(Value::as_u64)
+    }
+
+    fn text(&self, name: &str) -> &str {
+        self.0.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+fn start_remediator(
+    site: &Site,
+    accounts: &Accounts,
+    addresses: &Addresses,
+    http: &Http,
+) -> Result<Daemon, Fault> {
+    let mut command = accounts.command(&programs::ours("procstorm-remediator")?)?;
+    command.arg(format!("--config.file={}", site.remediator_yml().display()));
+    command.arg(format!("--web.listen-address={}", addresses.remediator));
+    let mut daemon = Daemon::start("procstorm-remediator", &command, &site.log("remediator"))?;
+    daemon.ready(|| http.is_ok(&format!("http://{}/-/ready", addresses.remediator)))?;
+    Ok(daemon)
+}
+
+fn start_exporter(
+    site: &Site,
+    accounts: &Accounts,
+    addresses: &Addresses,
+    http: &Http,
+) -> Result<Daemon, Fault> {
+    let mut command = accounts.command(&programs::ours("procstorm-exporter")?)?;
+    command.arg(format!("--web.listen-address={}", addresses.exporter));
+    let mut daemon = Daemon::start("procstorm-exporter", &command, &site.log("exporter"))?;
+    daemon.ready(|| http.is_ok(&format!("http://{}/-/ready", addresses.exporter)))?;
+    Ok(daemon)
+}
+
+/// Reads a file that is shipped.
+fn shipped(path: &str) -> Result<String, Fault> {
+    std::fs::read_to_string(programs::project().join(path)).or_fault(format!("cannot read {path}"))
+}
