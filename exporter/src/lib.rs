@@ -3,6 +3,7 @@
 //! What a process is, and how many there are (the remediator counts with this, too):
 //! - [`process`]: what a process is, and how the kernel shows it.
 //! - [`proc_dir`]: a /proc directory and the pids in it.
+//! - [`namespaces`]: what /proc says of namespaces, and of the caller.
 //! - [`census`]: how many processes each user has of each command.
 //! - [`sight`]: whether other users' processes can be seen at all.
 //!
@@ -30,6 +31,7 @@ pub mod fold;
 pub mod logging;
 pub mod name_service;
 pub mod names;
+pub mod namespaces;
 pub mod proc_dir;
 pub mod process;
 pub mod scan;

@@ -43,7 +43,7 @@ pub enum Glance {
 /// A /proc directory (or a fixture that looks like one), held open.
 #[derive(Debug)]
 pub struct ProcDir {
-    fd: OwnedFd,
+    pub(crate) fd: OwnedFd,
     path: PathBuf,
 }
 
@@ -125,7 +125,7 @@ impl ProcDir {
     }
 
     /// What one read of the file gives.
-    fn read<'b>(&self, path: &CStr, buffer: &'b mut [u8]) -> Result<&'b [u8], Errno> {
+    pub(crate) fn read<'b>(&self, path: &CStr, buffer: &'b mut [u8]) -> Result<&'b [u8], Errno> {
         let file = openat(&self.fd, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         let length = rustix::io::read(&file, &mut *buffer)?;
         buffer.get(..length).ok_or(Errno::IO)

@@ -93,6 +93,12 @@ impl Stat {
         self.flags & PF_KTHREAD != 0
     }
 
+    /// Whether it is stopped, by a signal (`T`) or by a debugger (`t`).
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.state, b'T' | b't')
+    }
+
     /// Whether it is dead and merely not reaped. A process whose first thread has exited while
     /// others run shows state `Z` too, but lives.
     #[must_use]

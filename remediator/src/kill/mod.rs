@@ -1,1 +1,27 @@
 //! Ends a storm of processes, and proves it.
+//!
+//! A pid is not an identity. Every process is pinned by a pidfd first, checked after, and
+//! signalled through the pidfd alone, so that a reused pid can never bring a stranger to harm.
+//!
+//! - [`target`]: what is to end, and within which bounds.
+//! - [`guard`]: what is never touched, and who is a target (pure).
+//! - [`pin`]: a process held by a pidfd; the only place that signals.
+//! - [`sweep`]: one walk over /proc; [`survey`] counts without acting.
+//! - `held`: the pinned and stopped processes; none of them is ever left stopped.
+//! - `storm`: the rounds, [`end_storm`].
+//! - [`report`]: what was done, and the verdict (pure).
+
+pub mod guard;
+mod held;
+pub mod pin;
+mod release;
+pub mod report;
+mod storm;
+pub mod sweep;
+pub mod target;
+
+pub use release::{Released, release_stopped};
+pub use report::{Replacement, Report, Verdict, Zombie};
+pub use storm::end_storm;
+pub use sweep::{Survey, SurveyError, survey};
+pub use target::{Bounds, Target};

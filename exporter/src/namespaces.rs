@@ -1,0 +1,98 @@
+//! What /proc says of the namespaces that the caller and other processes are in.
+
+use std::ffi::CString;
+use std::io;
+
+use rustix::fs::{Dir, Mode, OFlags, openat, readlinkat};
+use rustix::io::Errno;
+
+use crate::proc_dir::ProcDir;
+
+/// More than what stands before `NSpid:` in `/proc/PID/status`; of it only the supplementary
+/// groups (up to 65,536) have no small bound: where they leave no room, nothing is said.
+const STATUS_MAX: usize = 16 * 1024;
+
+/// The longest `/proc/self/fdinfo/FD` of a pidfd: five short lines, and 32 nested pids at most.
+const FDINFO_MAX: usize = 1024;
+
+/// One line of three numbers; of a longer `/proc/self/uid_map` the beginning is enough.
+const UID_MAP_MAX: usize = 128;
+
+impl ProcDir {
+    /// The pid that this /proc gives to the caller. `None` where it is the /proc of a pid
+    /// namespace that the caller is not in, or no /proc at all.
+    #[must_use]
+    pub fn own_pid(&self) -> Option<i32> {
+        let link = readlinkat(&self.fd, "self", Vec::new()).ok()?;
+        link.to_str().ok()?.parse().ok()
+    }
+
+    /// How many descriptors the caller has open.
+    pub fn own_descriptors(&self) -> io::Result<u64> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut count: u64 = 0;
+        for entry in Dir::new(openat(&self.fd, "self/fd", flags, Mode::empty())?)? {
+            let is_number = entry?.file_name().to_bytes().first().is_some_and(u8::is_ascii_digit);
+            count = count.saturating_add(u64::from(is_number));
+        }
+        Ok(count)
+    }
+
+    /// The uid by which the kernel shows every user that the caller's user namespace does not
+    /// know, or `None` where it knows all.
+    #[must_use]
+    pub fn unknown_uid(&self) -> Option<u32> {
+        let mut map = [0; UID_MAP_MAX];
+        let whole = |map: &[u8]| {
+            let fields = map.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+            fields.eq([b"0".as_slice(), b"0", b"4294967295"])
+        };
+        let known = self.read(c"self/uid_map", &mut map).is_ok_and(whole);
+        (!known).then(|| self.overflow_uid())
+    }
+
+    /// In how many pid namespaces a process has a pid, counted from the one of this /proc: 1 for
+    /// a process of our own, more for one of a container. `None` where it is not said: the
+    /// process is gone, the kernel is older than 4.1, or the /proc is a fixture.
+    pub fn nesting(&self, pid: i32) -> io::Result<Option<usize>> {
+        self.nesting_in::<STATUS_MAX>(format!("{pid}/status"))
+    }
+
+    /// The same of the process that the caller's own pidfd number `fd` holds: of that process and
+    /// no other, even if its pid has been reused. `None` for one that is reaped.
+    pub fn nesting_of_pidfd(&self, fd: i32) -> io::Result<Option<usize>> {
+        self.nesting_in::<FDINFO_MAX>(format!("self/fdinfo/{fd}"))
+    }
+
+    fn nesting_in<const MAX: usize>(&self, path: String) -> io::Result<Option<usize>> {
+        let mut text = [0; MAX];
+        match self.read(&CString::new(path)?, &mut text) {
+            Ok(text) => Ok(nesting(text)),
+            Err(Errno::NOENT | Errno::SRCH) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The number of pids in the `NSpid:` line of a `status` or `fdinfo` file.
+fn nesting(text: &[u8]) -> Option<usize> {
+    let line = text.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"))?;
+    // A pid of 0 or -1 is that of a process which is reaped or outside this /proc's namespace.
+    let pids = line.split(u8::is_ascii_whitespace).filter(|pid| !pid.is_empty());
+    let seen = pids.clone().all(|pid| pid != b"0" && pid != b"-1");
+    seen.then(|| pids.count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_depth_of_pid_namespaces_is_the_number_of_pids() {
+        assert_eq!(nesting(b"Name:\tx\nNSpid:\t12\nNSpgid:\t12 1\n"), Some(1));
+        assert_eq!(nesting(b"Pid:\t12\nNSpid:\t12\t3\t1\n"), Some(3));
+        assert_eq!(nesting(b"Pid:\t-1\nNSpid:\t-1\n"), None, "reaped");
+        assert_eq!(nesting(b"Pid:\t0\nNSpid:\t0\n"), None, "outside");
+        assert_eq!(nesting(b"Name:\tx\n"), None);
+    }
+}

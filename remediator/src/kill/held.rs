@@ -1,0 +1,161 @@
+//! The processes that are pinned, and stopped, until they are killed or let go.
+//!
+//! Nobody is left stopped: when a [`Held`] is dropped, whatever the reason, those that it has
+//! stopped and not killed go on.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::pin::{Delivery, Pin};
+
+/// How far a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// We have stopped it, and owe it a SIGCONT.
+    Stopped,
+    /// It was stopped when we found it, by somebody to whom it is left.
+    FoundStopped,
+    /// It has been sent SIGKILL.
+    Killed,
+}
+
+/// Pinned processes by pid. A pid in here is not reused before its process has exited.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    entries: HashMap<i32, (Pin, Phase)>,
+    unkilled: usize,
+}
+
+/// Whether a process that we hold stopped is still the one that was meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recheck {
+    /// It is.
+    Same,
+    /// It has another name or another owner by now.
+    Changed,
+}
+
+/// What came of killing all that are held.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Kills {
+    /// Who was sent SIGKILL.
+    pub(super) killed: Vec<i32>,
+    /// How many were let go because they had changed.
+    pub(super) changed: u64,
+    /// How many we turned out to have no right to kill; they were let go.
+    pub(super) denied: u64,
+}
+
+impl Held {
+    /// Whether this pid's process is held.
+    pub(super) fn holds(&self, pid: i32) -> bool {
+        self.entries.contains_key(&pid)
+    }
+
+    /// How many are held.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether some are held that have not been sent SIGKILL.
+    pub(super) fn any_unkilled(&self) -> bool {
+        self.unkilled > 0
+    }
+
+    /// Those that have been sent SIGKILL and have not exited, in order.
+    pub(super) fn killed(&self) -> Vec<i32> {
+        let killed =
+            |(pid, (_, phase)): (&i32, &(Pin, Phase))| (*phase == Phase::Killed).then_some(*pid);
+        let mut pids: Vec<i32> = self.entries.iter().filter_map(killed).collect();
+        pids.sort_unstable();
+        pids
+    }
+
+    /// Stops a process and holds it. `was_stopped` is whether it was stopped already.
+    pub(super) fn stop(&mut self, pin: Pin, was_stopped: bool) -> Delivery {
+        // The signal is sent in either case: a SIGCONT from elsewhere may be on its way.
+        let delivery = pin.signal(Signal::STOP);
+        if delivery == Delivery::Sent {
+            let phase = if was_stopped { Phase::FoundStopped } else { Phase::Stopped };
+            self.entries.insert(pin.pid(), (pin, phase));
+            self.unkilled = self.unkilled.saturating_add(1);
+        }
+        delivery
+    }
+
+    /// Sends SIGKILL to all that are held, each after a last look: a stopped process can no
+    /// longer change its name or its owner, so that what `recheck` sees is what is killed. Ends
+    /// early once `abort` is set.
+    pub(super) fn kill(&mut self, abort: &AtomicBool, recheck: impl Fn(i32) -> Recheck) -> Kills {
+        let mut kills = Kills::default();
+        self.entries.retain(|&pid, (pin, phase)| {
+            if *phase == Phase::Killed || abort.load(Ordering::Relaxed) {
+                return true;
+            }
+            if recheck(pid) == Recheck::Changed {
+                kills.changed = kills.changed.saturating_add(1);
+                resume(pin, *phase);
+                return false;
+            }
+            match pin.signal(Signal::KILL) {
+                Delivery::Sent => {
+                    *phase = Phase::Killed;
+                    kills.killed.push(pid);
+                    true
+                }
+                Delivery::Gone => false,
+                Delivery::Denied => {
+                    kills.denied = kills.denied.saturating_add(1);
+                    resume(pin, *phase);
+                    false
+                }
+            }
+        });
+        self.unkilled = self.entries.values().filter(|(_, phase)| *phase != Phase::Killed).count();
+        kills
+    }
+
+    /// Waits for those that have been sent SIGKILL to exit, together at most `wait`, and lets go
+    /// of those that have. Returns how many that were.
+    pub(super) fn await_exits(&mut self, wait: Duration, abort: &AtomicBool) -> u64 {
+        let begun = Instant::now();
+        let mut exited: u64 = 0;
+        // One after the other: all must exit, so the order makes no difference to the time, and
+        // polling all of them again at each exit would take quadratic time.
+        self.entries.retain(|_, (pin, phase)| {
+            let aborted = abort.load(Ordering::Relaxed);
+            let left = if aborted { Duration::ZERO } else { wait.saturating_sub(begun.elapsed()) };
+            if *phase != Phase::Killed || !pin.has_exited_within(left) {
+                return true;
+            }
+            exited = exited.saturating_add(1);
+            false
+        });
+        exited
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for (pin, phase) in self.entries.values() {
+            resume(pin, *phase);
+        }
+    }
+}
+
+/// Lets a process go on, if it was we who stopped it.
+fn resume(pin: &Pin, phase: Phase) {
+    if phase == Phase::Stopped {
+        // Gone is as well as sent. Denied cannot follow a SIGSTOP that was allowed, unless the
+        // process has changed its owner, and then there is nothing more that we could do.
+        let (Delivery::Sent | Delivery::Gone | Delivery::Denied) = pin.signal(Signal::CONT);
+    }
+}

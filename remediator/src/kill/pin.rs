@@ -1,0 +1,79 @@
+//! A process held by a pidfd. The only place of the program that sends a signal.
+//!
+//! The order is the whole point: pin, then check, then signal through the pin. What the check
+//! reads is about a pid, and the pid is the pinned process's as long as that one lives; if it has
+//! died and its pid has gone to a stranger, the check may read the stranger, but the signal goes
+//! to the pin, that is to nobody. (Checking first and pinning after would pin the stranger.)
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use procstorm_exporter::proc_dir::ProcDir;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// A process held by a pidfd: whoever bore the pid when it was made.
+#[derive(Debug)]
+pub struct Pin {
+    fd: OwnedFd,
+    pid: i32,
+}
+
+/// What became of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Delivery {
+    /// It was sent.
+    Sent,
+    /// The process is gone.
+    Gone,
+    /// We have no right to signal it.
+    Denied,
+}
+
+impl Pin {
+    /// Pins the process that bears `pid` now. `None` where there is none. Fails where there are
+    /// no descriptors left (`EMFILE`, `ENFILE`) or no memory.
+    pub fn open(pid: i32) -> Result<Option<Self>, Errno> {
+        let Some(raw) = Pid::from_raw(pid).filter(|_| pid > 0) else { return Ok(None) };
+        match pidfd_open(raw, PidfdFlags::empty()) {
+            Ok(fd) => Ok(Some(Self { fd, pid })),
+            // EINVAL and ENOENT: a thread's number, or a thread that leads no process any more.
+            Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The pid it was pinned by.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Sends a signal to the pinned process, or to nobody. Any refusal of the kernel other than
+    /// "gone" counts as denied.
+    pub fn signal(&self, signal: Signal) -> Delivery {
+        match pidfd_send_signal(&self.fd, signal) {
+            Ok(()) => Delivery::Sent,
+            Err(Errno::SRCH) => Delivery::Gone,
+            Err(_) => Delivery::Denied,
+        }
+    }
+
+    /// Waits for the process to exit, at most so long. A zombie has exited; a process whose first
+    /// thread alone has exited has not.
+    #[must_use]
+    pub fn has_exited_within(&self, wait: Duration) -> bool {
+        let timeout = Timespec::try_from(wait).ok();
+        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+        // An interrupted or failed wait is "not yet": the caller looks again until its deadline.
+        poll(&mut fds, timeout.as_ref()).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Whether the pinned process lives in a pid namespace below the one of `proc_dir`. `None`
+    /// if it is gone.
+    pub fn is_nested(&self, proc_dir: &ProcDir) -> std::io::Result<Option<bool>> {
+        Ok(proc_dir.nesting_of_pidfd(self.fd.as_raw_fd())?.map(|depth| depth > 1))
+    }
+}

@@ -1,0 +1,221 @@
+//! What was done, and the verdict. Pure.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How many entries each list of a [`Report`] keeps; the counts beside them go on.
+pub const LIST_MAX: usize = 1_000;
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Some were killed, and none has been seen for so many milliseconds. That is all one can
+    /// know: something that waits longer than that may still start another.
+    NoneSeenForMs(u64),
+    /// New ones appear as fast as the old ones die.
+    Respawning,
+    /// Some have been sent SIGKILL and have not exited: uninterruptible, or frozen.
+    Stuck,
+    /// We have no right to signal some of them.
+    Denied,
+    /// Other users' processes are hidden from us, so that finding none would prove nothing.
+    Blind,
+    /// There was none to begin with.
+    NoLongerTrue,
+    /// The caller called it off; whatever was stopped and not killed goes on.
+    Aborted,
+    /// Deadline or signal budget came before the end; nothing says that they respawn.
+    Unfinished,
+    /// It may not be done at all; why.
+    Refused(String),
+    /// /proc could not be read, or no process could be pinned; why.
+    Failed(String),
+}
+
+impl Verdict {
+    /// The verdict as the value of a label.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NoneSeenForMs(_) => "none_seen",
+            Self::Respawning => "respawning",
+            Self::Stuck => "stuck",
+            Self::Denied => "denied",
+            Self::Blind => "blind",
+            Self::NoLongerTrue => "no_longer_true",
+            Self::Aborted => "aborted",
+            Self::Unfinished => "unfinished",
+            Self::Refused(_) => "refused",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// A process that is dead and that its parent has not reaped: no signal can end it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zombie {
+    /// Its pid.
+    pub pid: i32,
+    /// The process that should reap it.
+    pub parent: i32,
+}
+
+/// A process of the storm that came after the first round of kills.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replacement {
+    /// Its pid.
+    pub pid: i32,
+    /// Its parent when it was found; 1 or a subreaper if its own parent had gone already.
+    pub parent: i32,
+    /// The parent's command; bytes that are not UTF-8 as U+FFFD, and empty if it had gone.
+    pub parent_command: String,
+}
+
+/// What [`end_storm`](super::end_storm) did. Each list holds at most [`LIST_MAX`] entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// How it ended.
+    pub verdict: Verdict,
+    /// Processes that were pinned and found to be of the storm.
+    pub matched: u64,
+    /// Processes that were sent SIGKILL.
+    pub signalled: u64,
+    /// Those of them that have exited.
+    pub exited: u64,
+    /// Processes of the storm that the last scan saw alive, held or not.
+    pub left: u64,
+    /// Processes that we have no right to signal, in the last scan.
+    pub denied: u64,
+    /// Processes that were stopped, turned out to have another name or owner by then, and were
+    /// let go unharmed.
+    pub changed: u64,
+    /// Processes of nested pid namespaces that were left alone, in the last scan.
+    pub nested: u64,
+    /// Dead and not reaped, in the last scan.
+    pub zombies: Vec<Zombie>,
+    /// How many of them.
+    pub zombie_count: u64,
+    /// Sent SIGKILL and not exited.
+    pub stuck: Vec<i32>,
+    /// How many of them.
+    pub stuck_count: u64,
+    /// Came after the first round.
+    pub replacements: Vec<Replacement>,
+    /// How many of them.
+    pub replacement_count: u64,
+    /// Who was sent SIGKILL.
+    pub pids: Vec<i32>,
+    /// How many rounds of signals there were.
+    pub rounds: u32,
+    /// From the start to the verdict.
+    pub elapsed: Duration,
+}
+
+impl Report {
+    /// A report of nothing done.
+    #[must_use]
+    pub fn idle(verdict: Verdict, elapsed: Duration) -> Self {
+        Self {
+            verdict,
+            matched: 0,
+            signalled: 0,
+            exited: 0,
+            left: 0,
+            denied: 0,
+            changed: 0,
+            nested: 0,
+            zombies: Vec::new(),
+            zombie_count: 0,
+            stuck: Vec::new(),
+            stuck_count: 0,
+            replacements: Vec::new(),
+            replacement_count: 0,
+            pids: Vec::new(),
+            rounds: 0,
+            elapsed,
+        }
+    }
+}
+
+/// Adds to a list that is kept to [`LIST_MAX`], and to the count that is not.
+pub(super) fn note<T>(list: &mut Vec<T>, count: &mut u64, entry: T) {
+    *count = count.saturating_add(1);
+    if list.len() < LIST_MAX {
+        list.push(entry);
+    }
+}
+
+/// What a storm looked like when the rounds were over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Aftermath {
+    /// How long the last scans, all of them empty, have seen none; only if there were enough.
+    pub(super) quiet: Option<Duration>,
+    /// Whether any process had been there at all.
+    pub(super) any: bool,
+    /// Whether any came after the first round.
+    pub(super) replaced: bool,
+    /// Alive, and neither denied nor sent SIGKILL.
+    pub(super) at_large: bool,
+    /// Alive, and we have no right to signal it.
+    pub(super) denied: bool,
+    /// Sent SIGKILL, and not exited.
+    pub(super) stuck: bool,
+}
+
+/// The verdict on it. Of several ills, the one that a person must look at first.
+pub(super) fn judge(after: Aftermath) -> Verdict {
+    match after {
+        Aftermath { quiet: Some(_), any: false, .. } => Verdict::NoLongerTrue,
+        Aftermath { quiet: Some(time), .. } => {
+            Verdict::NoneSeenForMs(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+        }
+        Aftermath { at_large: true, replaced: true, .. } => Verdict::Respawning,
+        Aftermath { denied: true, .. } => Verdict::Denied,
+        Aftermath { stuck: true, .. } => Verdict::Stuck,
+        Aftermath { replaced: true, .. } => Verdict::Respawning,
+        Aftermath { .. } => Verdict::Unfinished,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_ills_the_verdict_is_the_one_to_look_at_first() {
+        let none = Aftermath::default();
+        let quiet = Some(Duration::from_micros(82_999));
+        let replaced = Aftermath { any: true, replaced: true, ..none };
+        for (after, verdict) in [
+            (Aftermath { quiet, ..none }, Verdict::NoLongerTrue),
+            (Aftermath { quiet, any: true, ..none }, Verdict::NoneSeenForMs(82)),
+            (Aftermath { quiet, ..replaced }, Verdict::NoneSeenForMs(82)),
+            (Aftermath { at_large: true, denied: true, ..replaced }, Verdict::Respawning),
+            (Aftermath { denied: true, stuck: true, ..replaced }, Verdict::Denied),
+            (Aftermath { stuck: true, ..replaced }, Verdict::Stuck),
+            (replaced, Verdict::Respawning),
+            (Aftermath { at_large: true, any: true, ..none }, Verdict::Unfinished),
+        ] {
+            assert_eq!(judge(after), verdict, "{after:?}");
+        }
+    }
+
+    #[test]
+    fn a_report_survives_the_journal() {
+        let report = Report {
+            replacements: vec![Replacement { pid: 9, parent: 8, parent_command: "sh".into() }],
+            ..Report::idle(Verdict::Refused("uid 0".into()), Duration::from_millis(7))
+        };
+        let text = serde_json::to_string(&report).expect("written");
+        assert_eq!(serde_json::from_str::<Report>(&text).expect("read"), report);
+    }
+
+    #[test]
+    fn lists_are_bounded_and_counts_are_not() {
+        let (mut list, mut count) = (Vec::new(), 0);
+        (0..LIST_MAX + 5).for_each(|n| note(&mut list, &mut count, n));
+        assert_eq!((list.len(), count), (LIST_MAX, 1_005));
+    }
+}

@@ -1,0 +1,51 @@
+//! What is to end, and within which bounds.
+
+use std::time::Duration;
+
+use procstorm_exporter::process::Command;
+
+/// The processes of one storm: all of one effective uid that bear one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Whose they are: the effective uid, as the exporter counts and `ps -o user` shows.
+    pub uid: u32,
+    /// Their name, compared byte for byte.
+    pub command: Command,
+}
+
+/// How far [`end_storm`](super::end_storm) goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// No signal is begun after this time; the proof may take a little longer.
+    pub deadline: Duration,
+    /// How many rounds of signals at most.
+    pub rounds: u32,
+    /// How many signals at most; each process takes two (SIGSTOP and SIGKILL).
+    pub signals: u64,
+    /// How many scans in a row must find none.
+    pub confirmations: u32,
+    /// The time between two of these scans.
+    pub confirm_pause: Duration,
+    /// How long one round waits for the processes it killed to exit.
+    pub poll: Duration,
+    /// Whether processes of nested pid namespaces (containers) are targets too.
+    pub nested_namespaces: bool,
+    /// Whether the daemon's own uid may be a target: for a demonstration by an ordinary user.
+    /// The daemon itself and its ancestors are never touched anyway.
+    pub allow_own_uid: bool,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(5),
+            rounds: 50,
+            signals: 200_000,
+            confirmations: 5,
+            confirm_pause: Duration::from_millis(20),
+            poll: Duration::from_millis(200),
+            nested_namespaces: false,
+            allow_own_uid: false,
+        }
+    }
+}
