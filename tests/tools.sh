@@ -42,7 +42,7 @@ unpack() {
         say "($missing), for instance from https://prometheus.io/download"
         exit 1
     fi
-    say "fetching $* (not found on PATH: $missing)"
+    say "fetching Debian's packages of $missing"
     mkdir -p "$tools/deb" "$tools/root"
     rm -f "$tools"/deb/*.deb
     # The system's lists serve as long as they are not out of date.
@@ -87,7 +87,10 @@ stack() {
     fi
     # shellcheck disable=SC2086
     if ! have $missing; then
-        unpack prometheus prometheus-alertmanager
+        # The libraries are what Debian's Prometheus takes its pages from.
+        unpack prometheus prometheus-alertmanager fonts-glyphicons-halflings libjs-bootstrap4 \
+            libjs-d3 libjs-eonasdan-bootstrap-datetimepicker libjs-jquery libjs-jquery-hotkeys \
+            libjs-moment libjs-moment-timezone libjs-mustache libjs-popper.js libjs-rickshaw
         link prometheus
         link promtool
         link amtool

@@ -1,7 +1,6 @@
 //! A real Alertmanager on a free port.
 
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 
@@ -24,7 +23,7 @@ impl Alertmanager {
     /// go to `dir`.
     pub fn start(config: &Path, dir: &Path) -> Result<Self, Fault> {
         let port = free_port()?;
-        let mut command = Command::new(programs::other("alertmanager")?);
+        let mut command = programs::with_pages(&programs::other("alertmanager")?);
         command.arg(format!("--config.file={}", config.display()));
         command.arg(format!("--storage.path={}", dir.join("alertmanager").display()));
         command.arg(format!("--web.listen-address=127.0.0.1:{port}"));

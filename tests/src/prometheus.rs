@@ -1,7 +1,6 @@
 //! A real Prometheus on a free port.
 
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 
@@ -51,7 +50,7 @@ impl Prometheus {
     /// Starts it with the configuration file `config`; its data and its log go to `dir`.
     pub fn start(config: &Path, dir: &Path) -> Result<Self, Fault> {
         let port = free_port()?;
-        let mut command = Command::new(programs::other("prometheus")?);
+        let mut command = programs::with_pages(&programs::other("prometheus")?);
         command.arg(format!("--config.file={}", config.display()));
         command.arg(format!("--storage.tsdb.path={}", dir.join("prometheus").display()));
         command.arg(format!("--web.listen-address=127.0.0.1:{port}"));

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use procstorm_exporter::proc_dir::ProcDir;
 use procstorm_tests::accounts::Accounts;
+use procstorm_tests::alertmanager::Alertmanager;
+use procstorm_tests::http::Http;
+use procstorm_tests::prometheus::Prometheus;
 use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::smtp::Sink;
 use procstorm_tests::storm::Storm;
@@ -62,4 +65,25 @@ fn a_mail_is_kept_and_decoded() {
     assert_eq!(mail.subject(), "café");
     assert_eq!(mail.text().trim_end(), "1=1\r\n.dot");
     assert_eq!(std::fs::read(dir.path().join("1.eml")).unwrap(), mail.raw);
+}
+
+#[test]
+fn prometheus_and_alertmanager_start_and_show_their_pages() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("alertmanager.yml");
+    std::fs::write(&config, "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n").unwrap();
+    let alertmanager = Alertmanager::start(&config, dir.path()).unwrap();
+    let config = dir.path().join("prometheus.yml");
+    std::fs::write(&config, "global: {scrape_interval: 1s}\n").unwrap();
+    let prometheus = Prometheus::start(&config, dir.path()).unwrap();
+    let http = Http::new().unwrap();
+    let pages = ["classic/alerts", "classic/static/jquery/jquery.min.js"];
+    for page in pages.map(|page| format!("{}/{page}", prometheus.url())) {
+        let answer = http.get(&page).unwrap();
+        assert_eq!(answer.status, 200, "{page}: {}", answer.body);
+    }
+    assert_eq!(alertmanager.alerts().unwrap().len(), 0);
+    assert_eq!(prometheus.alerts().unwrap().len(), 0);
+    let one = prometheus.query("vector(1)").unwrap();
+    assert_eq!(one.first().unwrap().value.to_string(), "1");
 }
