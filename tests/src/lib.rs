@@ -19,12 +19,14 @@
 //! - [`http`]: a client that waits for its answer.
 //! - [`wait`]: waiting for an event, with a deadline.
 //! - [`skip`]: says aloud that a test was not run.
+//! - [`exposition`]: reads what Prometheus scrapes.
 //! - [`fault`]: what went wrong, in a sentence.
 
 pub mod accounts;
 pub mod alertmanager;
 pub mod daemon;
 pub mod demo;
+pub mod exposition;
 pub mod fault;
 pub mod http;
 pub mod interrupt;
