@@ -2,6 +2,7 @@
 //!
 //! What stands for the world outside:
 //! - [`storm`]: real processes of a user and a command of our choice.
+//! - [`world`]: a /proc that holds what the scenario says.
 //! - [`accounts`]: users who exist for the programs that we start, and for nobody else.
 //! - [`smtp`]: a mail server that keeps what it is sent.
 //!
@@ -37,6 +38,7 @@ pub mod smtp;
 pub mod stack;
 pub mod storm;
 pub mod wait;
+pub mod world;
 
 use fault::OrFault as _;
 

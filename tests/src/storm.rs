@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command as Program, Stdio};
 
 use procstorm_exporter::proc_dir::ProcDir;
-use procstorm_exporter::process::Command;
+use procstorm_exporter::process::{Command, Stat};
 
 use crate::fault::{Fault, OrFault as _};
 use crate::programs;
@@ -56,16 +56,26 @@ impl Storm {
         &self.pids
     }
 
-    /// How many of the raised processes live. A pid counts only while its process is of the
-    /// storm's uid and command, so that a stranger under a reused pid is not taken for one.
+    /// How many of the raised processes live.
     pub fn living(&self) -> Result<usize, Fault> {
+        self.count(|stat| !stat.is_dead())
+    }
+
+    /// How many of them are stopped (SIGSTOP).
+    pub fn stopped(&self) -> Result<usize, Fault> {
+        self.count(|stat| stat.state == b'T')
+    }
+
+    /// How many of the raised processes are as wanted. A pid counts only while its process is of
+    /// the storm's uid and command, so that a stranger under a reused pid is not taken for one.
+    fn count(&self, wanted: impl Fn(&Stat) -> bool) -> Result<usize, Fault> {
         let proc = ProcDir::open(Path::new("/proc")).or_fault("cannot open /proc")?;
-        let lives = |pid: &&i32| {
+        let counts = |pid: &&i32| {
             let stat = proc.stat(**pid).ok().flatten();
-            stat.is_some_and(|stat| stat.command == self.command && !stat.is_dead())
+            stat.is_some_and(|stat| stat.command == self.command && wanted(&stat))
                 && proc.owner(**pid) == Some(self.uid)
         };
-        Ok(self.pids.iter().filter(lives).count())
+        Ok(self.pids.iter().filter(counts).count())
     }
 }
 
