@@ -10,6 +10,10 @@
 //! - [`prometheus`], [`alertmanager`]: the real ones, on free ports.
 //! - [`stack`]: those two, and our two daemons, wired as they are shipped.
 //!
+//! What the rules are compared with, and fed from:
+//! - [`oracle`]: the original's scripts, read literally.
+//! - [`scrape_target`]: pages of numbers that a test writes.
+//!
 //! What is shown with it:
 //! - [`demo`]: the time line of a storm.
 //! - [`interrupt`]: Ctrl-C, so that the demo cleans up.
@@ -31,8 +35,10 @@ pub mod exposition;
 pub mod fault;
 pub mod http;
 pub mod interrupt;
+pub mod oracle;
 pub mod programs;
 pub mod prometheus;
+pub mod scrape_target;
 pub mod skip;
 pub mod smtp;
 pub mod stack;
