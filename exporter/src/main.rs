@@ -3,11 +3,13 @@
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use procstorm_exporter::args::Args;
 use procstorm_exporter::server::Exporter;
 use procstorm_exporter::web::listen::listen;
+use procstorm_exporter::web::security::Security;
 use procstorm_exporter::{daemon, logging, web};
 
 fn main() -> ExitCode {
@@ -25,18 +27,20 @@ fn main() -> ExitCode {
 }
 
 fn print_once(args: &Args) -> Result<(), Box<dyn Error>> {
-    let text = Exporter::new(args).render()?;
+    let text = Exporter::new(args, None).render()?;
     Ok(std::io::stdout().lock().write_all(&text)?)
 }
 
 /// One thread serves: what takes time, a scan, has a thread of its own.
 fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
+    let security = args.web_config.as_deref().map(Security::open).transpose()?.map(Arc::new);
+    let settings = web::Settings { security: security.clone(), ..web::Settings::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut listeners = Vec::new();
         for address in &args.listen {
             listeners.push(listen(address).await?);
         }
-        Ok(daemon::run(listeners, Exporter::new(args), web::Settings::default()).await?)
+        Ok(daemon::run(listeners, Exporter::new(args, security), settings).await?)
     })
 }

@@ -23,6 +23,7 @@ use crate::exposition::{CONTENT_TYPE, Exposition};
 use crate::name_service::NameService;
 use crate::scan::{Scanner, obstacle};
 use crate::single_flight::SingleFlight;
+use crate::web::security::Security;
 use crate::web::{Request, Response, gzip, reply};
 
 /// The header in which Prometheus says how long it will wait.
@@ -43,8 +44,9 @@ struct Inner {
     procfs: PathBuf,
     max_requests: usize,
     scrapes: Semaphore,
-    scanner: Arc<Mutex<Scanner>>,
-    exposition: Arc<Exposition>,
+    scanner: Mutex<Scanner>,
+    exposition: Exposition,
+    security: Option<Arc<Security>>,
     flight: SingleFlight<Result<Arc<Page>, String>>,
 }
 
@@ -56,9 +58,9 @@ struct Page {
 }
 
 impl Exporter {
-    /// An exporter as the command line describes it.
+    /// An exporter as the command line describes it; `security` is that of its server.
     #[must_use]
-    pub fn new(args: &Args) -> Self {
+    pub fn new(args: &Args, security: Option<Arc<Security>>) -> Self {
         let scanner = Scanner::new(args.scan_settings(), NameService::default());
         let permits = match args.max_requests {
             0 => Semaphore::MAX_PERMITS,
@@ -69,21 +71,25 @@ impl Exporter {
             procfs: args.procfs.clone(),
             max_requests: args.max_requests,
             scrapes: Semaphore::new(permits),
-            scanner: Arc::new(Mutex::new(scanner)),
-            exposition: Arc::new(Exposition::new(!args.disable_exporter_metrics)),
+            scanner: Mutex::new(scanner),
+            exposition: Exposition::new(!args.disable_exporter_metrics),
+            security,
             flight: SingleFlight::default(),
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// Asks for all names anew at the next scan.
+    /// Reads the web configuration anew, and asks for all names anew at the next scan.
     pub fn reload(&self) {
+        if let Some(security) = &self.inner.security {
+            security.reload();
+        }
         self.inner.scanner.lock().unwrap_or_else(PoisonError::into_inner).expire_names();
     }
 
     /// The metrics as text, from a scan of their own. Blocks.
     pub fn render(&self) -> Result<Vec<u8>, String> {
-        render(&self.inner.scanner, &self.inner.exposition)
+        self.inner.render()
     }
 
     /// The answer to one request.
@@ -136,10 +142,9 @@ impl Exporter {
             let text = format!("{limit} scrapes are answered already; try again later\n");
             return reply::text(StatusCode::SERVICE_UNAVAILABLE, text);
         };
-        let (scanner, exposition) = (self.inner.scanner.clone(), self.inner.exposition.clone());
+        let inner = Arc::clone(&self.inner);
         let scan = self.inner.flight.run(move || {
-            let text = render(&scanner, &exposition)?;
-            Ok(Arc::new(Page { text: text.into(), gzip: OnceLock::new() }))
+            Ok(Arc::new(Page { text: inner.render()?.into(), gzip: OnceLock::new() }))
         });
         let scan = match scrape_timeout(headers) {
             None => scan.await,
@@ -172,10 +177,13 @@ impl Page {
     }
 }
 
-fn render(scanner: &Mutex<Scanner>, exposition: &Exposition) -> Result<Vec<u8>, String> {
-    let scan = scanner.lock().unwrap_or_else(PoisonError::into_inner).scan();
-    let scan = scan.map_err(|error| chain(&error))?;
-    exposition.render(&scan, None).map_err(|error| chain(&error))
+impl Inner {
+    fn render(&self) -> Result<Vec<u8>, String> {
+        let scan = self.scanner.lock().unwrap_or_else(PoisonError::into_inner).scan();
+        let scan = scan.map_err(|error| chain(&error))?;
+        let valid = self.security.as_ref().map(|security| security.is_valid());
+        self.exposition.render(&scan, valid).map_err(|error| chain(&error))
+    }
 }
 
 /// How long Prometheus will wait, less what our answer needs on its way.

@@ -6,6 +6,7 @@
 //! - [`gzip`]: compressed answers.
 //! - [`listen`]: sockets from addresses as Prometheus writes them.
 //! - [`reply`]: the answers that every server gives: 404, 405, healthy, ready.
+//! - [`security`]: TLS and authentication, as `--web.config.file` says.
 //! - `roster`: who is connected, and who must leave when a newcomer finds the house full.
 //! - `stall`: a stream that gives up on a peer that stops reading.
 //!
@@ -17,12 +18,15 @@ pub mod gzip;
 pub mod listen;
 pub mod reply;
 mod roster;
+pub mod security;
 mod stall;
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,12 +40,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
 use self::roster::{Roster, Seat};
+use self::security::Security;
 use self::stall::StallGuard;
 
 /// A request as the handler gets it.
 pub type Request = hyper::Request<Incoming>;
+
+/// Who sent a request: in its extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
 
 /// An answer as the handler gives it.
 pub type Response = hyper::Response<Full<Bytes>>;
@@ -65,6 +75,8 @@ pub struct Settings {
     pub drain_deadline: Duration,
     /// How many connections are held at once.
     pub max_connections: usize,
+    /// TLS and authentication; `None` is plain HTTP for everybody.
+    pub security: Option<Arc<Security>>,
 }
 
 impl Default for Settings {
@@ -75,6 +87,7 @@ impl Default for Settings {
             stall_deadline: Duration::from_secs(10),
             drain_deadline: Duration::from_secs(10),
             max_connections: 512,
+            security: None,
         }
     }
 }
@@ -100,11 +113,11 @@ where
         tokio::select! {
             () = &mut shutdown => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, address)) => {
                     if let Some(seat) = roster.admit() {
-                        let (settings, handler) = (settings.clone(), handler.clone());
-                        let stop = stopping.subscribe();
-                        connections.spawn(converse(stream, settings, handler, seat, stop));
+                        let (settings, stop) = (settings.clone(), stopping.subscribe());
+                        let talk = Talk { settings, peer: Peer(address), seat, stop };
+                        connections.spawn(talk.converse(stream, handler.clone()));
                     }
                 }
                 Err(error) => survive(&error, &roster).await,
@@ -145,65 +158,104 @@ fn report_panic(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// Serves one connection until it ends, is evicted, or the server stops.
-async fn converse<H, F>(
-    stream: TcpStream,
+/// One connection, until it ends, is evicted, or the server stops.
+struct Talk {
     settings: Settings,
-    handler: H,
+    peer: Peer,
     seat: Seat,
     stop: watch::Receiver<bool>,
-) where
-    H: Fn(Request) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response> + Send + 'static,
-{
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY");
-    }
-    http(stream, &settings, handler, &seat, stop).await;
 }
 
-async fn http<S, H, F>(
-    stream: S,
-    settings: &Settings,
-    handler: H,
-    seat: &Seat,
-    mut stop: watch::Receiver<bool>,
-) where
-    S: AsyncRead + AsyncWrite + Unpin,
-    H: Fn(Request) -> F,
-    F: Future<Output = Response>,
-{
-    let service = service_fn(|request| {
-        let busy = seat.busy();
-        let answer = timeout(settings.request_deadline, handler(request));
-        async move {
-            let answer = answer.await.unwrap_or_else(|_| reply::too_slow());
-            drop(busy);
-            Ok::<_, Infallible>(answer)
+impl Talk {
+    async fn converse<H, F>(self, stream: TcpStream, handler: H)
+    where
+        H: Fn(Request) -> F,
+        F: Future<Output = Response>,
+    {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY");
         }
-    });
-    let stream = TokioIo::new(StallGuard::new(stream, settings.stall_deadline));
-    let mut connection = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(settings.header_deadline)
-            .max_header_size(HEAD_MAX)
-            .serve_connection(stream, service)
-    );
-    let mut stopping = false;
-    loop {
-        tokio::select! {
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection has ended");
+        let stream = StallGuard::new(stream, self.settings.stall_deadline);
+        let tls = self.settings.security.as_ref().and_then(|security| security.current().tls());
+        let Some(tls) = tls else { return self.http(stream, handler).await };
+        let handshake =
+            timeout(self.settings.header_deadline, TlsAcceptor::from(tls).accept(stream));
+        let handshake = tokio::select! {
+            handshake = handshake => handshake,
+            () = self.seat.evicted() => return,
+            () = self.stopped() => return,
+        };
+        match handshake {
+            Ok(Ok(stream)) => self.http(stream, handler).await,
+            Ok(Err(error)) => tracing::debug!(peer = %self.peer.0, %error, "no TLS"),
+            Err(_) => tracing::debug!(peer = %self.peer.0, "no TLS in time"),
+        }
+    }
+
+    async fn http<S, H, F>(self, stream: S, handler: H)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+        H: Fn(Request) -> F,
+        F: Future<Output = Response>,
+    {
+        let service = service_fn(|request| async {
+            Ok::<_, Infallible>(self.answer(request, &handler).await)
+        });
+        let mut connection = pin!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(self.settings.header_deadline)
+                .max_header_size(HEAD_MAX)
+                .serve_connection(TokioIo::new(stream), service)
+        );
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(peer = %self.peer.0, %error, "a connection has ended");
+                    }
+                    return;
                 }
-                return;
-            }
-            () = seat.evicted() => return,
-            _ = stop.wait_for(|stop| *stop), if !stopping => {
-                stopping = true;
-                connection.as_mut().graceful_shutdown();
+                () = self.seat.evicted() => return,
+                () = self.stopped(), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
             }
         }
+    }
+
+    /// The handler's answer, to those who may ask. Who may not does not count as at work, and so
+    /// must leave when others need the seat.
+    async fn answer<H, F>(&self, mut request: Request, handler: &H) -> Response
+    where
+        H: Fn(Request) -> F,
+        F: Future<Output = Response>,
+    {
+        let config = self.settings.security.as_ref().map(|security| (security, security.current()));
+        let refusal = match &config {
+            Some((security, config)) => security.refuse(config, request.headers()).await,
+            None => None,
+        };
+        request.extensions_mut().insert(self.peer);
+        let mut response = match refusal {
+            Some(refusal) => refusal,
+            None => {
+                let _busy = self.seat.busy();
+                timeout(self.settings.request_deadline, handler(request))
+                    .await
+                    .unwrap_or_else(|_| reply::too_slow())
+            }
+        };
+        if let Some((_, config)) = config {
+            config.add_headers(response.headers_mut());
+        }
+        response
+    }
+
+    async fn stopped(&self) {
+        // An error means that the server is gone, which is to stop.
+        self.stop.clone().wait_for(|stop| *stop).await.ok();
     }
 }

@@ -1,0 +1,263 @@
+//! `tls_server_config`: certificate, clients' certificates, versions.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use serde::Deserialize;
+
+use super::client_cert::{self, Demand};
+use super::config::Faults;
+
+/// The section as it is written.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawTls {
+    cert: Option<String>,
+    key: Option<String>,
+    client_ca: Option<String>,
+    cert_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    client_ca_file: Option<PathBuf>,
+    client_auth_type: Option<String>,
+    client_allowed_sans: Option<Vec<String>>,
+    min_version: Option<String>,
+    max_version: Option<String>,
+    cipher_suites: Option<Vec<String>>,
+    curve_preferences: Option<Vec<String>>,
+    prefer_server_cipher_suites: Option<bool>,
+}
+
+impl RawTls {
+    /// Whether it asks for nothing: then there is no TLS.
+    pub(super) fn is_empty(&self) -> bool {
+        self.cert.is_none()
+            && self.key.is_none()
+            && self.client_ca.is_none()
+            && self.cert_file.is_none()
+            && self.key_file.is_none()
+            && self.client_ca_file.is_none()
+            && self.client_auth_type.is_none()
+    }
+}
+
+/// Not what is in it: a key may be.
+impl fmt::Debug for RawTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawTls").finish_non_exhaustive()
+    }
+}
+
+/// A key of the section, as a fault names it.
+fn key(name: &str) -> String {
+    format!("tls_server_config.{name}")
+}
+
+/// The server's side of TLS. What is wrong goes into `faults`, the files that it needs into
+/// `files`.
+pub(super) fn validate(
+    raw: RawTls,
+    directory: &Path,
+    files: &mut Vec<PathBuf>,
+    faults: &mut Faults,
+) -> Option<Arc<ServerConfig>> {
+    let mut pem = |name, inline, file| Pem::read(name, inline, file, directory, files, faults);
+    let chain = pem("cert", raw.cert, raw.cert_file);
+    let private = pem("key", raw.key, raw.key_file);
+    let client_ca = pem("client_ca", raw.client_ca, raw.client_ca_file);
+
+    for (name, pem) in [("cert_file", &chain), ("key_file", &private)] {
+        if matches!(pem, Pem::Absent) {
+            faults.add(&key(name), "missing");
+        }
+    }
+    let chain = chain.certificates(faults);
+    let private = private.private_key(faults);
+    let provider = provider(raw.cipher_suites, raw.curve_preferences, faults);
+    let versions = versions(raw.min_version.as_deref(), raw.max_version.as_deref(), faults);
+    let demand = Demand::validate(raw.client_auth_type.as_deref(), faults)?;
+    let sans = client_cert::allowed_names(raw.client_allowed_sans.unwrap_or_default(), faults)?;
+    let roots = roots(&client_ca, demand, faults)?;
+    let verifier = client_cert::verifier(demand, roots, sans, &provider)
+        .map_err(|error| faults.add(&key("client_ca_file"), error))
+        .ok()?;
+
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&versions)
+        .map_err(|error| faults.add(&key("cipher_suites"), error))
+        .ok()?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain?, private?)
+        .map_err(|error| faults.add(&key("key_file"), error))
+        .ok()?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.ignore_client_order = raw.prefer_server_cipher_suites.unwrap_or(true);
+    Some(Arc::new(config))
+}
+
+/// Text in PEM, written into the configuration or into a file of its own.
+enum Pem {
+    Absent,
+    /// It was told as a fault.
+    Unreadable,
+    Text {
+        key: String,
+        bytes: Vec<u8>,
+    },
+}
+
+impl Pem {
+    fn read(
+        name: &str,
+        inline: Option<String>,
+        file: Option<PathBuf>,
+        directory: &Path,
+        files: &mut Vec<PathBuf>,
+        faults: &mut Faults,
+    ) -> Self {
+        let file_key = key(&format!("{name}_file"));
+        match (inline, file) {
+            (None, None) => Self::Absent,
+            (Some(text), None) => Self::Text { key: key(name), bytes: text.into_bytes() },
+            (Some(_), Some(_)) => {
+                faults.add(&file_key, format_args!("{name} is given as well"));
+                Self::Unreadable
+            }
+            (None, Some(file)) => {
+                let path = directory.join(file);
+                let read = std::fs::read(&path);
+                let pem = match read {
+                    Ok(bytes) => Self::Text { key: file_key, bytes },
+                    Err(error) => {
+                        faults.add(&file_key, format_args!("{}: {error}", path.display()));
+                        Self::Unreadable
+                    }
+                };
+                files.push(path);
+                pem
+            }
+        }
+    }
+
+    fn certificates(&self, faults: &mut Faults) -> Option<Vec<CertificateDer<'static>>> {
+        let Self::Text { key, bytes } = self else { return None };
+        match CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>() {
+            Ok(certificates) if certificates.is_empty() => {
+                faults.add(key, "there is no certificate in it");
+                None
+            }
+            Ok(certificates) => Some(certificates),
+            Err(error) => {
+                faults.add(key, error);
+                None
+            }
+        }
+    }
+
+    fn private_key(&self, faults: &mut Faults) -> Option<PrivateKeyDer<'static>> {
+        let Self::Text { key, bytes } = self else { return None };
+        PrivateKeyDer::from_pem_slice(bytes).map_err(|error| faults.add(key, error)).ok()
+    }
+}
+
+/// The authorities that sign clients' certificates. Those without a check, and a check without
+/// them, are faults: neither does what whoever wrote it believes.
+fn roots(client_ca: &Pem, demand: Demand, faults: &mut Faults) -> Option<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    match client_ca {
+        Pem::Absent if demand.is_verified() => {
+            faults.add(&key("client_ca_file"), "missing, as client_auth_type verifies");
+            None
+        }
+        Pem::Absent => Some(roots),
+        Pem::Unreadable | Pem::Text { .. } if demand == Demand::None => {
+            faults.add(&key("client_auth_type"), "missing, as there is a client_ca_file");
+            None
+        }
+        Pem::Unreadable => None,
+        Pem::Text { key, .. } => {
+            for certificate in client_ca.certificates(faults)? {
+                roots.add(certificate).map_err(|error| faults.add(key, error)).ok()?;
+            }
+            Some(roots)
+        }
+    }
+}
+
+fn versions(
+    min: Option<&str>,
+    max: Option<&str>,
+    faults: &mut Faults,
+) -> Vec<&'static SupportedProtocolVersion> {
+    let mut number = |name: &str, text: Option<&str>, default| match text {
+        None => default,
+        Some("TLS12") => 12,
+        Some("TLS13") => 13,
+        Some(other) => {
+            faults.add(
+                &key(name),
+                format_args!("\"{}\" is not TLS12 or TLS13", other.escape_debug()),
+            );
+            default
+        }
+    };
+    let range = number("min_version", min, 12)..=number("max_version", max, 13);
+    if range.is_empty() {
+        faults.add(&key("max_version"), "less than min_version");
+    }
+    [(12, &version::TLS12), (13, &version::TLS13)]
+        .into_iter()
+        .filter(|(number, _)| range.contains(number))
+        .map(|(_, version)| version)
+        .collect()
+}
+
+/// What encrypts, with the suites of TLS 1.2 and the curves cut down to those named. As in Go,
+/// TLS 1.3 keeps all of its own.
+fn provider(
+    suites: Option<Vec<String>>,
+    curves: Option<Vec<String>>,
+    faults: &mut Faults,
+) -> Arc<CryptoProvider> {
+    let mut provider = ring::default_provider();
+    if let Some(names) = suites {
+        let known: Vec<String> =
+            provider.cipher_suites.iter().map(|suite| format!("{:?}", suite.suite())).collect();
+        for name in names.iter().filter(|name| !known.contains(name)) {
+            faults.add(
+                &key("cipher_suites"),
+                format_args!("\"{}\" is not supported", name.escape_debug()),
+            );
+        }
+        provider.cipher_suites.retain(|suite| {
+            suite.tls13().is_some() || names.contains(&format!("{:?}", suite.suite()))
+        });
+    }
+    if let Some(names) = curves {
+        let groups = names.iter().filter_map(|name| {
+            let group = curve(name);
+            if group.is_none() {
+                faults.add(
+                    &key("curve_preferences"),
+                    format_args!("\"{}\" is not supported", name.escape_debug()),
+                );
+            }
+            group
+        });
+        provider.kx_groups = groups.collect();
+    }
+    Arc::new(provider)
+}
+
+fn curve(name: &str) -> Option<&'static dyn SupportedKxGroup> {
+    match name {
+        "X25519" => Some(ring::kx_group::X25519),
+        "CurveP256" => Some(ring::kx_group::SECP256R1),
+        "CurveP384" => Some(ring::kx_group::SECP384R1),
+        _ => None,
+    }
+}

@@ -1,0 +1,285 @@
+//! `--web.config.file` over the wire: TLS, client certificates, passwords, and changes to them.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs::write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use procstorm_exporter::web::security::Security;
+use procstorm_exporter::web::{self, Request, Response, Settings, reply};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, version};
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A directory with a web configuration, and the certificates that it can name.
+struct World {
+    directory: TempDir,
+    authority: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let world = Self { directory: tempfile::tempdir().unwrap(), authority };
+        write(world.path("ca.crt"), world.authority.pem()).unwrap();
+        world.issue("server", "localhost");
+        world.issue("client", "prometheus.example");
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn issue(&self, file: &str, host: &str) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![host.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.authority).unwrap();
+        write(self.path(&format!("{file}.crt")), certificate.pem()).unwrap();
+        write(self.path(&format!("{file}.key")), key.serialize_pem()).unwrap();
+    }
+
+    fn configure(&self, text: &str) -> PathBuf {
+        let path = self.path("web.yml");
+        // A new inode, as configuration management and `sed -i` make it.
+        write(self.path("web.yml.new"), text).unwrap();
+        std::fs::rename(self.path("web.yml.new"), &path).unwrap();
+        path
+    }
+
+    fn fault(&self, text: &str) -> String {
+        Security::open(&self.configure(text)).unwrap_err().to_string()
+    }
+}
+
+async fn start(config: &Path) -> (SocketAddr, Arc<Security>) {
+    let security = Arc::new(Security::open(config).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let settings = Settings { security: Some(security.clone()), ..Settings::default() };
+    let handler = |_: Request| async { Response::from(reply::healthy()) };
+    tokio::spawn(web::serve(listener, settings, handler, std::future::pending()));
+    (address, security)
+}
+
+async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, password: Option<&str>) -> String {
+    let authorization = password
+        .map(|pair| format!("Authorization: Basic {}\r\n", BASE64_STANDARD.encode(pair)))
+        .unwrap_or_default();
+    let request = format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{authorization}\r\n");
+    let mut answer = Vec::new();
+    // A server that refuses a certificate may close while we still write.
+    stream.write_all(request.as_bytes()).await.ok();
+    timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap().ok();
+    String::from_utf8(answer).unwrap()
+}
+
+async fn plain(address: SocketAddr, password: Option<&str>) -> String {
+    ask(TcpStream::connect(address).await.unwrap(), password).await
+}
+
+/// Asks over TLS, with the certificate of that name; nothing if the handshake fails.
+async fn over_tls(
+    world: &World,
+    address: SocketAddr,
+    certificate: Option<&str>,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> String {
+    let mut roots = RootCertStore::empty();
+    roots.add(world.authority.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots);
+    let config = match certificate {
+        None => builder.with_no_client_auth(),
+        Some(name) => builder
+            .with_client_auth_cert(
+                vec![CertificateDer::from_pem_file(world.path(&format!("{name}.crt"))).unwrap()],
+                PrivateKeyDer::from_pem_file(world.path(&format!("{name}.key"))).unwrap(),
+            )
+            .unwrap(),
+    };
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = "localhost".try_into().unwrap();
+    match TlsConnector::from(Arc::new(config)).connect(name, stream).await {
+        Ok(stream) => ask(stream, None).await,
+        Err(_) => String::new(),
+    }
+}
+
+const BOTH: [&rustls::SupportedProtocolVersion; 2] = [&version::TLS12, &version::TLS13];
+const SERVER: &str = "  cert_file: server.crt\n  key_file: server.key\n";
+
+#[tokio::test]
+async fn clients_show_the_certificates_that_are_demanded() {
+    let world = World::new();
+    let stranger = World::new();
+    for file in ["client.crt", "client.key"] {
+        std::fs::copy(stranger.path(file), world.path(&format!("stranger{}", &file[6..]))).unwrap();
+    }
+    for (auth, none, stranger, client) in [
+        ("", true, true, true),
+        ("  client_auth_type: RequestClientCert\n", true, true, true),
+        ("  client_auth_type: RequireAnyClientCert\n", false, true, true),
+        (
+            "  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: ca.crt\n",
+            true,
+            false,
+            true,
+        ),
+        (
+            "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n",
+            false,
+            false,
+            true,
+        ),
+        (
+            "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n  \
+             client_allowed_sans: [prometheus.example]\n",
+            false,
+            false,
+            true,
+        ),
+        (
+            "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n  \
+             client_allowed_sans: [other.example, 10.0.0.1]\n",
+            false,
+            false,
+            false,
+        ),
+    ] {
+        let config = world.configure(&format!("tls_server_config:\n{SERVER}{auth}"));
+        let (address, _) = start(&config).await;
+        for (who, passes) in [(None, none), (Some("stranger"), stranger), (Some("client"), client)]
+        {
+            for one in BOTH {
+                let answer = over_tls(&world, address, who, &[one]).await;
+                assert_eq!(answer.starts_with("HTTP/1.1 200"), passes, "{auth}{who:?}: {answer}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_least_version_holds_and_plain_http_gets_nothing() {
+    let world = World::new();
+    let config = world.configure(&format!("tls_server_config:\n{SERVER}  min_version: TLS13\n"));
+    let (address, _) = start(&config).await;
+    assert_eq!(over_tls(&world, address, None, &[&version::TLS12]).await, "");
+    assert!(over_tls(&world, address, None, &BOTH).await.starts_with("HTTP/1.1 200"));
+    assert!(!plain(address, None).await.contains("healthy"));
+}
+
+#[tokio::test]
+async fn a_changed_file_counts_without_a_restart_and_a_faulty_one_changes_nothing() {
+    let world = World::new();
+    let user = |password| {
+        let hash = bcrypt::hash(password, 4).unwrap();
+        format!(
+            "basic_auth_users:\n  prometheus: {hash}\nhttp_server_config:\n  headers:\n    \
+             X-Frame-Options: deny\n"
+        )
+    };
+    let (address, security) = start(&world.configure(&user("old"))).await;
+    let refused = plain(address, None).await;
+    assert!(refused.starts_with("HTTP/1.1 401") && refused.contains("www-authenticate: Basic\r\n"));
+    assert!(refused.contains("x-frame-options: deny\r\n"), "{refused}");
+    assert!(plain(address, Some("prometheus:old")).await.starts_with("HTTP/1.1 200"));
+
+    world.configure("basic_auth_users: {prometheus: plain text}\n");
+    assert!(plain(address, Some("prometheus:old")).await.starts_with("HTTP/1.1 200"));
+    assert!(!security.is_valid());
+
+    world.configure(&user("new"));
+    assert!(plain(address, Some("prometheus:old")).await.starts_with("HTTP/1.1 401"));
+    assert!(plain(address, Some("prometheus:new")).await.starts_with("HTTP/1.1 200"));
+    assert!(security.is_valid());
+
+    world.configure(&format!("tls_server_config:\n{SERVER}"));
+    assert!(over_tls(&world, address, None, &BOTH).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_without_a_restart() {
+    let world = World::new();
+    let (address, _) = start(&world.configure(&format!("tls_server_config:\n{SERVER}"))).await;
+    assert!(over_tls(&world, address, None, &BOTH).await.starts_with("HTTP/1.1 200"));
+    world.issue("server", "elsewhere.example");
+    assert_eq!(over_tls(&world, address, None, &BOTH).await, "", "not localhost's any more");
+    world.issue("server", "localhost");
+    assert!(over_tls(&world, address, None, &BOTH).await.starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn faults_name_file_and_key() {
+    let world = World::new();
+    write(world.path("empty"), "").unwrap();
+    for (text, key) in [
+        ("tls_server_config: {cert_file: server.crt}", "tls_server_config.key_file: missing"),
+        (
+            "tls_server_config: {cert_file: empty, key_file: server.key}",
+            "tls_server_config.cert_file: there is no certificate",
+        ),
+        (
+            "tls_server_config: {cert_file: server.crt, key_file: empty}",
+            "tls_server_config.key_file: ",
+        ),
+        (
+            "tls_server_config: {cert_file: server.crt, key_file: client.key}",
+            "tls_server_config.key_file: ",
+        ),
+        (
+            "tls_server_config: {cert_file: server.crt, key_file: server.key, client_ca_file: ca.crt}",
+            "tls_server_config.client_auth_type: missing",
+        ),
+        (
+            "tls_server_config: {cert_file: server.crt, key_file: server.key, \
+             client_auth_type: RequireAndVerifyClientCert}",
+            "tls_server_config.client_ca_file: missing",
+        ),
+        (
+            "tls_server_config: {cert_file: server.crt, key_file: server.key, min_version: TLS13, \
+             max_version: TLS12}",
+            "tls_server_config.max_version: less than min_version",
+        ),
+        (
+            "tls_server_config: {cert_file: server.crt, key_file: server.key, \
+             cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]}",
+            "tls_server_config.cipher_suites: ",
+        ),
+        (
+            "tls_server_config: {cert_file: server.crt, key_file: server.key, \
+             curve_preferences: [CurveP521]}",
+            "tls_server_config.curve_preferences: ",
+        ),
+        (
+            "basic_auth_users: {a: $2y$31$abcdefghijklmnopqrstuu5Z3Uv1e7wKk8kD1j0cQGZ1yVXy7mOyK}",
+            "cost 31",
+        ),
+        ("tls_server_config: {cert_fil: x}", "cert_fil"),
+        ("- a list", "web.yml: "),
+        ("a: {", "web.yml: "),
+    ] {
+        let fault = world.fault(text);
+        assert!(fault.contains("web.yml") && fault.contains(key), "{text}: {fault}");
+        assert!(!fault.contains('\n'), "{fault}");
+    }
+    let missing = Security::open(&world.path("missing.yml")).unwrap_err().to_string();
+    assert!(missing.contains("missing.yml"), "{missing}");
+}
