@@ -13,6 +13,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
+use crate::printable::line;
+
 /// The most alerts that one notification may hold.
 const ALERTS_MAX: usize = 1000;
 
@@ -66,7 +68,9 @@ pub enum Status {
 #[derive(Debug, thiserror::Error)]
 pub enum BadPayload {
     /// It is not JSON, or not of that shape.
-    #[error("not an Alertmanager notification: {0}")]
+    ///
+    /// The parser quotes what it met as it stands, of any length and with its line breaks.
+    #[error("not an Alertmanager notification: {}", line(&.0.to_string()))]
     Shape(#[from] serde_json::Error),
     /// It is of another version.
     #[error("version {0:?} of the notification is not known, only \"4\"")]

@@ -11,6 +11,24 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if is_shown(c) { c } else { '?' }).collect()
 }
 
+/// The most characters of [`line`], and how many of them are from the text's end.
+const LINE_MAX: usize = 256;
+const LINE_END: usize = 64;
+
+/// A message that may quote what came from outside, as one line of bounded length. What is too
+/// long is cut in its middle: the beginning says what is wrong, the end often where.
+#[must_use]
+pub fn line(message: &str) -> String {
+    let shown = printable(message);
+    let length = shown.chars().count();
+    if length <= LINE_MAX {
+        return shown;
+    }
+    let beginning = shown.chars().take(LINE_MAX - LINE_END - 1);
+    let end = shown.chars().skip(length - LINE_END);
+    beginning.chain(['…']).chain(end).collect()
+}
+
 fn is_shown(c: char) -> bool {
     !c.is_control()
         && !matches!(c,
@@ -30,6 +48,16 @@ mod tests {
     fn what_would_break_a_line_is_a_question_mark() {
         assert_eq!(printable("a\nBcc: x@y\r\t\u{1b}[2J\u{7f}\u{85}"), "a?Bcc: x@y???[2J??");
         assert_eq!(printable("exe\u{202e}cod\u{2066}\u{200b}\u{2028}"), "exe?cod???");
+    }
+
+    #[test]
+    fn a_long_message_keeps_its_beginning_and_its_end() {
+        let message = format!("unknown variant `{}` at line 1 column 73", "x\n".repeat(100_000));
+        let shown = line(&message);
+        assert_eq!(shown.chars().count(), LINE_MAX);
+        assert!(shown.starts_with("unknown variant `x?x?"), "{shown}");
+        assert!(shown.ends_with("x?` at line 1 column 73"), "{shown}");
+        assert_eq!(line("short"), "short");
     }
 
     #[test]

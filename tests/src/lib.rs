@@ -26,6 +26,8 @@
 //! - [`skip`]: says aloud that a test was not run.
 //! - [`exposition`]: reads what Prometheus scrapes.
 //! - [`fault`]: what went wrong, in a sentence.
+//!
+//! What must hold for any input: [`fuzzing`].
 
 pub mod accounts;
 pub mod alertmanager;
@@ -33,6 +35,7 @@ pub mod daemon;
 pub mod demo;
 pub mod exposition;
 pub mod fault;
+pub mod fuzzing;
 pub mod http;
 pub mod interrupt;
 pub mod oracle;
