@@ -3,6 +3,7 @@
 //! What stands for the world outside:
 //! - [`storm`]: real processes of a user and a command of our choice.
 //! - [`world`]: a /proc that holds what the scenario says.
+//! - [`opponent`]: real processes that are hard to end; [`ledger`] counts them without a scan.
 //! - [`accounts`]: users who exist for the programs that we start, and for nobody else.
 //! - [`smtp`]: a mail server that keeps what it is sent.
 //!
@@ -38,6 +39,8 @@ pub mod fault;
 pub mod fuzzing;
 pub mod http;
 pub mod interrupt;
+pub mod ledger;
+pub mod opponent;
 pub mod oracle;
 pub mod programs;
 pub mod prometheus;

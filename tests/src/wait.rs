@@ -31,3 +31,8 @@ pub fn until<T>(
 pub fn pause() {
     thread::park_timeout(PAUSE);
 }
+
+/// So long a while. For programs whose work is to wait, and not for readiness.
+pub fn nap(time: Duration) {
+    thread::park_timeout(time);
+}

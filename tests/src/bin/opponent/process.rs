@@ -1,0 +1,150 @@
+//! Fork, and becoming somebody.
+#![expect(unsafe_code, reason = "fork(2) and its kin have no safe wrapper")]
+
+use std::ffi::CStr;
+use std::time::Duration;
+
+use procstorm_tests::fault::{Fault, OrFault as _};
+use procstorm_tests::ledger::Ledger;
+use procstorm_tests::wait::nap;
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+/// How long any process of an opponent lives.
+pub(crate) const LIFE_MAX: Duration = Duration::from_secs(60);
+
+/// Forks, counted in the ledger before the child can do anything. The child never returns.
+/// `None` where the kernel refuses (a limit of processes).
+pub(crate) fn fork(ledger: &Ledger, child: impl FnOnce()) -> Option<i32> {
+    ledger.forks.add(1);
+    // SAFETY: this program has one thread, so the child may do whatever its parent may.
+    match unsafe { libc::fork() } {
+        0 => {
+            child();
+            exit();
+        }
+        pid if pid > 0 => Some(pid),
+        _ => {
+            ledger.forks.subtract(1);
+            None
+        }
+    }
+}
+
+/// Forks, and says which of the two one is: true for the child. A parent, or one that may not
+/// fork, is not.
+pub(crate) fn fork_on(ledger: &Ledger) -> bool {
+    ledger.forks.add(1);
+    // SAFETY: as in `fork`.
+    unsafe { libc::fork() == 0 }
+}
+
+/// Enters new namespaces: children are born in them.
+pub(crate) fn unshare(flags: rustix::thread::UnshareFlags) -> Result<(), Fault> {
+    // SAFETY: one thread, and nothing of its memory or descriptors is unshared.
+    unsafe { rustix::thread::unshare_unsafe(flags) }.or_fault("no new namespace")
+}
+
+/// Ends the process at once, without any clean-up.
+pub(crate) fn exit() -> ! {
+    // SAFETY: _exit has no conditions.
+    unsafe { libc::_exit(0) }
+}
+
+/// Ends the calling thread alone: the process goes on while it has others.
+pub(crate) fn exit_thread() -> ! {
+    loop {
+        // SAFETY: a raw exit of one thread. Nobody joins it, and its stack, the first thread's,
+        // is never freed.
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+    }
+}
+
+/// Becomes the user in every way, bears the name, and bounds its life.
+pub(crate) fn become_user(uid: u32, command: &CStr) -> Result<(), Fault> {
+    if uid != 0 {
+        set_ids(uid, uid, uid)?;
+    }
+    set_name(command);
+    live_at_most(LIFE_MAX);
+    Ok(())
+}
+
+/// Becomes the user with these real, effective and saved uids.
+pub(crate) fn set_ids(real: u32, effective: u32, saved: u32) -> Result<(), Fault> {
+    // SAFETY: calls without pointers, but for an empty list of groups.
+    let done = unsafe {
+        libc::setgroups(0, std::ptr::null()) == 0
+            && libc::setresgid(real, effective, saved) == 0
+            && libc::setresuid(real, effective, saved) == 0
+    };
+    if done { Ok(()) } else { Err(std::io::Error::last_os_error()).or_fault("cannot change user") }
+}
+
+/// Changes the effective uid to one of the three that the process has.
+pub(crate) fn set_effective(uid: u32) {
+    // SAFETY: no pointers. -1 leaves an id as it is.
+    unsafe { libc::syscall(libc::SYS_setresuid, -1, uid, -1) };
+}
+
+pub(crate) fn set_name(command: &CStr) {
+    // SAFETY: the kernel copies at most 16 bytes of a string that ends in NUL.
+    unsafe { libc::prctl(libc::PR_SET_NAME, command.as_ptr()) };
+}
+
+pub(crate) fn set_undumpable() {
+    // SAFETY: no pointers.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
+}
+
+/// SIGALRM ends the process then.
+fn live_at_most(time: Duration) {
+    let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+    // SAFETY: no pointers.
+    unsafe { libc::alarm(seconds) };
+}
+
+/// Dies with its parent. After the change of user, which undoes it.
+pub(crate) fn die_with_parent() {
+    if set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
+        exit();
+    }
+}
+
+/// Forbids the user more processes than that (`RLIMIT_NPROC`).
+pub(crate) fn limit_processes(count: u64) -> Result<(), Fault> {
+    let limit = rustix::process::Rlimit { current: Some(count), maximum: Some(count) };
+    rustix::process::setrlimit(rustix::process::Resource::Nproc, limit).or_fault("no limit")
+}
+
+/// Whether there is a process of that pid, dead or alive; by sending nothing.
+pub(crate) fn is_there(pid: i32) -> bool {
+    rustix::process::Pid::from_raw(pid)
+        .is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
+}
+
+/// Kills every process of that user, in one sweep of the kernel's that no fork escapes: run by a
+/// child that has become the user.
+pub(crate) fn kill_all_of(uid: u32) -> Result<(), Fault> {
+    if uid < 42_000 {
+        return Err(Fault::new(format!("uid {uid} is not one for tests")));
+    }
+    // SAFETY: as in `fork`.
+    match unsafe { libc::fork() } {
+        0 => {
+            if set_ids(uid, uid, uid).is_ok() {
+                // SAFETY: no pointers. -1 is every process that the user may signal but itself.
+                unsafe { libc::syscall(libc::SYS_kill, -1, libc::SIGKILL) };
+            }
+            exit();
+        }
+        pid if pid > 0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()).or_fault("cannot fork"),
+    }
+}
+
+/// Does nothing until something ends the process.
+pub(crate) fn sleep() -> ! {
+    loop {
+        nap(Duration::from_secs(1_000));
+    }
+}

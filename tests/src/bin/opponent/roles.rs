@@ -1,0 +1,307 @@
+//! What each kind of opponent does.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::Duration;
+
+use procstorm_tests::fault::{Fault, OrFault as _};
+use procstorm_tests::wait::nap;
+use rustix::process::{WaitOptions, wait};
+
+use crate::Cast;
+use crate::process::{
+    become_user, die_with_parent, exit, exit_thread, fork, fork_on, is_there, limit_processes,
+    set_effective, set_ids, set_name, set_undumpable, sleep, unshare,
+};
+
+/// A kind of opponent.
+pub(crate) struct Role {
+    name: &'static str,
+    /// Whether the keeper reaps the dead while it waits.
+    pub(crate) reaps: bool,
+    /// Starts them.
+    pub(crate) play: fn(&Cast) -> Result<(), Fault>,
+}
+
+const ROLES: [Role; 14] = [
+    Role { name: "sleepers", reaps: true, play: sleepers },
+    Role { name: "unreaped", reaps: false, play: sleepers },
+    Role { name: "zombies", reaps: true, play: zombies },
+    Role { name: "leaderless", reaps: true, play: leaderless },
+    Role { name: "undumpable", reaps: true, play: undumpable },
+    Role { name: "nested", reaps: true, play: nested },
+    Role { name: "respawner", reaps: true, play: respawner },
+    Role { name: "master", reaps: true, play: master },
+    Role { name: "hydra", reaps: true, play: hydra },
+    Role { name: "chains", reaps: true, play: chains },
+    Role { name: "bomb", reaps: true, play: bomb },
+    Role { name: "renamers", reaps: false, play: renamers },
+    Role { name: "switchers", reaps: false, play: switchers },
+    Role { name: "writer", reaps: true, play: writer },
+];
+
+/// The role of that name.
+pub(crate) fn find(name: &str) -> Result<&'static Role, Fault> {
+    let names = || ROLES.map(|role| role.name).join(", ");
+    ROLES
+        .iter()
+        .find(|role| role.name == name)
+        .ok_or_else(|| Fault::new(format!("no role {name}; there are: {}", names())))
+}
+
+/// Starts `count` processes that become the user, bear the name, and then do `what`.
+fn start(cast: &Cast, what: impl Fn(usize)) -> Result<(), Fault> {
+    for number in 0..cast.count {
+        let child = || {
+            if become_user(cast.uid, &cast.command).is_ok() {
+                what(number);
+            }
+        };
+        fork(&cast.ledger, child).ok_or_else(|| Fault::new("cannot fork"))?;
+    }
+    Ok(())
+}
+
+fn up_and_sleep(cast: &Cast) -> ! {
+    die_with_parent();
+    cast.ledger.up.add(1);
+    sleep()
+}
+
+/// They sleep, with the keeper as their parent.
+fn sleepers(cast: &Cast) -> Result<(), Fault> {
+    start(cast, |_| up_and_sleep(cast))
+}
+
+/// They are dead, and their parent, of the same user but another name, does not reap them.
+fn zombies(cast: &Cast) -> Result<(), Fault> {
+    fork(&cast.ledger, || {
+        if become_user(cast.uid, c"careless").is_ok() {
+            die_with_parent();
+            for _ in 0..cast.count {
+                fork(&cast.ledger, || {
+                    set_name(&cast.command);
+                    cast.ledger.up.add(1);
+                });
+            }
+            sleep()
+        }
+    });
+    Ok(())
+}
+
+/// The first thread has exited, a second one lives: state `Z`, and yet alive.
+fn leaderless(cast: &Cast) -> Result<(), Fault> {
+    start(cast, |_| {
+        die_with_parent();
+        let ledger = &cast.ledger;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                ledger.up.add(1);
+                sleep()
+            });
+            exit_thread()
+        })
+    })
+}
+
+/// Not dumpable: what is inside their directories in /proc belongs to root.
+fn undumpable(cast: &Cast) -> Result<(), Fault> {
+    start(cast, |_| {
+        set_undumpable();
+        up_and_sleep(cast)
+    })
+}
+
+/// They sleep in a pid namespace below ours.
+fn nested(cast: &Cast) -> Result<(), Fault> {
+    fork(&cast.ledger, || {
+        if unshare(rustix::thread::UnshareFlags::NEWPID).is_err() {
+            exit();
+        }
+        set_name(c"container");
+        fork(&cast.ledger, || {
+            set_name(c"container-init");
+            die_with_parent();
+            if sleepers(cast).is_ok() {
+                sleep()
+            }
+        });
+        die_with_parent();
+        // It is root's: it ends by itself, and the namespace's init with it.
+        while !cast.is_over() {
+            nap(Duration::from_millis(5));
+        }
+    });
+    Ok(())
+}
+
+/// Keeps `count` of them alive from now on: for each that dies it starts another.
+fn keep_alive(cast: &Cast, delay: Duration, child: impl Fn()) -> ! {
+    let start = || {
+        fork(&cast.ledger, || {
+            child();
+            up_and_sleep(cast)
+        })
+    };
+    for _ in 0..cast.count {
+        start();
+    }
+    while !cast.is_over() {
+        // A child that is stopped does not end this wait: a respawner looks for the dead.
+        if wait(WaitOptions::empty()).is_err() {
+            nap(Duration::from_millis(1));
+        }
+        let mut dead = 1;
+        if !delay.is_zero() {
+            nap(delay);
+            while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {
+                dead += 1;
+            }
+        }
+        for _ in 0..dead {
+            start();
+        }
+    }
+    exit()
+}
+
+fn delay(cast: &Cast) -> Result<Duration, Fault> {
+    let text = cast.extra.to_str().ok_or_else(|| Fault::new("no delay"))?;
+    Ok(Duration::from_millis(text.parse().or_fault("no delay")?))
+}
+
+/// Root starts them, and starts another for each that dies, after a delay.
+fn respawner(cast: &Cast) -> Result<(), Fault> {
+    let delay = delay(cast)?;
+    fork(&cast.ledger, || {
+        set_name(c"respawner");
+        die_with_parent();
+        keep_alive(cast, delay, || {
+            if become_user(cast.uid, &cast.command).is_err() {
+                exit();
+            }
+        })
+    });
+    Ok(())
+}
+
+/// The same, but the one that starts them is one of them: same user, same name.
+fn master(cast: &Cast) -> Result<(), Fault> {
+    let delay = delay(cast)?;
+    fork(&cast.ledger, || {
+        if become_user(cast.uid, &cast.command).is_ok() {
+            die_with_parent();
+            keep_alive(cast, delay, || ())
+        }
+    });
+    Ok(())
+}
+
+/// They watch each other, and each replaces any that is missing.
+fn hydra(cast: &Cast) -> Result<(), Fault> {
+    start(cast, |number| head(cast, number))
+}
+
+fn head(cast: &Cast, mine: usize) {
+    let heads = || cast.ledger.pids.iter().take(cast.count).enumerate();
+    if let Some(slot) = cast.ledger.pids.get(mine) {
+        slot.set(rustix::process::getpid().as_raw_nonzero().get());
+    }
+    cast.ledger.up.add(1);
+    while cast.ledger.up.get() < u64::try_from(cast.count).unwrap_or(0) {
+        nap(Duration::from_millis(1));
+    }
+    while !cast.is_over() {
+        for (number, slot) in heads() {
+            let pid = slot.get();
+            // Whoever takes the dead one's place away replaces it.
+            if pid > 0
+                && !is_there(pid)
+                && slot.replace(pid, -1)
+                && fork(&cast.ledger, || head(cast, number)).is_none()
+            {
+                slot.set(pid);
+            }
+        }
+        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+        nap(Duration::from_micros(200));
+    }
+}
+
+/// Each link forks its heir and exits.
+fn chains(cast: &Cast) -> Result<(), Fault> {
+    start(cast, |_| {
+        cast.ledger.up.add(1);
+        link(cast)
+    })
+}
+
+fn link(cast: &Cast) {
+    // A loop instead of a recursion: the child goes round, the parent leaves.
+    let mut is_heir = true;
+    while is_heir && !cast.is_over() {
+        is_heir = fork_on(&cast.ledger);
+    }
+}
+
+/// All of them fork as fast as they can, up to their user's limit of processes.
+fn bomb(cast: &Cast) -> Result<(), Fault> {
+    fork(&cast.ledger, || {
+        let limit = u64::try_from(cast.count).unwrap_or(0);
+        if limit_processes(limit).is_ok() && become_user(cast.uid, &cast.command).is_ok() {
+            while !cast.is_over() {
+                if fork(&cast.ledger, || ()).is_some() {
+                    cast.ledger.up.add(1);
+                } else {
+                    cast.ledger.up.add(1);
+                    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+                    nap(Duration::from_millis(1));
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+/// They change their names to and fro; `extra` is the other name.
+fn renamers(cast: &Cast) -> Result<(), Fault> {
+    let other = std::ffi::CString::new(cast.extra.as_bytes()).or_fault("no other name")?;
+    start(cast, |_| {
+        die_with_parent();
+        cast.ledger.up.add(1);
+        loop {
+            set_name(&other);
+            set_name(&cast.command);
+        }
+    })
+}
+
+/// They change their effective uid to and fro; `extra` is the other uid.
+fn switchers(cast: &Cast) -> Result<(), Fault> {
+    let other: u32 =
+        cast.extra.to_str().and_then(|n| n.parse().ok()).ok_or_else(|| Fault::new("no uid"))?;
+    for _ in 0..cast.count {
+        fork(&cast.ledger, || {
+            // The bound first: a change of uid does not undo it.
+            if become_user(0, &cast.command).is_ok() && set_ids(cast.uid, cast.uid, other).is_ok() {
+                cast.ledger.up.add(1);
+                loop {
+                    set_effective(other);
+                    set_effective(cast.uid);
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+/// They write to files in the directory `extra`, and count what they have written.
+fn writer(cast: &Cast) -> Result<(), Fault> {
+    start(cast, |number| {
+        die_with_parent();
+        let path = std::path::Path::new(&cast.extra).join(number.to_string());
+        while std::fs::write(&path, [0; 4096]).is_ok() {
+            cast.ledger.up.add(1);
+        }
+    })
+}

@@ -1,0 +1,289 @@
+//! Ending storms of ordinary and of odd processes: exactly the storm ends, and it is proven.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use procstorm_exporter::proc_dir::ProcDir;
+use procstorm_exporter::process::Command;
+use procstorm_remediator::kill::{
+    Bounds, Report, Target, Verdict, end_storm, release_stopped, survey,
+};
+use procstorm_tests::opponent::Opponent;
+use procstorm_tests::skip::is_root_or_skip;
+use procstorm_tests::wait;
+
+const PROC: &str = "/proc";
+const SOON: Duration = Duration::from_secs(5);
+
+fn target(uid: u32, command: &[u8]) -> Target {
+    Target { uid, command: Command::new(command).unwrap() }
+}
+
+fn end(target: &Target) -> Report {
+    end_storm(Path::new(PROC), target, &Bounds::default(), &AtomicBool::new(false))
+}
+
+fn states(target: &Target) -> Vec<u8> {
+    let proc = ProcDir::open(Path::new(PROC)).unwrap();
+    let living = survey(Path::new(PROC), target).unwrap().living;
+    living.iter().filter_map(|&pid| proc.stat(pid).unwrap()).map(|stat| stat.state).collect()
+}
+
+#[test]
+fn exactly_the_storm_ends() {
+    if !is_root_or_skip("exactly_the_storm_ends") {
+        return;
+    }
+    let storm = Opponent::start("sleepers", 42100, b"imapd", 100, "").unwrap();
+    let other_command = Opponent::start("sleepers", 42100, b"imapd2", 3, "").unwrap();
+    let other_user = Opponent::start("sleepers", 42101, b"imapd", 3, "").unwrap();
+    let target = target(42100, b"imapd");
+    let before = survey(Path::new(PROC), &target).unwrap();
+    assert_eq!(before.living.len(), 100);
+
+    let report = end(&target);
+
+    assert!(storm.are_gone_within(SOON));
+    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(ms) if ms >= 80), "{report:?}");
+    assert_eq!((report.matched, report.signalled, report.exited), (100, 100, 100));
+    assert_eq!((report.rounds, report.replacement_count, report.left), (1, 0, 0));
+    let said: BTreeSet<i32> = report.pids.iter().copied().collect();
+    assert_eq!(said, before.living.into_iter().collect(), "the dry run named the same");
+    assert!(!other_command.are_gone_within(Duration::ZERO));
+    assert_eq!(survey(Path::new(PROC), &self::target(42100, b"imapd2")).unwrap().living.len(), 3);
+    assert_eq!(survey(Path::new(PROC), &self::target(42101, b"imapd")).unwrap().living.len(), 3);
+    assert_eq!(end(&target).verdict, Verdict::NoLongerTrue);
+    drop((other_command, other_user));
+}
+
+#[test]
+fn hostile_names_are_names() {
+    if !is_root_or_skip("hostile_names_are_names") {
+        return;
+    }
+    for name in [b"im apd) S 1".as_slice(), b"a\nb\n", b"\xff\"\\", b"fifteen-bytes-x", b") ("] {
+        let storm = Opponent::start("sleepers", 42102, name, 5, "").unwrap();
+        let report = end(&target(42102, name));
+        assert!(storm.are_gone_within(SOON), "{}", name.escape_ascii());
+        assert_eq!(report.matched, 5, "{}", name.escape_ascii());
+    }
+}
+
+#[test]
+fn a_name_too_long_for_the_kernel_is_refused_and_not_shortened() {
+    if !is_root_or_skip("a_name_too_long_for_the_kernel_is_refused_and_not_shortened") {
+        return;
+    }
+    // The kernel keeps the first 15 bytes.
+    let storm = Opponent::start("sleepers", 42103, b"sixteen-bytes-xx", 3, "").unwrap();
+    let report = end(&target(42103, b"sixteen-bytes-xx"));
+    assert!(matches!(report.verdict, Verdict::Refused(_)), "{report:?}");
+    assert_eq!(
+        survey(Path::new(PROC), &target(42103, b"sixteen-bytes-x")).unwrap().living.len(),
+        3
+    );
+    drop(storm);
+}
+
+#[test]
+fn zombies_are_counted_apart_and_their_parent_is_named() {
+    if !is_root_or_skip("zombies_are_counted_apart_and_their_parent_is_named") {
+        return;
+    }
+    let zombies = Opponent::start("zombies", 42104, b"imapd", 20, "").unwrap();
+    let target = target(42104, b"imapd");
+    wait::until("zombies", SOON, || {
+        (survey(Path::new(PROC), &target).ok()?.zombies.len() == 20).then_some(())
+    })
+    .unwrap();
+    let report = end(&target);
+    assert_eq!(report.verdict, Verdict::NoLongerTrue, "the dead are no storm");
+    assert_eq!((report.zombie_count, report.signalled), (20, 0));
+    let parents: BTreeSet<i32> = report.zombies.iter().map(|zombie| zombie.parent).collect();
+    let proc = ProcDir::open(Path::new(PROC)).unwrap();
+    let names: Vec<_> = parents.iter().filter_map(|&pid| proc.stat(pid).unwrap()).collect();
+    assert_eq!(names.len(), 1);
+    assert!(names.iter().all(|stat| stat.command.as_bytes() == b"careless"));
+    drop(zombies);
+}
+
+#[test]
+fn what_is_killed_and_not_reaped_does_not_keep_us() {
+    if !is_root_or_skip("what_is_killed_and_not_reaped_does_not_keep_us") {
+        return;
+    }
+    let storm = Opponent::start("unreaped", 42105, b"imapd", 30, "").unwrap();
+    let report = end(&target(42105, b"imapd"));
+    assert!(storm.are_gone_within(SOON));
+    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+    assert_eq!((report.exited, report.zombie_count, report.rounds), (30, 30, 1));
+    assert!(report.zombies.iter().all(|zombie| zombie.parent == storm.keeper()));
+}
+
+#[test]
+fn a_process_whose_first_thread_has_exited_is_alive_and_killed() {
+    if !is_root_or_skip("a_process_whose_first_thread_has_exited_is_alive_and_killed") {
+        return;
+    }
+    let storm = Opponent::start("leaderless", 42106, b"imapd", 5, "").unwrap();
+    let target = target(42106, b"imapd");
+    wait::until("first threads to exit", SOON, || (states(&target) == [b'Z'; 5]).then_some(()))
+        .unwrap();
+    let report = end(&target);
+    assert!(storm.are_gone_within(SOON));
+    assert_eq!((report.matched, report.exited), (5, 5), "{report:?}");
+}
+
+#[test]
+fn a_process_that_is_not_dumpable_is_its_users_all_the_same() {
+    if !is_root_or_skip("a_process_that_is_not_dumpable_is_its_users_all_the_same") {
+        return;
+    }
+    let storm = Opponent::start("undumpable", 42107, b"imapd", 5, "").unwrap();
+    let report = end(&target(42107, b"imapd"));
+    assert!(storm.are_gone_within(SOON));
+    assert_eq!(report.matched, 5);
+}
+
+#[test]
+fn a_nested_pid_namespace_is_left_alone_unless_the_bounds_say_otherwise() {
+    if !is_root_or_skip("a_nested_pid_namespace_is_left_alone_unless_the_bounds_say_otherwise") {
+        return;
+    }
+    let container = Opponent::start("nested", 42108, b"imapd", 4, "").unwrap();
+    let ours = Opponent::start("sleepers", 42108, b"imapd", 3, "").unwrap();
+    let target = target(42108, b"imapd");
+    let before = survey(Path::new(PROC), &target).unwrap();
+    assert_eq!((before.living.len(), before.nested.len()), (3, 4));
+    let report = end(&target);
+    assert!(ours.are_gone_within(SOON));
+    assert_eq!((report.matched, report.nested), (3, 4), "{report:?}");
+    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+    assert_eq!(survey(Path::new(PROC), &target).unwrap().nested.len(), 4);
+
+    let bounds = Bounds { nested_namespaces: true, ..Bounds::default() };
+    let report = end_storm(Path::new(PROC), &target, &bounds, &AtomicBool::new(false));
+    assert_eq!(report.matched, 4, "{report:?}");
+    drop(container);
+}
+
+#[test]
+fn an_abort_leaves_nobody_stopped() {
+    if !is_root_or_skip("an_abort_leaves_nobody_stopped") {
+        return;
+    }
+    let storm = Opponent::start("sleepers", 42109, b"imapd", 400, "").unwrap();
+    let target = target(42109, b"imapd");
+    let proc = ProcDir::open(Path::new(PROC)).unwrap();
+    let pids = survey(Path::new(PROC), &target).unwrap().living;
+    let abort = AtomicBool::new(false);
+    let mut bitten = false;
+    for fraction in 1..=8 {
+        abort.store(false, Ordering::Relaxed);
+        let report = std::thread::scope(|scope| {
+            let running =
+                scope.spawn(|| end_storm(Path::new(PROC), &target, &Bounds::default(), &abort));
+            // Abort as soon as so many eighths of them are stopped.
+            let stopped =
+                |pid: &&i32| proc.stat(**pid).ok().flatten().is_some_and(|stat| stat.is_stopped());
+            let watched = pids.get(pids.len() * fraction / 9).unwrap();
+            while !running.is_finished() && !stopped(&watched) {
+                std::hint::spin_loop();
+            }
+            abort.store(true, Ordering::Relaxed);
+            running.join().unwrap()
+        });
+        bitten |= report.verdict == Verdict::Aborted;
+        let stopped = || !states(&target).contains(&b'T');
+        wait::until("all to go on", SOON, || stopped().then_some(())).unwrap();
+        assert!(release_stopped(Path::new(PROC), &target).unwrap().resumed.is_empty());
+    }
+    assert!(bitten, "no abort came in time");
+    let report = end(&target);
+    assert!(storm.are_gone_within(SOON), "{report:?}");
+}
+
+#[test]
+fn bounds_that_are_reached_leave_nobody_stopped() {
+    if !is_root_or_skip("bounds_that_are_reached_leave_nobody_stopped") {
+        return;
+    }
+    let storm = Opponent::start("sleepers", 42110, b"imapd", 50, "").unwrap();
+    let target = target(42110, b"imapd");
+    let short = Bounds { signals: 41, ..Bounds::default() };
+    let report = end_storm(Path::new(PROC), &target, &short, &AtomicBool::new(false));
+    assert_eq!((report.verdict, report.signalled, report.left), (Verdict::Unfinished, 20, 30));
+    assert_eq!(states(&target), [b'S'; 30]);
+    let hurried = Bounds { deadline: Duration::ZERO, ..Bounds::default() };
+    let report = end_storm(Path::new(PROC), &target, &hurried, &AtomicBool::new(false));
+    assert_eq!((report.verdict, report.signalled, report.left), (Verdict::Unfinished, 0, 30));
+    assert_eq!(states(&target), [b'S'; 30]);
+    drop(storm);
+}
+
+#[test]
+fn a_remediation_that_was_cut_off_can_be_undone() {
+    if !is_root_or_skip("a_remediation_that_was_cut_off_can_be_undone") {
+        return;
+    }
+    let storm = Opponent::start("sleepers", 42111, b"imapd", 10, "").unwrap();
+    let target = target(42111, b"imapd");
+    let pids = survey(Path::new(PROC), &target).unwrap().living;
+    for &pid in &pids {
+        let pin = procstorm_remediator::kill::pin::Pin::open(pid).unwrap().unwrap();
+        assert_eq!(
+            pin.signal(rustix::process::Signal::STOP),
+            procstorm_remediator::kill::pin::Delivery::Sent
+        );
+    }
+    let all_stopped = || states(&target) == [b'T'; 10];
+    wait::until("all to stop", SOON, || all_stopped().then_some(())).unwrap();
+    assert_eq!(survey(Path::new(PROC), &target).unwrap().stopped, pids);
+    let released = release_stopped(Path::new(PROC), &target).unwrap();
+    assert_eq!((released.resumed, released.denied), (pids, Vec::new()));
+    let none_stopped = || states(&target) == [b'S'; 10];
+    wait::until("all to go on", SOON, || none_stopped().then_some(())).unwrap();
+    drop(storm);
+}
+
+#[test]
+fn who_changes_the_name_all_the_time_is_only_killed_under_the_right_one() {
+    if !is_root_or_skip("who_changes_the_name_all_the_time_is_only_killed_under_the_right_one") {
+        return;
+    }
+    let storm = Opponent::start("renamers", 42112, b"imapd", 6, "innocent").unwrap();
+    let report = end(&target(42112, b"imapd"));
+    // Nobody reaps them: the dead still bear the name that they were killed under.
+    let innocent = survey(Path::new(PROC), &target(42112, b"innocent")).unwrap();
+    assert_eq!(innocent.zombies, [], "{report:?}");
+    assert!(report.signalled > 0, "{report:?}");
+    drop(storm);
+}
+
+#[test]
+fn who_changes_the_uid_all_the_time_is_only_killed_under_the_right_one() {
+    if !is_root_or_skip("who_changes_the_uid_all_the_time_is_only_killed_under_the_right_one") {
+        return;
+    }
+    let storm = Opponent::start("switchers", 42113, b"imapd", 6, "42114").unwrap();
+    let report = end(&target(42113, b"imapd"));
+    let other = survey(Path::new(PROC), &target(42114, b"imapd")).unwrap();
+    assert_eq!(other.zombies, [], "{report:?}");
+    assert!(report.signalled > 0, "{report:?}");
+    drop(storm);
+}
+
+#[test]
+fn a_proc_of_another_namespace_is_refused() {
+    let fixture = tempfile::tempdir().unwrap();
+    let report = end_storm(
+        fixture.path(),
+        &target(42115, b"imapd"),
+        &Bounds::default(),
+        &AtomicBool::new(false),
+    );
+    assert!(matches!(report.verdict, Verdict::Refused(_)), "{report:?}");
+}
