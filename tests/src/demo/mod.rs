@@ -86,7 +86,7 @@ fn say_where(stack: &Stack, dir: &Path) -> Result<(), Fault> {
     for (name, url) in [
         ("exporter", format!("{}/metrics", stack.exporter_url())),
         ("Prometheus", format!("{}/alerts", stack.prometheus.url())),
-        ("Alertmanager", format!("{}/", stack.alertmanager.url())),
+        ("Alertmanager", format!("{}/api/v2/alerts", stack.alertmanager.url())),
         ("remediator", format!("{}/", stack.remediator_url())),
     ] {
         say(&format!("  {name:<13} {url}"))?;
