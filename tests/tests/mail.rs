@@ -1,0 +1,276 @@
+//! The shipped routes and templates, with a real Alertmanager and a real mail server: who gets
+//! which mail, how often, and that no name can make more of a mail than its line.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use procstorm_tests::alertmanager::Alertmanager;
+use procstorm_tests::http::Http;
+use procstorm_tests::smtp::{Mail, Sink};
+use procstorm_tests::{programs, wait};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// How much faster the clock of the routes goes here: a minute is two seconds.
+const FASTER: f64 = 30.0;
+
+struct Post {
+    alertmanager: Alertmanager,
+    http: Http,
+    sink: Sink,
+    _dir: TempDir,
+}
+
+impl Post {
+    /// Alertmanager as it is shipped, but for addresses and for time.
+    fn start() -> Self {
+        let sink = Sink::start(None).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("token"), "token").unwrap();
+        let config = dir.path().join("alertmanager.yml");
+        fs::write(&config, adapted(&sink, dir.path())).unwrap();
+        let alertmanager = Alertmanager::start(&config, dir.path()).unwrap();
+        Self { alertmanager, http: Http::new().unwrap(), sink, _dir: dir }
+    }
+
+    fn alerts(&self, alerts: &Value) {
+        let url = format!("{}/api/v2/alerts", self.alertmanager.url());
+        let headers = [("Content-Type", "application/json")];
+        let answer = self.http.post(&url, &headers, alerts.to_string()).unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+
+    /// Waits for the mails that `wanted` chooses, until there are `count`.
+    fn wait_for(&self, count: usize, seconds: u64, wanted: impl Fn(&Mail) -> bool) -> Vec<Mail> {
+        let found = wait::until("mails", Duration::from_secs(seconds), || {
+            let found: Vec<Mail> = self.sink.mails().into_iter().filter(&wanted).collect();
+            (found.len() >= count).then_some(found)
+        });
+        found.unwrap_or_else(|_| {
+            let subjects: Vec<String> = self.sink.mails().iter().map(Mail::subject).collect();
+            panic!("not {count} mails within {seconds} s; there are {subjects:#?}")
+        })
+    }
+}
+
+fn adapted(sink: &Sink, dir: &Path) -> String {
+    let project = programs::project().join("alertmanager");
+    let mut text = fs::read_to_string(project.join("alertmanager.yml")).unwrap();
+    let templates = project.join("templates/*.tmpl");
+    let token = dir.join("token");
+    for (from, to) in [
+        ("smtp_smarthost: localhost:25", format!("smtp_smarthost: {}", sink.address())),
+        ("[templates/*.tmpl]", format!("['{}']", templates.display())),
+        ("/etc/prometheus/procstorm.token", token.display().to_string()),
+        // Nobody listens: what is mailed does not depend on the remediator.
+        ("http://127.0.0.1:9958/webhook", "http://127.0.0.1:1/webhook".to_owned()),
+    ] {
+        assert_eq!(text.matches(from).count(), 1, "{from}");
+        text = text.replace(from, &to);
+    }
+    text.lines().map(faster).collect::<Vec<_>>().join("\n")
+}
+
+/// A line of the configuration with its duration made shorter.
+fn faster(line: &str) -> String {
+    let keys = ["group_interval: ", "repeat_interval: "];
+    let Some(key) = keys.into_iter().find(|key| line.trim_start().starts_with(key)) else {
+        return line.to_owned();
+    };
+    let (indent, duration) = line.split_once(key).unwrap();
+    let mut seconds = 0.0;
+    let mut number = String::new();
+    for letter in duration.chars() {
+        let unit = match letter {
+            's' => 1.0,
+            'm' => 60.0,
+            'h' => 3_600.0,
+            'd' => 86_400.0,
+            digit => {
+                number.push(digit);
+                continue;
+            }
+        };
+        seconds += unit * number.parse::<f64>().unwrap();
+        number.clear();
+    }
+    format!("{indent}{key}{:.0}ms", seconds * 1_000.0 / FASTER)
+}
+
+/// An alert as the shipped rules make it.
+fn storm(host: &str, user: &str, command: &str, count: u64) -> Value {
+    let playbook = if command == "imapd" { "imapd_storm" } else { "" };
+    json!({
+        "labels": {
+            "alertname": "ProcNumChkRed", "host": host, "role": "mail", "user": user,
+            "command": command, "class": "default", "level": "red", "severity": "critical",
+            "playbook": playbook, "job": "procstorm", "instance": format!("{host}:9957"),
+        },
+        "annotations": {
+            "summary": format!("A user runs too many processes on {host}."),
+            "description": format!("{user} runs {count} {command} processes on {host}"),
+            "inline": format!("{count:4} {user} {command}"),
+            "count": count.to_string(),
+            "threshold": "90",
+            "dashboard_url": format!("https://grafana.example.org/d/procstorm?var-host={host}"),
+            "runbook_url": "https://example.org/procstorm/blob/main/rules/RUNBOOK.md#procnumchkred",
+        },
+        "endsAt": "2099-01-01T00:00:00Z",
+    })
+}
+
+/// Every five minutes give or take one, one mail a host with all its lines.
+#[test]
+fn a_red_alert_is_mailed_again_and_again() {
+    let post = Post::start();
+    post.alerts(&json!([
+        storm("moscow", "alice", "imapd", 97),
+        storm("moscow", "bob", "httpd", 1061),
+        storm("moscow", "carol", "imapd", 340),
+        storm("kiev", "alice", "imapd", 91),
+    ]));
+    let of_moscow = |mail: &Mail| mail.subject().contains("moscow");
+    let mails = post.wait_for(3, 60, of_moscow);
+    let minute = Duration::from_secs(60).div_f64(FASTER);
+    for pair in mails.windows(2) {
+        let gap = pair[1].received - pair[0].received;
+        // Alertmanager takes a moment of its own, which does not shrink with its clock.
+        let (least, most) = (minute * 4, minute * 6 + Duration::from_secs(1));
+        assert!(
+            least <= gap && gap <= most,
+            "five minutes give or take one: {gap:?} of {minute:?}"
+        );
+    }
+    for mail in &mails {
+        assert_eq!(mail.subject(), "ProcNumChkRed on moscow: 1061 bob httpd (worst of 3 lines)");
+        let text = lines(&mail.text());
+        let (head, explained) = text.split_once("\n\n").unwrap();
+        let mut head: Vec<&str> = head.lines().collect();
+        head.sort_unstable();
+        assert_eq!(head, ["  97 alice imapd", " 340 carol imapd", "1061 bob httpd"]);
+        assert_eq!(explained.matches("\n* ").count() + 1, 3, "{text}");
+        assert!(text.contains("alice imapd: 97, the red threshold of class default is 90; playbook imapd_storm was asked of the remediator on moscow"), "{text}");
+        assert!(text.contains("bob httpd: 1061, the red threshold of class default is 90; no playbook: a person must look."), "{text}");
+        assert!(
+            text.contains("https://grafana.example.org/d/procstorm?var-host=moscow\n"),
+            "{text}"
+        );
+        assert!(text.contains("/rules/RUNBOOK.md#procnumchkred\n"), "{text}");
+        assert!(mail.html().contains("<td align=\"right\""), "{}", mail.html());
+    }
+    let of_kiev = post.wait_for(1, 30, |mail| mail.subject().contains("kiev"));
+    assert_eq!(of_kiev[0].subject(), "ProcNumChkRed on kiev: 91 alice imapd");
+}
+
+/// A part of a mail, with the ends of lines that we know.
+fn lines(part: &str) -> String {
+    part.replace("\r\n", "\n")
+}
+
+/// Names that would be headers, lines, links or markup.
+const HOSTILE: [&str; 9] = [
+    "a\nBcc: x@y\n",
+    "a\r\n\r\n<b>new",
+    "http://evil.cc/",
+    "www.evil.cc",
+    "<a href=\"//e\">x",
+    "javascript:x()",
+    "a\u{202e}\u{2028}\u{85}b\u{200b}",
+    "{{ .Labels }}",
+    "\n.\nQUIT\n\u{1b}[2J",
+];
+
+#[test]
+fn a_hostile_name_is_a_line_and_nothing_more() {
+    let post = Post::start();
+    // Each alone, so that each is the worst line and in the subject; then all in one mail.
+    for (number, name) in HOSTILE.iter().enumerate() {
+        post.alerts(&json!([storm(&format!("alone{number}"), "eve", name, 31)]));
+    }
+    let all: Vec<Value> = HOSTILE.iter().map(|name| storm("all", "eve", name, 31)).collect();
+    post.alerts(&json!(all));
+    let mails = post.wait_for(HOSTILE.len() + 1, 30, |_| true);
+    for mail in &mails {
+        let mut headers = mail.header_names();
+        headers.sort();
+        let expected = [
+            "Auto-Submitted",
+            "Content-Type",
+            "Date",
+            "From",
+            "MIME-Version",
+            "Message-Id",
+            "Subject",
+            "To",
+        ];
+        assert_eq!(headers, expected, "{}", String::from_utf8_lossy(&mail.raw));
+        assert_eq!(mail.to, ["postmaster@example.org"]);
+        let (subject, text) = (mail.subject(), lines(&mail.text()));
+        let html = lines(&mail.html());
+        for part in [&subject, &text, &html] {
+            let bad = |letter: char| {
+                (letter.is_control() && letter != '\n')
+                    || "\u{202e}\u{2028}\u{200b}\u{85}".contains(letter)
+            };
+            assert!(!part.contains(bad), "{part:?}");
+        }
+        assert!(!subject.contains('\n'), "{subject:?}");
+        // A line for each name, a line for each explanation, and two links.
+        let names = if subject.contains("on all") { HOSTILE.len() } else { 1 };
+        assert_eq!(text.trim_end().lines().count(), names * 2 + 4, "{text}");
+        let links = text.matches("://").count();
+        assert_eq!(links, 2, "{text}");
+        assert_eq!(html.matches("<a ").count(), 2, "{html}");
+        assert_eq!(html.matches("://").count(), 2, "{html}");
+        assert!(!text.contains("www.") && !html.contains("www."), "{text}");
+        assert!(!html.contains("<b>"), "{html}");
+    }
+    assert!(mails.iter().any(|mail| mail.text().contains("  31 eve a?Bcc: x@y?")));
+    assert!(mails.iter().any(|mail| mail.text().contains("  31 eve {{ .Labels }}")), "as it is");
+}
+
+/// An outcome is mailed once, whatever is posted again, and says nothing when it ends.
+#[test]
+fn an_outcome_is_mailed_once() {
+    let post = Post::start();
+    let outcome = |event: &str, ends: &str| {
+        json!([{
+            "labels": {
+                "alertname": "ProcstormOutcome", "host": "moscow", "user": "alice",
+                "command": "imapd", "playbook": "imapd_storm", "verdict": "none_seen",
+                "severity": "info", "event": event,
+            },
+            "annotations": {
+                "summary": "killed all alice imapd processes",
+                "description": "saved user mail file as /var/mail/arc/alice.956953345\nkilled all alice imapd processes\n97 before, 0 after, in 41 ms\u{1b}[2J",
+            },
+            "endsAt": ends,
+        }])
+    };
+    post.alerts(&outcome("1", "2099-01-01T00:00:00Z"));
+    let first = post.wait_for(1, 20, |_| true).remove(0);
+    assert_eq!(first.subject(), "moscow: killed all alice imapd processes");
+    let text = lines(&first.text());
+    assert!(
+        text.contains(
+            "\nsaved user mail file as /var/mail/arc/alice.956953345\nkilled all alice imapd \
+             processes\n97 before, 0 after, in 41 ms?[2J\n"
+        ),
+        "{text}"
+    );
+    assert!(
+        lines(&first.html()).contains("saved user mail file as /var/mail/arc/alice.956953345\n")
+    );
+    // Again while it lives, then its end, then another event: only that one is told.
+    post.alerts(&outcome("1", "2099-01-01T00:00:00Z"));
+    post.alerts(&outcome("1", "2020-01-01T00:00:00Z"));
+    let flush = Duration::from_secs(60).div_f64(FASTER) * 3;
+    let second = wait::until("a second mail of one outcome", flush, || {
+        (post.sink.mails().len() > 1).then_some(())
+    });
+    assert!(second.is_err(), "{:?}", post.sink.mails().iter().map(Mail::text).collect::<Vec<_>>());
+    post.alerts(&outcome("2", "2099-01-01T00:00:00Z"));
+    assert_eq!(post.wait_for(2, 20, |_| true).len(), 2, "one mail an event");
+}
