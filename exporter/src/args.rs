@@ -12,7 +12,7 @@ use crate::scan;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "procstorm-exporter", version, max_term_width = 100)]
 pub struct Args {
-    /// Where to listen, as host:port, [host]:port or :port; may be given several times.
+    /// Where to listen, as `host:port`, `[host]:port` or `:port`; may be given several times.
     #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = ":9957")]
     pub listen: Vec<String>,
 
