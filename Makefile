@@ -41,8 +41,9 @@ lint: ## formatting and clippy, warnings are errors
 fmt: ## format the sources
 	$(CARGO) fmt --all
 
-docs: ## the API documentation, warnings are errors
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --workspace --no-deps --document-private-items
+# A module's table of contents names private modules, which are documented here as well.
+docs: ## the documentation of the code, warnings are errors
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --quiet --workspace --no-deps --document-private-items
 
 rules: ## check rules, their tests, and Alertmanager's configuration
 	@tests/tools.sh stack

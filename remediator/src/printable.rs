@@ -11,7 +11,7 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if is_shown(c) { c } else { '?' }).collect()
 }
 
-/// The most characters of [`line`], and how many of them are from the text's end.
+/// The most characters of [`line()`], and how many of them are from the text's end.
 const LINE_MAX: usize = 256;
 const LINE_END: usize = 64;
 
