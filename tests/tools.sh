@@ -138,7 +138,7 @@ build_calls="cc:build-essential"
 tests_call="ps:procps unshare:util-linux nsenter:util-linux setpriv:util-linux
     fsfreeze:util-linux getfacl:acl setfacl:acl setfattr:attr mkfs.ext4:e2fsprogs
     mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs mandoc:mandoc sqlite3:sqlite3 openssl:openssl
-    curl:curl"
+    curl:curl jq:jq"
 
 bench() {
     missing="prometheus-node-exporter prometheus-process-exporter"

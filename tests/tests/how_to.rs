@@ -1,0 +1,208 @@
+//! What the rules' documents say is true: each worked example of `rules/README.md` is applied to
+//! a copy and run with promtool and amtool, the table is the rules' table, and every alert has
+//! its section in `rules/RUNBOOK.md`, its link to it and its row in `alertmanager/routes.tsv`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use procstorm_tests::programs;
+
+fn shipped(path: &str) -> String {
+    fs::read_to_string(programs::project().join(path)).unwrap()
+}
+
+/// A fenced block of a document: its language and its text.
+struct Block<'a> {
+    language: &'a str,
+    text: &'a str,
+}
+
+/// The sections of a document (`## Title`), each with its fenced blocks.
+fn sections(document: &str) -> Vec<(&str, Vec<Block<'_>>)> {
+    let section = |text| {
+        let (title, body) = str::split_once(text, '\n').unwrap_or((text, ""));
+        let blocks = body.split("```").skip(1).step_by(2);
+        let block = |block| {
+            let (language, text) = str::split_once(block, '\n').unwrap();
+            Block { language, text }
+        };
+        (title, blocks.map(block).collect())
+    };
+    document.split("\n## ").skip(1).map(section).collect()
+}
+
+/// Applies a diff of one place, whose lines before and after must be found exactly once.
+fn apply(diff: &str, dir: &Path) {
+    let (file, lines) = diff.split_once('\n').unwrap();
+    let path = dir.join(file.strip_prefix("--- ").unwrap());
+    let side = |dropped: char| -> String {
+        let kept = lines.lines().filter(|line| !line.starts_with(dropped));
+        kept.map(|line| format!("{}\n", line.get(1..).unwrap_or_default())).collect()
+    };
+    let (before, after) = (side('+'), side('-'));
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(text.matches(&before).count(), 1, "{} has once:\n{before}", path.display());
+    fs::write(&path, text.replace(&before, &after)).unwrap();
+}
+
+/// Runs a tool in the copy. Returns what it says.
+fn run(dir: &Path, tool: &str, arguments: &[&str]) -> String {
+    let output = Command::new(programs::other(tool).unwrap())
+        .args(arguments)
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{tool} {arguments:?}: {said}{complaint}");
+    said
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Checks one block that says what must hold now. Returns whether it was one.
+fn holds(block: &Block<'_>, dir: &Path) -> bool {
+    match block.language {
+        "labels" => {
+            let job = ["check", "service-discovery", "--timeout=1s", "rules/prometheus.yml"];
+            let said = run(dir, "promtool", &[&job[..], &["procstorm"]].concat());
+            let targets: serde_json::Value = serde_json::from_str(&said).unwrap();
+            let wanted: Vec<_> = block.text.lines().map(|l| l.split_once('=').unwrap()).collect();
+            let has_all = |target: &serde_json::Value| {
+                wanted.iter().all(|(name, value)| {
+                    target.pointer(&format!("/labels/{name}")).and_then(|v| v.as_str())
+                        == Some(value.trim_matches('"'))
+                })
+            };
+            assert!(targets.as_array().unwrap().iter().any(has_all), "{wanted:?} in {said}");
+        }
+        "promtool" => {
+            fs::write(dir.join("example.test.yml"), block.text).unwrap();
+            run(dir, "promtool", &["test", "rules", "example.test.yml"]);
+        }
+        "routes" => {
+            for line in block.text.lines() {
+                let (labels, receivers) = line.split_once('\t').unwrap();
+                let receivers = format!("--verify.receivers={receivers}");
+                let config = "--config.file=alertmanager/alertmanager.yml";
+                let mut arguments = vec!["config", "routes", "test", config, &receivers];
+                arguments.extend(labels.split(' '));
+                run(dir, "amtool", &arguments);
+            }
+        }
+        _ => return false,
+    }
+    true
+}
+
+#[test]
+fn each_worked_example_works() {
+    let document = shipped("rules/README.md");
+    let (mut examples, mut changes, mut checks) = (0, 0, 0);
+    for (title, blocks) in sections(&document) {
+        if blocks.is_empty() {
+            continue;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        for part in ["rules", "alertmanager"] {
+            copy(&programs::project().join(part), &dir.path().join(part));
+        }
+        for block in &blocks {
+            if block.language == "diff" {
+                apply(block.text, dir.path());
+                changes += 1;
+            } else if holds(block, dir.path()) {
+                checks += 1;
+            } else {
+                panic!("{title}: a block of language {:?}", block.language);
+            }
+        }
+        run(dir.path(), "promtool", &["check", "rules", "rules/procstorm.rules.yml"]);
+        run(dir.path(), "promtool", &["check", "config", "rules/prometheus.yml"]);
+        run(dir.path(), "amtool", &["check-config", "alertmanager/alertmanager.yml"]);
+        examples += 1;
+    }
+    println!("how to: {examples} examples, {changes} changes applied, {checks} checks passed");
+    assert!(examples >= 4 && checks >= 5, "{examples} examples, {checks} checks");
+}
+
+/// The values of `key: value` at the beginnings of the rules' lines.
+fn values<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
+    text.lines().filter_map(|line| line.trim_start().strip_prefix(key)).map(str::trim).collect()
+}
+
+#[test]
+fn each_alert_has_a_section_a_link_and_a_route() {
+    let rules = shipped("rules/procstorm.rules.yml");
+    let runbook = shipped("rules/RUNBOOK.md");
+    let routes = shipped("alertmanager/routes.tsv");
+    let sections: BTreeSet<&str> = values(&runbook, "## ").into_iter().collect();
+    let mut alerts: BTreeSet<&str> = values(&rules, "- alert: ").into_iter().collect();
+    for alert in &alerts {
+        assert!(routes.contains(&format!("alertname={alert} ")), "routes.tsv has no {alert}");
+    }
+    // Each rule's links, of which the two levels share a template.
+    let mut links = BTreeSet::new();
+    for link in values(&rules, "runbook_url: ") {
+        let link = link.trim_matches('\'');
+        let (page, anchor) = link.split_once('#').unwrap();
+        assert_eq!(page, "https://example.org/procstorm/blob/main/rules/RUNBOOK.md");
+        for level in ["emergency", "red"] {
+            links.insert(anchor.replace("{{ $labels.level }}", level));
+        }
+    }
+    // The remediator's own.
+    alerts.insert("ProcstormOutcome");
+    links.insert("procstormoutcome".to_owned());
+    assert_eq!(sections, alerts, "sections and alerts");
+    let anchors: BTreeSet<String> = sections.iter().map(|title| title.to_lowercase()).collect();
+    assert_eq!(links, anchors, "links and sections");
+    for (_, rest) in runbook.match_indices("](#").map(|(at, _)| runbook.split_at(at + 3)) {
+        let (anchor, _) = rest.split_once(')').unwrap();
+        assert!(anchors.contains(anchor), "a link within the runbook: {anchor}");
+    }
+    println!("runbook: {} alerts, each with a section, a link and a route", alerts.len());
+}
+
+#[test]
+fn the_table_in_the_readme_is_the_table_of_the_rules() {
+    let rules = shipped("rules/procstorm.rules.yml");
+    let field = |row: &str, key: &str| {
+        let rest = row.split_once(&format!("{key}: ")).map(|(_, rest)| rest);
+        rest.map(|rest| rest.split([',', '}']).next().unwrap().to_owned()).unwrap_or_default()
+    };
+    let rows = rules.lines().filter(|line| line.contains("- {record: 'role_class:"));
+    let rows: BTreeSet<[String; 5]> = rows
+        .map(|row| {
+            let number = row.split_once("vector(").unwrap().1.split_once(')').unwrap().0;
+            let [level, role, class, playbook] =
+                ["level", "role", "class", "playbook"].map(|key| field(row, key));
+            [level, role, class, number.to_owned(), playbook]
+        })
+        .collect();
+    let readme = shipped("rules/README.md");
+    let told: BTreeSet<[String; 5]> = readme
+        .lines()
+        .filter(|line| line.starts_with("| emergency |") || line.starts_with("| red |"))
+        .map(|line| {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            let [level, role, class, number, playbook] = cells.try_into().unwrap();
+            let role = role.split(' ').next().unwrap();
+            [level, role, class, number, playbook].map(str::to_owned)
+        })
+        .collect();
+    assert_eq!(told, rows);
+}
