@@ -134,7 +134,7 @@ need() {
 }
 
 # rustc links with cc, and SQLite's and ring's sources are C.
-build_calls="cc:build-essential"
+build_calls="cc:build-essential make:make"
 tests_call="ps:procps unshare:util-linux nsenter:util-linux setpriv:util-linux
     fsfreeze:util-linux getfacl:acl setfacl:acl setfattr:attr mkfs.ext4:e2fsprogs
     mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs mandoc:mandoc sqlite3:sqlite3 openssl:openssl

@@ -7,7 +7,7 @@ trap 'rm -f "$log"' EXIT
 "$@" 2>&1 | tee "$log"
 code=${PIPESTATUS[0]}
 echo "------------------------------------------------------------------------"
-grep -a '^SKIPPED: ' "$log" | sort -u
+grep -aoE 'SKIPPED: .*' "$log" | sort -u
 grep -aE '^test .* \.\.\. FAILED$' "$log" | sort -u
 awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
      END { printf "tests: %d passed, %d failed, %d ignored\n", passed, failed, ignored }' "$log"
