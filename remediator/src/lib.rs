@@ -1,23 +1,44 @@
 //! The webhook daemon that archives a mailbox and kills a process storm, and proves it.
 //!
+//! The way of an alert, from the socket to the mail that tells of it:
+//! - [`web`]: who speaks?
+//! - [`payload`]: what is said?
+//! - [`journal`]: it is written down.
+//! - [`policy`]: may it be done?
+//! - [`engine`]: is it still true? It is done, and watched.
+//! - [`mailbox`]: saves a user's mail file.
+//! - [`kill`]: ends a storm, and proves it.
+//! - [`outcome`]: what people are told.
+//! - [`outbox`], [`alertmanager`]: brings it to Alertmanager.
+//!
+//! What that rests upon:
 //! - [`account`]: whose mail and processes.
 //! - [`agreement`]: whether policy, rules and Alertmanager's routes fit together.
+//! - [`args`], [`daemon`]: from the command line to the end.
 //! - [`config`]: the host's own policy, `remediator.yml`.
-//! - [`kill`]: ends a storm, and proves it.
-//! - [`mailbox`]: saves a user's mail file.
-//! - [`payload`]: what Alertmanager posts.
-//! - [`policy`]: may it be done?
+//! - [`force`]: what of it is in force.
+//! - [`metrics`]: what Prometheus is told.
 //! - [`printable`]: names from outside, made fit for people.
 //! - [`sandbox`]: what the daemon gives up once it has started.
 //! - [`status`]: the pages that people look at.
 
 pub mod account;
 pub mod agreement;
+pub mod alertmanager;
+pub mod args;
 pub mod config;
+pub mod daemon;
+pub mod engine;
+pub mod force;
+pub mod journal;
 pub mod kill;
 pub mod mailbox;
+pub mod metrics;
+pub mod outbox;
+pub mod outcome;
 pub mod payload;
 pub mod policy;
 pub mod printable;
 pub mod sandbox;
 pub mod status;
+pub mod web;

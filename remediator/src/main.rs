@@ -1,2 +1,63 @@
-//! x
-fn main() {}
+//! The remediator's program: reads command line and policy, binds the sockets, runs the library.
+
+use std::error::Error;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use procstorm_exporter::logging;
+use procstorm_exporter::web::{Settings, listen::listen};
+use procstorm_remediator::args::Args;
+use procstorm_remediator::config::Config;
+use procstorm_remediator::daemon::{Start, orders, run};
+use procstorm_remediator::kill::Bounds;
+use procstorm_remediator::sandbox::Sandbox;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    logging::init(args.log_level, args.log_format);
+    let ended = if args.check { check(&args) } else { serve(&args) };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // A line for each, as a configuration can have many faults.
+            for line in error.to_string().lines() {
+                let cause = error.source().map(ToString::to_string);
+                tracing::error!(cause, "{line}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check(args: &Args) -> Result<(), Box<dyn Error>> {
+    let config = Config::read(&args.config_file, &machine()?)?;
+    Ok(std::io::stdout().lock().write_all(config.explain().as_bytes())?)
+}
+
+fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
+    let machine = machine()?;
+    let start = Start {
+        config_file: args.config_file.clone(),
+        config: Config::read(&args.config_file, &machine)?,
+        machine,
+        procfs: args.procfs.clone(),
+        bounds: Bounds::default(),
+        web: Settings::default(),
+        sandbox: Sandbox::disabled(),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut listeners = Vec::new();
+        for address in &args.listen {
+            listeners.push(listen(address).await?);
+        }
+        Ok(run(listeners, start, orders()?).await?)
+    })
+}
+
+/// This machine's name, for a configuration that gives none.
+fn machine() -> Result<String, Box<dyn Error>> {
+    let name = nix::unistd::gethostname()?;
+    name.into_string().map_err(|name| format!("the host's name is no text: {name:?}").into())
+}

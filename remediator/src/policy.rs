@@ -62,6 +62,8 @@ pub struct Facts {
     pub living: u64,
     /// What was done before.
     pub history: History,
+    /// The silence that covers the alert, as far as it was asked for.
+    pub silenced_by: Option<String>,
     /// The time of the judgement.
     pub now: Timestamp,
 }
@@ -205,6 +207,9 @@ pub enum Refusal {
         /// From how many on it is a storm.
         threshold: u64,
     },
+    /// A person has silenced the alert since it was accepted.
+    #[error("silence {0} covers the alert")]
+    Silenced(Quoted),
     /// It was done too often; a person must look.
     #[error("{count} remediations for {whom} within {window}, the limit (limits.{key})", window = spoken(rate.window))]
     LimitReached {
@@ -238,6 +243,7 @@ impl Refusal {
             Self::OwnUid(_) => "own_uid",
             Self::SystemUid { .. } => "system_uid",
             Self::BelowThreshold { .. } => "no_longer_true",
+            Self::Silenced(_) => "silenced",
             Self::LimitReached { .. } => "limit_reached",
         }
     }
@@ -310,12 +316,15 @@ pub fn decide(config: &Config, request: &Request, facts: &Facts) -> Decision {
     let Some(playbook) = config.playbooks.get(&request.playbook) else {
         return Decision::Refuse(Refusal::UnknownPlaybook(Quoted::new(&request.playbook)));
     };
-    let judged = allowed_account(config, request, facts)
+    let judged = allowed_account(config, request, &facts.identity, facts.own_uid)
         .and_then(|account| still_true(playbook, facts).map(|()| account));
     let account = match judged {
         Ok(account) => account,
         Err(refusal) => return Decision::Refuse(refusal),
     };
+    if let Some(silence) = &facts.silenced_by {
+        return Decision::Refuse(Refusal::Silenced(Quoted::new(silence)));
+    }
     let dry_run = config.dry_run || playbook.dry_run;
     // The cool-down comes before the limits: a storm that has merely to wait is not given up.
     if let Some(until) = cool_down(playbook, facts) {
@@ -337,10 +346,11 @@ pub fn decide(config: &Config, request: &Request, facts: &Facts) -> Decision {
 pub fn allowed_account(
     config: &Config,
     request: &Request,
-    facts: &Facts,
+    identity: &Identity,
+    own_uid: u32,
 ) -> Result<Account, Refusal> {
     let accounts = &config.accounts;
-    let account = match &facts.identity {
+    let account = match identity {
         Identity::Named(account) => account.clone(),
         Identity::Nameless(uid) if accounts.allow_nameless => {
             Account { name: request.user.clone(), uid: *uid }
@@ -356,7 +366,7 @@ pub fn allowed_account(
         let (user, uid, min_uid) = (name.clone(), *uid, accounts.min_uid);
         return Err(Refusal::SystemUid { user, uid, min_uid });
     }
-    if *uid == facts.own_uid && !accounts.allow_own_uid {
+    if *uid == own_uid && !accounts.allow_own_uid {
         return Err(Refusal::OwnUid(name.clone()));
     }
     // Asked again: the alert may have named the uid, and the name service the protected name.

@@ -58,7 +58,14 @@ fn account(name: &str, uid: u32) -> Identity {
 /// A storm of alice's, and nothing done before.
 fn facts() -> Facts {
     let identity = account("alice", 1001);
-    Facts { identity, own_uid: 998, living: 95, history: History::default(), now: now() }
+    Facts {
+        identity,
+        own_uid: 998,
+        living: 95,
+        history: History::default(),
+        silenced_by: None,
+        now: now(),
+    }
 }
 
 fn judged(config: &Config, facts: &Facts) -> Decision {
@@ -150,6 +157,15 @@ fn what_is_no_longer_true_is_not_done() {
 fn history(seconds_ago: i64, for_user: u32, in_total: u32) -> Facts {
     let last = Some(now() - SignedDuration::from_secs(seconds_ago));
     Facts { history: History { last, for_user, in_total }, ..facts() }
+}
+
+#[test]
+fn what_was_silenced_meanwhile_is_not_done() {
+    let facts = Facts { silenced_by: Some("7-a".to_owned()), ..facts() };
+    assert_eq!(
+        refused(&config(""), &facts),
+        ("silenced", "silence \"7-a\" covers the alert".to_owned())
+    );
 }
 
 #[test]

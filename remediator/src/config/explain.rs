@@ -2,7 +2,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{Config, OnArchiveFailure, Playbook, Rate, Reserve, Step, spoken};
+use super::{Config, OnArchiveFailure, Playbook, Rate, Step, spoken};
+use crate::mailbox::Reserve;
 
 impl Config {
     /// What this configuration lets the daemon do, a sentence a line.
@@ -65,14 +66,18 @@ fn mail(config: &Config, f: &mut Formatter<'_>) -> fmt::Result {
         mail.spool.display(),
         mail.archive.display()
     )?;
-    if let Some(keep) = mail.keep {
+    let kept = &mail.retention;
+    if let Some(keep) = kept.keep {
         writeln!(f, "Of each mail file, {keep} archives are kept.")?;
     }
-    if let Some(age) = mail.max_age {
+    if let Some(age) = kept.max_age {
         writeln!(f, "Archives older than {} are deleted, never the newest.", spoken(age))?;
     }
-    if let Some(bytes) = mail.max_bytes {
-        writeln!(f, "All archives together hold at most {bytes} bytes.")?;
+    if let Some(bytes) = kept.max_bytes {
+        writeln!(
+            f,
+            "The archives of one user hold at most {bytes} bytes, the newest in any case."
+        )?;
     }
     Ok(())
 }

@@ -22,10 +22,11 @@ use procstorm_exporter::process::Command;
 use serde_json::Value;
 
 use crate::account::UserName;
+use crate::mailbox::{Reserve, Retention};
 use tree::{Faults, Section, boolean, list, number, parsed, path, text};
 
 pub use tree::Fault;
-pub use values::{Rate, Reserve, spoken};
+pub use values::{Rate, spoken};
 
 /// The largest configuration file that is read.
 const FILE_MAX: u64 = 1 << 20;
@@ -67,12 +68,8 @@ pub struct Mail {
     pub archive: PathBuf,
     /// What must stay free on the archive's file system.
     pub reserve: Reserve,
-    /// How many archives of one file are kept at most.
-    pub keep: Option<u32>,
-    /// How old an archive may become.
-    pub max_age: Option<Duration>,
-    /// How many bytes all archives may hold.
-    pub max_bytes: Option<u64>,
+    /// What is kept of each user.
+    pub retention: Retention,
 }
 
 /// Whose processes may be ended. Root's never.
@@ -263,9 +260,7 @@ fn read_mail(mut mail: Section<'_>) -> Option<Mail> {
         spool: spool?,
         archive: archive?,
         reserve: reserve?,
-        keep: keep?,
-        max_age: max_age?,
-        max_bytes: max_bytes?,
+        retention: Retention { keep: keep?, max_age: max_age?, max_bytes: max_bytes? },
     })
 }
 

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::mailbox::Reserve;
+
 /// How often something may happen: at most `count` times within any `window`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -11,15 +13,6 @@ pub struct Rate {
     pub count: u32,
     /// The length of the sliding window; never zero.
     pub window: Duration,
-}
-
-/// What must stay free on the archive's file system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reserve {
-    /// A part of the whole file system, in percent: 0 to 99.
-    Percent(u8),
-    /// So many bytes.
-    Bytes(u64),
 }
 
 const SECOND: u64 = 1_000;

@@ -1,0 +1,284 @@
+//! Alertmanager's API, as far as it is asked here: version 2, which 0.25 to 0.34 speak.
+//!
+//! - [`Alertmanager::post`]: gives it outcomes.
+//! - [`Alertmanager::known_events`]: which outcomes it still has.
+//! - [`Alertmanager::silenced_by`]: whether a silence covers an alert.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::header::{ACCEPT, CONTENT_TYPE};
+use hyper::{Method, Request, StatusCode, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+/// The name of the alerts that say what was done.
+pub const OUTCOME: &str = "ProcstormOutcome";
+
+/// How long one question may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The largest answer that is read.
+const ANSWER_MAX: usize = 16 << 20;
+
+/// Why Alertmanager could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// It did not answer in time.
+    #[error("{0}: no answer within {DEADLINE:?}")]
+    Timeout(Uri),
+    /// It could not be reached.
+    #[error("{uri}: {source}")]
+    Transport {
+        /// What was asked.
+        uri: Uri,
+        /// What happened.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It says no.
+    #[error("{uri}: {status}: {text:?}")]
+    Status {
+        /// What was asked.
+        uri: Uri,
+        /// The status of the answer.
+        status: StatusCode,
+        /// The beginning of its text.
+        text: String,
+    },
+    /// Its answer cannot be understood.
+    #[error("{uri}: {source}")]
+    Answer {
+        /// What was asked.
+        uri: Uri,
+        /// What is wrong with the answer.
+        source: serde_json::Error,
+    },
+    /// No address can be made of the configured one.
+    #[error("{0}")]
+    Address(String),
+}
+
+impl ApiError {
+    /// Whether asking again cannot help: the request itself is refused.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Status { status, .. }
+            if status.is_client_error()
+                && *status != StatusCode::TOO_MANY_REQUESTS
+                && *status != StatusCode::UNAUTHORIZED
+                && *status != StatusCode::FORBIDDEN
+                && *status != StatusCode::NOT_FOUND
+                && *status != StatusCode::REQUEST_TIMEOUT)
+    }
+}
+
+/// An alert as it is posted.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Posted {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// When it began, RFC 3339.
+    pub starts_at: String,
+    /// When it ends, RFC 3339.
+    pub ends_at: String,
+}
+
+/// A client of one Alertmanager.
+#[derive(Clone, Debug)]
+pub struct Alertmanager {
+    base: Uri,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+impl Alertmanager {
+    /// A client of the Alertmanager at `base`.
+    #[must_use]
+    pub fn new(base: Uri) -> Self {
+        Self { base, client: Client::builder(TokioExecutor::new()).build_http() }
+    }
+
+    /// Posts alerts. When this returns, it has taken them, into its memory.
+    pub async fn post(&self, alerts: &[Posted]) -> Result<(), ApiError> {
+        let uri = self.uri("/api/v2/alerts")?;
+        let body = serde_json::to_vec(alerts)
+            .map_err(|source| ApiError::Answer { uri: uri.clone(), source })?;
+        self.ask(Method::POST, uri, Bytes::from(body)).await?;
+        Ok(())
+    }
+
+    /// The `event` labels of the outcomes that it has and that have not ended.
+    pub async fn known_events(&self) -> Result<BTreeSet<String>, ApiError> {
+        #[derive(Deserialize)]
+        struct Known {
+            labels: BTreeMap<String, String>,
+        }
+        // The filter is alertname="ProcstormOutcome".
+        let filter = format!("/api/v2/alerts?filter=alertname%3D%22{OUTCOME}%22");
+        let known: Vec<Known> = self.get(&filter).await?;
+        Ok(known.into_iter().filter_map(|mut known| known.labels.remove("event")).collect())
+    }
+
+    /// The id of an active silence that covers an alert of these labels, if there is one.
+    pub async fn silenced_by(
+        &self,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<Option<String>, ApiError> {
+        let silences: Vec<Silence> = self.get("/api/v2/silences").await?;
+        Ok(silences.into_iter().find(|silence| silence.covers(labels)).map(|silence| silence.id))
+    }
+
+    fn uri(&self, path: &str) -> Result<Uri, ApiError> {
+        let prefix = self.base.path().trim_end_matches('/');
+        let authority = self.base.authority().map(ToString::to_string).unwrap_or_default();
+        format!("http://{authority}{prefix}{path}")
+            .parse()
+            .map_err(|error| ApiError::Address(format!("{}{path}: {error}", self.base)))
+    }
+
+    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        let uri = self.uri(path)?;
+        let answer = self.ask(Method::GET, uri.clone(), Bytes::new()).await?;
+        serde_json::from_slice(&answer).map_err(|source| ApiError::Answer { uri, source })
+    }
+
+    async fn ask(&self, method: Method, uri: Uri, body: Bytes) -> Result<Bytes, ApiError> {
+        let transport = |source| ApiError::Transport { uri: uri.clone(), source };
+        let request = Request::builder()
+            .method(method)
+            .uri(uri.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| transport(Box::new(error)))?;
+        let answer = async {
+            let response = self
+                .client
+                .request(request)
+                .await
+                .map_err(|error| transport(chain(&error).into()))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+            let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
+                Ok(_) => transport(format!("the answer is over {ANSWER_MAX} bytes").into()),
+                Err(error) => transport(error),
+            })?;
+            Ok((status, body.to_bytes()))
+        };
+        let (status, body) = timeout(DEADLINE, answer)
+            .await
+            .map_err(|_elapsed| ApiError::Timeout(uri.clone()))??;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let text = String::from_utf8_lossy(&body).chars().take(200).collect();
+        Err(ApiError::Status { uri, status, text })
+    }
+}
+
+/// hyper's own message is "client error (Connect)"; what matters stands in its sources.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+#[derive(Debug, Deserialize)]
+struct Silence {
+    id: String,
+    status: SilenceStatus,
+    matchers: Vec<Matcher>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SilenceStatus {
+    state: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Matcher {
+    name: String,
+    value: String,
+    is_regex: bool,
+    #[serde(default = "yes")]
+    is_equal: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Silence {
+    fn covers(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.status.state == "active" && self.matchers.iter().all(|matcher| matcher.matches(labels))
+    }
+}
+
+impl Matcher {
+    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        let value = labels.get(&self.name).map(String::as_str).unwrap_or_default();
+        if !self.is_regex {
+            return (value == self.value) == self.is_equal;
+        }
+        // Anchored, and `.` matches a newline in none of the versions from 0.25 on.
+        match Regex::new(&format!("^(?:{})$", self.value)) {
+            Ok(regex) => regex.is_match(value) == self.is_equal,
+            Err(error) => {
+                tracing::warn!(matcher = self.value, %error, "a silence cannot be understood");
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn silence(state: &str, matchers: &str) -> Silence {
+        serde_json::from_str(&format!(
+            r#"{{"id":"7","status":{{"state":"{state}"}},"matchers":[{matchers}],"comment":"x"}}"#
+        ))
+        .expect("a silence")
+    }
+
+    #[test]
+    fn silences_cover_as_alertmanager_means_them() {
+        let labels = [("user", "alice"), ("host", "moscow")];
+        let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let matcher = |name: &str, value: &str, regex: bool, equal: bool| {
+            format!(r#"{{"name":"{name}","value":"{value}","isRegex":{regex},"isEqual":{equal}}}"#)
+        };
+        for (covers, state, matcher) in [
+            (true, "active", matcher("user", "alice", false, true)),
+            (false, "expired", matcher("user", "alice", false, true)),
+            (false, "pending", matcher("user", "alice", false, true)),
+            (false, "active", matcher("user", "ali", false, true)),
+            (false, "active", matcher("user", "ali", true, true)),
+            (true, "active", matcher("user", "ali.*", true, true)),
+            (false, "active", matcher("user", "a(", true, true)),
+            (false, "active", matcher("user", "alice", false, false)),
+            (true, "active", matcher("user", "bob|carol", true, false)),
+            (true, "active", matcher("absent", "", false, true)),
+        ] {
+            assert_eq!(silence(state, &matcher).covers(&labels), covers, "{state} {matcher}");
+        }
+        let both = [matcher("user", "alice", false, true), matcher("host", "nantes", false, true)];
+        assert!(!silence("active", &both.join(",")).covers(&labels));
+        let old = r#"{"name":"user","value":"alice","isRegex":false}"#;
+        assert!(silence("active", old).covers(&labels));
+    }
+}

@@ -1,0 +1,313 @@
+//! The daemon from start to stop.
+//!
+//! - [`run`]: serves on given sockets, under a given configuration, until told to stop.
+//! - [`Order`]: what it is told; [`orders`] are those of the system's signals.
+//! - [`StartError`]: why it does not even begin.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use procstorm_exporter::web::{Settings, serve};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::config::{Config, LoadError};
+use crate::engine::{self, Engine};
+use crate::force::{Force, InForce};
+use crate::journal::Journal;
+use crate::kill::Bounds;
+use crate::metrics::Metrics;
+use crate::outbox::Outbox;
+use crate::sandbox::Sandbox;
+use crate::web::token::{Token, TokenError};
+use crate::web::{self, Site};
+
+/// How long steps may take after the order to stop, before they are called off; and once more
+/// until they are undone.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// How often the journal forgets what is too old.
+const PRUNE: Duration = Duration::from_secs(3600);
+
+/// What the daemon is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Read configuration and token anew.
+    Reload,
+    /// Finish what is begun, and end.
+    Stop,
+}
+
+/// What the daemon starts with.
+#[derive(Debug)]
+pub struct Start {
+    /// The file of the configuration, read anew at each reload.
+    pub config_file: PathBuf,
+    /// What it says now.
+    pub config: Config,
+    /// The host's name where the file does not give one.
+    pub machine: String,
+    /// Where /proc is mounted.
+    pub procfs: PathBuf,
+    /// The bounds of a kill.
+    pub bounds: Bounds,
+    /// The bounds of the server.
+    pub web: Settings,
+    /// How the sandbox is.
+    pub sandbox: Sandbox,
+}
+
+/// Why the daemon does not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Somebody beyond this machine could ask, and nobody would be asked who they are.
+    #[error("{0} can be reached from elsewhere: set token_file, or listen on 127.0.0.1 or [::1]")]
+    Unguarded(SocketAddr),
+    /// The token cannot be had.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// A socket, a thread or a signal cannot be had.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A metric has no good name.
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    #[error(transparent)]
+    Config(#[from] LoadError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("{0} can only be changed by a restart")]
+    Fixed(&'static str),
+    #[error("without token_file, the daemon must not be reached from elsewhere")]
+    Unguarded,
+}
+
+/// The parts of a running daemon.
+struct Daemon {
+    file: PathBuf,
+    machine: String,
+    exposed: bool,
+    force: watch::Sender<Arc<Force>>,
+    journal: Journal,
+    engine: Engine,
+    site: Arc<Site>,
+    metrics: Metrics,
+    letters: Arc<Notify>,
+}
+
+/// Serves until it is told to stop, or nobody is left who could tell.
+pub async fn run(
+    listeners: Vec<TcpListener>,
+    start: Start,
+    mut orders: mpsc::Receiver<Order>,
+) -> Result<(), StartError> {
+    let settings = start.web.clone();
+    let daemon = Daemon::new(&listeners, start)?;
+    let (close, closed) = watch::channel(false);
+    let (end, ended) = watch::channel(false);
+    let mut servers = daemon.serve(listeners, &settings, &closed)?;
+    let mut others = JoinSet::new();
+    others.spawn(daemon.outbox().run(ended.clone()));
+    others.spawn(prune(daemon.journal.clone(), daemon.force.subscribe(), ended));
+    while let Some(Order::Reload) = orders.recv().await {
+        daemon.reload();
+    }
+    tracing::info!("stopping");
+    // First nobody is served any more, then what was begun comes to an end, then that is told.
+    close.send_replace(true);
+    while let Some(ended) = servers.join_next().await {
+        report(ended.map_err(io::Error::other).flatten());
+    }
+    daemon.engine.finish(PATIENCE).await;
+    end.send_replace(true);
+    while let Some(ended) = others.join_next().await {
+        report(ended.map_err(io::Error::other));
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+impl Daemon {
+    fn new(listeners: &[TcpListener], start: Start) -> Result<Self, StartError> {
+        let exposed = exposed(listeners)?;
+        let token = read_token(start.config.token_file.as_deref())?;
+        if let (Some(address), None) = (exposed, &token) {
+            return Err(StartError::Unguarded(address));
+        }
+        announce(&start.config, token.is_some());
+        let metrics = Metrics::new()?;
+        metrics.prepare(&start.config);
+        metrics.sandbox(&start.sandbox);
+        metrics.reloaded(true);
+        let journal = Journal::start(&start.config.state)?;
+        let (force, in_force) = watch::channel(Arc::new(Force::new(start.config, None)));
+        let letters = Arc::new(Notify::new());
+        let engine = Engine::start(engine::Parts {
+            procfs: start.procfs.clone(),
+            own_uid: nix::unistd::geteuid().as_raw(),
+            bounds: start.bounds,
+            force: in_force.clone(),
+            journal: journal.clone(),
+            metrics: metrics.clone(),
+            letters: Arc::clone(&letters),
+        });
+        let site = Arc::new(Site::new(web::Parts {
+            journal: journal.clone(),
+            engine: engine.clone(),
+            force: in_force,
+            metrics: metrics.clone(),
+            token,
+            private: exposed.is_some(),
+            procfs: start.procfs,
+            sandbox: start.sandbox,
+        }));
+        let (file, machine) = (start.config_file, start.machine);
+        let exposed = exposed.is_some();
+        Ok(Self { file, machine, exposed, force, journal, engine, site, metrics, letters })
+    }
+
+    fn serve(
+        &self,
+        listeners: Vec<TcpListener>,
+        settings: &Settings,
+        closed: &watch::Receiver<bool>,
+    ) -> io::Result<JoinSet<io::Result<()>>> {
+        let mut servers = JoinSet::new();
+        for listener in listeners {
+            tracing::info!(address = %listener.local_addr()?, "listening");
+            let mut closed = closed.clone();
+            let shutdown = async move {
+                // An error means that nobody can say "stop" any more, which is to stop.
+                closed.wait_for(|closed| *closed).await.ok();
+            };
+            let site = Arc::clone(&self.site);
+            let handler = move |request| web::answer(Arc::clone(&site), request);
+            servers.spawn(serve(listener, settings.clone(), handler, shutdown));
+        }
+        Ok(servers)
+    }
+
+    fn outbox(&self) -> Outbox {
+        Outbox {
+            journal: self.journal.clone(),
+            force: self.force.subscribe(),
+            letters: Arc::clone(&self.letters),
+            metrics: self.metrics.clone(),
+        }
+    }
+
+    /// Reads configuration and token anew. A fault leaves everything as it was.
+    fn reload(&self) {
+        let reloaded = self.try_reload();
+        self.metrics.reloaded(reloaded.is_ok());
+        match reloaded {
+            Ok(()) => tracing::info!(file = %self.file.display(), "reloaded"),
+            Err(error) => tracing::error!(%error, "not reloaded: all stays as it was"),
+        }
+    }
+
+    fn try_reload(&self) -> Result<(), ReloadError> {
+        let config = Config::read(&self.file, &self.machine)?;
+        let token = read_token(config.token_file.as_deref())?;
+        let before = self.force.borrow().clone();
+        if config.state != before.config.state {
+            return Err(ReloadError::Fixed("state"));
+        }
+        if config.parallel != before.config.parallel {
+            return Err(ReloadError::Fixed("parallel"));
+        }
+        if self.exposed && token.is_none() {
+            return Err(ReloadError::Unguarded);
+        }
+        announce(&config, token.is_some());
+        self.metrics.prepare(&config);
+        self.site.replace_token(token);
+        self.force.send_replace(Arc::new(Force::new(config, Some(&before))));
+        self.letters.notify_one();
+        Ok(())
+    }
+}
+
+/// The first address that can be reached from elsewhere.
+fn exposed(listeners: &[TcpListener]) -> io::Result<Option<SocketAddr>> {
+    for listener in listeners {
+        let address = listener.local_addr()?;
+        if !address.ip().to_canonical().is_loopback() {
+            return Ok(Some(address));
+        }
+    }
+    Ok(None)
+}
+
+fn read_token(file: Option<&Path>) -> Result<Option<Token>, TokenError> {
+    file.map(Token::read).transpose()
+}
+
+/// Says what an operator should notice at once.
+fn announce(config: &Config, token: bool) {
+    if !token {
+        tracing::warn!("no token_file: everybody on this machine may ask");
+    }
+    if config.alertmanager.is_none() {
+        tracing::warn!("no alertmanager: nobody is told what was done");
+    }
+    if config.dry_run {
+        tracing::warn!("dry run: nothing is saved and nothing is killed");
+    }
+}
+
+/// Forgets what is older than the history, now and then.
+async fn prune(journal: Journal, force: InForce, mut stop: watch::Receiver<bool>) {
+    loop {
+        let history = SignedDuration::try_from(force.borrow().config.history).unwrap_or_default();
+        if let Ok(before) = Timestamp::now().checked_sub(history) {
+            match journal.prune(before).await {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(count, "remediations forgotten: older than history"),
+                Err(fault) => tracing::warn!(%fault, "nothing forgotten"),
+            }
+        }
+        if timeout(PRUNE, stop.wait_for(|stop| *stop)).await.is_ok() {
+            return;
+        }
+    }
+}
+
+/// The system's signals as orders: SIGHUP is to reload, SIGTERM and SIGINT are to stop.
+pub fn orders() -> io::Result<mpsc::Receiver<Order>> {
+    let (give, orders) = mpsc::channel(8);
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        loop {
+            let order = tokio::select! {
+                _ = hangup.recv() => Order::Reload,
+                _ = terminate.recv() => Order::Stop,
+                _ = interrupt.recv() => Order::Stop,
+            };
+            if give.send(order).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(orders)
+}
+
+fn report(ended: io::Result<()>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a part of the daemon has ended badly");
+    }
+}

@@ -1,0 +1,96 @@
+//! What is true here and now.
+
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use procstorm_exporter::name_service::NameService;
+
+use super::{Shared, Stopping};
+use crate::account::{Account, UserName};
+use crate::force::Force;
+use crate::journal::Case;
+use crate::kill::{Survey, SurveyError, Target, survey};
+use crate::policy::Identity;
+
+/// How long the name service may take for one question.
+const NAME_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long after a name service did not answer it is asked again.
+const NAME_RETRY: Duration = Duration::from_secs(5);
+
+impl Shared {
+    /// Who the user is. A name service that does not answer is asked again and again, unless the
+    /// journal remembers the uid: an account that had its processes killed an hour ago is no other.
+    pub(super) async fn identity(&self, user: &UserName) -> Result<Identity, Stopping> {
+        loop {
+            let (names, who) = (self.names.clone(), user.clone());
+            match tokio::task::spawn_blocking(move || look_up(&names, &who)).await {
+                Ok(Ok(identity)) => return Ok(identity),
+                Ok(Err(error)) => tracing::warn!(%user, error, "the name service fails"),
+                Err(error) => tracing::error!(%error, "the question for a name has panicked"),
+            }
+            let name = user.as_str().to_owned();
+            let known = self.persist(|| self.parts.journal.last_known_uid(name.clone())).await?;
+            if let Some(uid) = known {
+                tracing::warn!(%user, uid, "taken from the journal, as of the last remediation");
+                return Ok(Identity::Named(Account { name: user.clone(), uid }));
+            }
+            self.pause(NAME_RETRY).await?;
+        }
+    }
+
+    /// Which processes there are.
+    pub(super) async fn survey(&self, target: Target) -> Result<Survey, SurveyError> {
+        let procfs = self.parts.procfs.clone();
+        let looked = tokio::task::spawn_blocking(move || survey(&procfs, &target)).await;
+        looked.unwrap_or_else(|error| {
+            let path = self.parts.procfs.clone();
+            Err(SurveyError::Read { path, source: std::io::Error::other(error) })
+        })
+    }
+
+    /// The silence that covers the alert, if it is one that somebody could have made since it was
+    /// accepted: Alertmanager does not send what is silenced already. If it cannot be asked,
+    /// nothing is silenced: a storm is not left alone because the mail system is down.
+    pub(super) async fn silenced_by(&self, force: &Force, case: &Case) -> Option<String> {
+        if case.repeats.is_none() && !case.deferred {
+            return None;
+        }
+        let alertmanager = force.alertmanager.as_ref()?;
+        match alertmanager.silenced_by(&case.alert.labels).await {
+            Ok(silence) => silence,
+            Err(error) => {
+                tracing::warn!(remediation = case.id, %error, "silences are not known: none assumed");
+                None
+            }
+        }
+    }
+}
+
+/// Asks for a user's name, or for a uid where the exporter found no name.
+fn look_up(names: &NameService, user: &UserName) -> Result<Identity, String> {
+    let known = names.uid_of(user.as_str(), NAME_DEADLINE).map_err(|error| chain(&error))?;
+    if let Some(uid) = known {
+        return Ok(Identity::Named(Account { name: user.clone(), uid }));
+    }
+    let Ok(uid) = user.as_str().parse::<u32>() else { return Ok(Identity::Unknown) };
+    let answer = names.ask(move || NameService::name_of(uid)).recv_timeout(NAME_DEADLINE);
+    match answer {
+        Ok(Ok(None)) => Ok(Identity::Nameless(uid)),
+        Ok(Ok(Some(name))) => match UserName::new(&name) {
+            Ok(name) => Ok(Identity::Named(Account { name, uid })),
+            Err(fault) => Err(fault.to_string()),
+        },
+        Ok(Err(error)) => Err(format!("the name service cannot say who uid {uid} is: {error}")),
+        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+            Err(format!("the name service does not say who uid {uid} is"))
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

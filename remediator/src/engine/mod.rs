@@ -1,0 +1,193 @@
+//! Takes what was accepted, and sees it through.
+//!
+//! Each remediation is pursued by a task of its own, step by step from one state in the journal to
+//! the next, so that a restart resumes wherever the journal stands.
+//!
+//! - [`Engine`]: the handle; [`Engine::submit`] begins, [`Engine::finish`] ends in order.
+//! - `pursuit`: a remediation's way: judge, act, watch, again.
+//! - `facts`: what is true here and now: who the user is, how many live, is it silenced.
+//! - `steps`: what a plan does: save the mail, kill the processes; or say what would be done.
+//! - `lanes`: one at a time for one user and command.
+
+mod facts;
+mod lanes;
+mod pursuit;
+mod steps;
+
+pub(crate) use steps::recorded_archives;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use procstorm_exporter::name_service::NameService;
+use tokio::sync::{Mutex, Notify, Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::force::{Force, InForce, RETRY};
+use crate::journal::{Fault, Journal};
+use crate::kill::Bounds;
+use crate::metrics::Metrics;
+use lanes::Lanes;
+
+/// What an engine works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where /proc is mounted.
+    pub procfs: PathBuf,
+    /// The uid that the daemon runs as.
+    pub own_uid: u32,
+    /// How far a kill goes.
+    pub bounds: Bounds,
+    /// The policy.
+    pub force: InForce,
+    /// The record.
+    pub journal: Journal,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Who wants to know of new letters.
+    pub letters: Arc<Notify>,
+}
+
+/// The handle of the engine; clones are of the same.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    begin: mpsc::UnboundedSender<i64>,
+    stop: watch::Sender<bool>,
+    abort: Arc<AtomicBool>,
+    /// Whose other end is dropped when all pursuits have ended.
+    ended: watch::Receiver<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    parts: Parts,
+    names: NameService,
+    lanes: Lanes,
+    /// So many act at once.
+    acting: Semaphore,
+    /// Held from the look at the history until the decision is in the journal, so that two
+    /// cannot both be the last that a limit allows.
+    turn: Mutex<()>,
+    stop: watch::Receiver<bool>,
+    /// Ends steps in the middle.
+    abort: Arc<AtomicBool>,
+}
+
+/// The daemon stops. The journal knows how far it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stopping;
+
+impl Engine {
+    /// Starts an engine, and resumes what the journal says is unfinished.
+    #[must_use]
+    pub fn start(parts: Parts) -> Self {
+        let (begin, begun) = mpsc::unbounded_channel();
+        let (stop, stopped) = watch::channel(false);
+        let parallel = usize::try_from(parts.force.borrow().config.parallel).unwrap_or(1);
+        let abort = Arc::new(AtomicBool::new(false));
+        let shared = Arc::new(Shared {
+            parts,
+            names: NameService::default(),
+            lanes: Lanes::default(),
+            acting: Semaphore::new(parallel.min(Semaphore::MAX_PERMITS)),
+            turn: Mutex::new(()),
+            stop: stopped,
+            abort: Arc::clone(&abort),
+        });
+        let (alive, ended) = watch::channel(());
+        tokio::spawn(async move {
+            shared.dispatch(begun).await;
+            drop(alive);
+        });
+        Self { begin, stop, abort, ended }
+    }
+
+    /// Begins a remediation that the journal has accepted.
+    pub fn submit(&self, id: i64) {
+        if self.begin.send(id).is_err() {
+            tracing::warn!(remediation = id, "accepted while stopping: resumed at the next start");
+        }
+    }
+
+    /// Begins nothing any more, and lets what acts come to an end: for `patience`, after which it
+    /// is undone (nobody stays stopped, nothing half-written stays) and resumed at the next start.
+    pub async fn finish(&self, patience: Duration) {
+        self.stop.send_replace(true);
+        if self.has_ended(patience).await {
+            return;
+        }
+        tracing::warn!("steps take too long: they are called off");
+        self.abort.store(true, Ordering::SeqCst);
+        if !self.has_ended(patience).await {
+            tracing::error!("steps do not end: the journal resumes them at the next start");
+        }
+    }
+
+    async fn has_ended(&self, patience: Duration) -> bool {
+        // Nothing is ever sent: the wait ends when the sender is dropped.
+        timeout(patience, self.ended.clone().wait_for(|()| false)).await.is_ok()
+    }
+}
+
+impl Shared {
+    async fn dispatch(self: Arc<Self>, mut begun: mpsc::UnboundedReceiver<i64>) {
+        let mut pursuits = JoinSet::new();
+        if let Ok(ids) = self.persist(|| self.parts.journal.unfinished()).await {
+            for id in ids {
+                tracing::info!(remediation = id, "resumed");
+                pursuits.spawn(Arc::clone(&self).pursue(id));
+            }
+        }
+        let mut stop = self.stop.clone();
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break,
+                id = begun.recv() => match id {
+                    Some(id) => { pursuits.spawn(Arc::clone(&self).pursue(id)); }
+                    None => break,
+                },
+                Some(ended) = pursuits.join_next() => report_panic(ended),
+            }
+        }
+        while let Some(ended) = pursuits.join_next().await {
+            report_panic(ended);
+        }
+    }
+
+    /// What is in force at the moment.
+    fn force(&self) -> Arc<Force> {
+        Arc::clone(&self.parts.force.borrow())
+    }
+
+    /// Asks the journal until it answers: nothing goes on without its record.
+    async fn persist<T, F>(&self, ask: impl Fn() -> F) -> Result<T, Stopping>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
+        loop {
+            // The journal logs its faults itself.
+            if let Ok(value) = ask().await {
+                return Ok(value);
+            }
+            self.pause(RETRY).await?;
+        }
+    }
+
+    /// Waits, unless the daemon stops.
+    async fn pause(&self, time: Duration) -> Result<(), Stopping> {
+        let mut stop = self.stop.clone();
+        match timeout(time, stop.wait_for(|stop| *stop)).await {
+            Ok(_) => Err(Stopping),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+fn report_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a remediation's task has panicked; it is resumed at the next start");
+    }
+}

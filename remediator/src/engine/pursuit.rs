@@ -1,0 +1,445 @@
+//! A remediation's way from accepted to done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use procstorm_exporter::process::Command;
+
+use super::steps::Done;
+use super::{Shared, Stopping};
+use crate::account::Account;
+use crate::config::{Config, Playbook, Step};
+use crate::force::{Force, RETRY};
+use crate::journal::course::Ending;
+use crate::journal::records::Question;
+use crate::journal::{Case, State};
+use crate::kill::{Survey, SurveyError, Target, Verdict, release_stopped};
+use crate::outcome::{End, Story, Told};
+use crate::policy::{Decision, Facts, Plan, Refusal, Request, admit, allowed_account, decide};
+
+/// How often the storm's return is looked for, at most.
+const WATCH_PAUSE: Duration = Duration::from_secs(1);
+
+/// A request, and whom it is about.
+struct Matter<'a> {
+    case: &'a Case,
+    force: &'a Arc<Force>,
+    request: &'a Request,
+    account: &'a Account,
+}
+
+impl Matter<'_> {
+    fn target(&self) -> Target {
+        Target { uid: self.account.uid, command: *self.request.command() }
+    }
+}
+
+impl Shared {
+    /// Sees a remediation through, and those that follow from it.
+    pub(super) async fn pursue(self: Arc<Self>, first: i64) {
+        let mut id = first;
+        loop {
+            match self.advance(id).await {
+                Ok(Some(next)) => id = next,
+                Ok(None) => return,
+                Err(Stopping) => {
+                    tracing::info!(remediation = id, "left for the next start");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Brings it on by one state. Returns which to go on with.
+    async fn advance(&self, id: i64) -> Result<Option<i64>, Stopping> {
+        let case = self.persist(|| self.parts.journal.case(id)).await?;
+        match case.state {
+            State::Accepted | State::Acting => {
+                self.until_due(&case).await?;
+                self.judge(&case).await?;
+                Ok(Some(id))
+            }
+            State::Watching => self.watch(&case).await,
+            State::Done => Ok(None),
+        }
+    }
+
+    async fn until_due(&self, case: &Case) -> Result<(), Stopping> {
+        let left = case.due.duration_since(Timestamp::now());
+        match Duration::try_from(left) {
+            Ok(left) if !left.is_zero() => self.pause(left).await,
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Is it still allowed, and still true? Then it is done.
+    async fn judge(&self, case: &Case) -> Result<(), Stopping> {
+        let force = self.force();
+        let looked = Timestamp::now();
+        // Asked again, since the configuration may be another than when it was accepted.
+        let request = match admit(&force.config, &case.alert) {
+            Ok(request) => request,
+            Err(refusal) => return self.refuse(case, &force, &refusal, None, looked).await,
+        };
+        let identity = self.identity(request.user()).await?;
+        let own_uid = self.parts.own_uid;
+        let account = match allowed_account(&force.config, &request, &identity, own_uid) {
+            Ok(account) => account,
+            Err(refusal) => return self.refuse(case, &force, &refusal, None, looked).await,
+        };
+        let matter = Matter { case, force: &force, request: &request, account: &account };
+        let target = matter.target();
+        let _lane = self.lanes.enter(target.uid, target.command).await;
+        // The semaphore is never closed; without a permit nothing is done.
+        let Ok(_permit) = self.acting.acquire().await else { return Err(Stopping) };
+        if *self.stop.borrow() {
+            return Err(Stopping);
+        }
+        self.release(&matter).await;
+        let looked = Timestamp::now();
+        let survey = match self.survey(target).await {
+            Ok(survey) => survey,
+            Err(error) => return self.cannot_see(&matter, &error).await,
+        };
+        let silenced_by = self.silenced_by(&force, case).await;
+        let facts = |history| Facts {
+            identity: identity.clone(),
+            own_uid,
+            living: count(&survey.living),
+            history,
+            silenced_by: silenced_by.clone(),
+            now: Timestamp::now(),
+        };
+        self.settle_it(&matter, &survey, looked, facts).await
+    }
+
+    /// Decides, with nobody else deciding at the same time, and does what follows.
+    async fn settle_it(
+        &self,
+        matter: &Matter<'_>,
+        survey: &Survey,
+        looked: Timestamp,
+        facts: impl Fn(crate::policy::History) -> Facts,
+    ) -> Result<(), Stopping> {
+        let Matter { case, force, request, account } = matter;
+        let Some(playbook) = force.config.playbooks.get(request.playbook()) else { return Ok(()) };
+        let turn = self.turn.lock().await;
+        let question = Question {
+            id: case.id,
+            playbook: request.playbook().to_owned(),
+            uid: account.uid,
+            command: request.command().to_text().into_owned(),
+            limits: playbook.limits,
+        };
+        let journal = &self.parts.journal;
+        let history = self.persist(|| journal.history(question.clone(), Timestamp::now())).await?;
+        let facts = facts(history);
+        match decide(&force.config, request, &facts) {
+            Decision::Wait(until) => {
+                tracing::info!(remediation = case.id, %until, "waits for the cool-down");
+                self.persist(|| journal.defer(case.id, until)).await
+            }
+            Decision::Refuse(refusal) => {
+                drop(turn);
+                if case.state == State::Acting && matches!(refusal, Refusal::BelowThreshold { .. })
+                {
+                    return self.end_interrupted(matter, facts.living).await;
+                }
+                self.refuse(case, force, &refusal, Some((request, facts.living)), looked).await
+            }
+            Decision::Act(plan) => {
+                let (id, living, now) = (case.id, facts.living, Timestamp::now());
+                let (uid, dry) = (account.uid, plan.is_dry_run());
+                self.persist(|| journal.begin(id, uid, living, dry, now)).await?;
+                drop(turn);
+                self.act(matter, &plan, survey).await
+            }
+        }
+    }
+
+    async fn act(&self, matter: &Matter<'_>, plan: &Plan, survey: &Survey) -> Result<(), Stopping> {
+        let Matter { case, force, request, .. } = matter;
+        let began = Timestamp::now();
+        let before = case.before.unwrap_or_else(|| count(&survey.living));
+        if case.repeats.is_none() && case.acted.is_none() {
+            self.parts.metrics.reaction(since(case.alert.starts_at, began));
+        }
+        tracing::info!(
+            remediation = case.id, user = request.user().as_str(), command = ?request.command(),
+            playbook = request.playbook(), processes = before, dry_run = plan.is_dry_run(), "acts"
+        );
+        let done = self.take_steps(force, case, plan).await?;
+        self.parts.metrics.duration(since(began, Timestamp::now()));
+        let end = match &done {
+            _ if plan.is_dry_run() => {
+                let kills = plan.steps().contains(&Step::KillUserProc);
+                End::DryRun(kills.then_some(survey.living.as_slice()))
+            }
+            Done { stopped: true, .. } => End::Stopped,
+            Done { kill: Some(report), .. } => End::Killed(report),
+            Done { kill: None, .. } => End::NoKill,
+        };
+        let story = matter.story(before, done.archives.as_deref(), end);
+        let watch = done.kill.as_ref().is_some_and(|report| is_worth_watching(&report.verdict));
+        self.conclude(matter, &story, watch).await
+    }
+
+    /// Writes down how it ended, and what people are told.
+    async fn conclude(
+        &self,
+        matter: &Matter<'_>,
+        story: &Story<'_>,
+        watch: bool,
+    ) -> Result<(), Stopping> {
+        let Matter { case, force, request, .. } = matter;
+        let told = story.tell();
+        let now = Timestamp::now();
+        let settle = force.config.playbooks.get(request.playbook()).map(|book| book.settle);
+        let watch_until = settle
+            .filter(|settle| watch && !settle.is_zero())
+            .and_then(|settle| now.checked_add(SignedDuration::try_from(settle).ok()?).ok());
+        self.end(case, force, request.playbook(), &told, story, watch_until).await
+    }
+
+    async fn end(
+        &self,
+        case: &Case,
+        force: &Force,
+        playbook: &str,
+        told: &Told,
+        story: &Story<'_>,
+        watch_until: Option<Timestamp>,
+    ) -> Result<(), Stopping> {
+        let now = Timestamp::now();
+        let event = format!("{}-{}", case.id, now.as_millisecond());
+        let ending = Ending {
+            verdict: told.verdict.clone(),
+            summary: told.summary.clone(),
+            after: told.after,
+            letter: force.alertmanager.is_some().then(|| told.letter(story, event)),
+            watch_until,
+        };
+        let journal = &self.parts.journal;
+        self.persist(|| journal.end(case.id, ending.clone(), now)).await?;
+        tracing::info!(
+            remediation = case.id,
+            user = story.user,
+            command = story.command,
+            playbook,
+            verdict = told.verdict,
+            severity = told.severity.label(),
+            before = story.before,
+            after = told.after,
+            summary = told.summary,
+            "ended"
+        );
+        self.parts.metrics.remediation(playbook, &told.verdict);
+        self.parts.letters.notify_one();
+        Ok(())
+    }
+
+    /// Writes down why nothing is done. An alert that came after the look at the facts asks for
+    /// another look.
+    async fn refuse(
+        &self,
+        case: &Case,
+        force: &Force,
+        refusal: &Refusal,
+        known: Option<(&Request, u64)>,
+        looked: Timestamp,
+    ) -> Result<(), Stopping> {
+        if let (Refusal::LimitReached { rate, .. }, Some((request, living))) = (refusal, known) {
+            return self.give_up(case, force, refusal, rate.window, request, living).await;
+        }
+        let (label, reason) = (refusal.label(), refusal.to_string());
+        let journal = &self.parts.journal;
+        let refused = self
+            .persist(|| journal.refuse(case.id, label, reason.clone(), looked, Timestamp::now()))
+            .await?;
+        if refused {
+            let playbook = case.alert.label("playbook");
+            tracing::info!(
+                remediation = case.id,
+                user = case.alert.label("user"),
+                playbook,
+                refusal = label,
+                reason,
+                "refused"
+            );
+            self.parts.metrics.remediation(playbook, label);
+        }
+        Ok(())
+    }
+
+    /// A limit is reached: people are told, once in its window, and nothing is done.
+    async fn give_up(
+        &self,
+        case: &Case,
+        force: &Force,
+        refusal: &Refusal,
+        window: Duration,
+        request: &Request,
+        living: u64,
+    ) -> Result<(), Stopping> {
+        let reason = refusal.to_string();
+        let (user, playbook) = (request.user().as_str(), request.playbook());
+        let command = request.command().to_text();
+        let story = Story {
+            host: &force.config.host,
+            user,
+            command: &command,
+            playbook,
+            before: living,
+            archives: None,
+            end: End::Nothing(refusal.label(), &reason),
+        };
+        let journal = &self.parts.journal;
+        let told_before = self
+            .persist(|| {
+                let (playbook, user) = (playbook.to_owned(), user.to_owned());
+                journal.limit_was_told(playbook, user, window, Timestamp::now())
+            })
+            .await?;
+        if told_before {
+            let (label, now) = (refusal.label(), Timestamp::now());
+            self.persist(|| journal.refuse(case.id, label, reason.clone(), now, now)).await?;
+            tracing::warn!(remediation = case.id, user, playbook, reason, "refused");
+            self.parts.metrics.remediation(playbook, label);
+            return Ok(());
+        }
+        self.end(case, force, playbook, &story.tell(), &story, None).await
+    }
+
+    /// The recount failed: nothing is known, and nothing is done.
+    async fn cannot_see(&self, matter: &Matter<'_>, error: &SurveyError) -> Result<(), Stopping> {
+        let verdict = match error {
+            SurveyError::Blind(_) => Verdict::Blind,
+            SurveyError::Read { .. } => Verdict::Failed(String::new()),
+        };
+        let reason = error.to_string();
+        let story = matter.story(0, None, End::Nothing(verdict.label(), &reason));
+        self.conclude(matter, &story, false).await
+    }
+
+    /// The steps were cut off by a restart, and what is left of the storm is none.
+    async fn end_interrupted(&self, matter: &Matter<'_>, living: u64) -> Result<(), Stopping> {
+        let before = matter.case.before.unwrap_or(living);
+        let archives = super::steps::recorded_archives(&matter.case.steps);
+        let story = matter.story(before, archives.as_deref(), End::Interrupted(living));
+        self.conclude(matter, &story, true).await
+    }
+
+    /// Whoever was stopped by a kill that was cut off goes on, whatever is decided next.
+    async fn release(&self, matter: &Matter<'_>) {
+        if !was_interrupted(matter.case) {
+            return;
+        }
+        let (procfs, target, id) = (self.parts.procfs.clone(), matter.target(), matter.case.id);
+        match tokio::task::spawn_blocking(move || release_stopped(&procfs, &target)).await {
+            Ok(Ok(released)) => tracing::info!(
+                remediation = id,
+                resumed = released.resumed.len(),
+                denied = released.denied.len(),
+                "a kill was cut off: whoever it had stopped goes on"
+            ),
+            Ok(Err(error)) => {
+                tracing::error!(remediation = id, %error, "cannot let processes go on")
+            }
+            Err(error) => tracing::error!(remediation = id, %error, "cannot let processes go on"),
+        }
+    }
+
+    /// Watches for the storm's return. Returns the remediation that follows, if it does.
+    async fn watch(&self, case: &Case) -> Result<Option<i64>, Stopping> {
+        let journal = &self.parts.journal;
+        let until = case.watch_until.unwrap_or_default();
+        loop {
+            let force = self.force();
+            let looked = Timestamp::now();
+            if self.is_back(&force.config, case).await {
+                let next = self.persist(|| journal.repeat(case.id, Timestamp::now())).await?;
+                tracing::warn!(remediation = case.id, next, "the storm is back");
+                return Ok(Some(next));
+            }
+            if looked >= until && self.persist(|| journal.close(case.id, looked)).await? {
+                return Ok(None);
+            }
+            let left = Duration::try_from(until.duration_since(Timestamp::now()));
+            self.pause(left.unwrap_or(RETRY).clamp(Duration::from_millis(20), WATCH_PAUSE)).await?;
+        }
+    }
+
+    /// Whether there is a storm again. What cannot be counted is not back: the next alert asks.
+    async fn is_back(&self, config: &Config, case: &Case) -> bool {
+        let Some((playbook, uid)) = playbook_of(config, case).zip(case.uid) else { return false };
+        let target = Target { uid, command: playbook.command };
+        match self.survey(target).await {
+            Ok(survey) => count(&survey.living) >= playbook.threshold,
+            Err(error) => {
+                tracing::warn!(remediation = case.id, %error, "cannot look for the storm's return");
+                false
+            }
+        }
+    }
+}
+
+impl<'a> Matter<'a> {
+    fn story<'s>(
+        &'s self,
+        before: u64,
+        archives: Option<&'s [crate::outcome::FormNote]>,
+        end: End<'s>,
+    ) -> Story<'s> {
+        Story {
+            host: &self.force.config.host,
+            user: self.account.name.as_str(),
+            command: text(self.request.command()),
+            playbook: self.request.playbook(),
+            before,
+            archives,
+            end,
+        }
+    }
+}
+
+/// A playbook's command is text, since it stands in a file of text.
+fn text(command: &Command) -> &str {
+    std::str::from_utf8(command.as_bytes()).unwrap_or_default()
+}
+
+fn playbook_of<'c>(config: &'c Config, case: &Case) -> Option<&'c Playbook> {
+    config.playbooks.get(case.alert.label("playbook"))
+}
+
+/// Whether a kill was begun of which no end is on record.
+fn was_interrupted(case: &Case) -> bool {
+    let kill = Step::KillUserProc.label();
+    case.steps.iter().any(|step| step.name == kill && step.ended.is_none())
+}
+
+/// Whether looking for the storm's return makes sense: after a kill that could not be done for a
+/// reason that stays, trying again does not help; the next alert or a person does.
+fn is_worth_watching(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::NoneSeenForMs(_)
+        | Verdict::NoLongerTrue
+        | Verdict::Respawning
+        | Verdict::Unfinished => true,
+        Verdict::Stuck
+        | Verdict::Denied
+        | Verdict::Blind
+        | Verdict::Aborted
+        | Verdict::Refused(_)
+        | Verdict::Failed(_) => false,
+    }
+}
+
+fn count<T>(list: &[T]) -> u64 {
+    u64::try_from(list.len()).unwrap_or(u64::MAX)
+}
+
+/// The time between the two; none if the clock was set back.
+fn since(start: Timestamp, end: Timestamp) -> Duration {
+    Duration::try_from(end.duration_since(start)).unwrap_or_default()
+}

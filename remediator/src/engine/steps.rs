@@ -1,0 +1,243 @@
+//! What a plan does: each step on record before it begins and after it ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Shared, Stopping};
+use crate::config::{OnArchiveFailure, Step};
+use crate::force::Force;
+use crate::journal::{Case, StepRow};
+use crate::kill::{Bounds, Report, Target, Verdict, end_storm};
+use crate::mailbox::{Failure, FormReport, Planned};
+use crate::outcome::{Fate, FormNote};
+use crate::policy::Plan;
+
+/// What the steps came to.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// What became of the mail files; `None` if that was no step.
+    pub(super) archives: Option<Vec<FormNote>>,
+    /// The kill; `None` if that was no step, or was not reached.
+    pub(super) kill: Option<Report>,
+    /// Whether a failed archive ended it.
+    pub(super) stopped: bool,
+}
+
+impl Shared {
+    /// Does what the plan says, in its order. What the journal knows to be done is not done again.
+    pub(super) async fn take_steps(
+        &self,
+        force: &Arc<Force>,
+        case: &Case,
+        plan: &Plan,
+    ) -> Result<Done, Stopping> {
+        let mut done = Done { archives: None, kill: None, stopped: false };
+        for step in plan.steps() {
+            match step {
+                Step::ArchiveMailFile => {
+                    let notes = self.archive(force, case, plan).await?;
+                    let failed = notes.iter().any(|note| matches!(note.fate, Fate::Failed { .. }));
+                    done.archives = Some(notes);
+                    if failed && plan.on_archive_failure() == OnArchiveFailure::Stop {
+                        done.stopped = true;
+                        return Ok(done);
+                    }
+                }
+                Step::KillUserProc if plan.is_dry_run() => {}
+                Step::KillUserProc => done.kill = Some(self.kill(case, plan).await?),
+            }
+        }
+        Ok(done)
+    }
+
+    async fn archive(
+        &self,
+        force: &Arc<Force>,
+        case: &Case,
+        plan: &Plan,
+    ) -> Result<Vec<FormNote>, Stopping> {
+        let name = Step::ArchiveMailFile.label();
+        if let Some(notes) = recorded(&case.steps, name) {
+            return Ok(notes);
+        }
+        let step = self.begin_step(case.id, name).await?;
+        let notes = if plan.is_dry_run() {
+            self.plan_archive(force, plan).await
+        } else {
+            self.do_archive(force, plan).await?
+        };
+        for note in &notes {
+            self.count_archive(case, plan, note);
+        }
+        let outcome = archive_outcome(&notes);
+        let good = !notes.iter().any(|note| matches!(note.fate, Fate::Failed { .. }));
+        self.end_step(step, outcome, good, &notes).await?;
+        Ok(notes)
+    }
+
+    async fn do_archive(&self, force: &Arc<Force>, plan: &Plan) -> Result<Vec<FormNote>, Stopping> {
+        let (force, account) = (Arc::clone(force), plan.account().clone());
+        let abort = Arc::clone(&self.abort);
+        let mail = force.config.mail.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let archiver = force.archiver().map_err(|error| whole(&error))?;
+            let now = epoch_seconds();
+            Ok::<_, String>(archiver.archive(&account.name, account.uid, now, &abort))
+        });
+        let reports: Vec<FormReport> = match work.await {
+            Ok(Ok(reports)) => reports,
+            Ok(Err(fault)) => {
+                return Ok(vec![unopened(&mail.spool, plan, "archive_unusable", fault)]);
+            }
+            Err(panic) => {
+                return Ok(vec![unopened(&mail.spool, plan, "panic", panic.to_string())]);
+            }
+        };
+        let aborted = |report: &FormReport| matches!(report.result, Err(Failure::Aborted { .. }));
+        if reports.iter().any(aborted) {
+            return Err(Stopping);
+        }
+        Ok(reports.iter().map(FormNote::from).collect())
+    }
+
+    async fn plan_archive(&self, force: &Arc<Force>, plan: &Plan) -> Vec<FormNote> {
+        let (force, account) = (Arc::clone(force), plan.account().clone());
+        let spool = force.config.mail.spool.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let archiver = force.archiver().map_err(|error| whole(&error))?;
+            Ok::<_, String>(archiver.plan(&account.name, account.uid, epoch_seconds()))
+        });
+        match work.await {
+            Ok(Ok(plans)) => plans.iter().map(FormNote::from).collect(),
+            Ok(Err(fault)) => vec![unopened(&spool, plan, "archive_unusable", fault)],
+            Err(panic) => vec![unopened(&spool, plan, "panic", panic.to_string())],
+        }
+    }
+
+    fn count_archive(&self, case: &Case, plan: &Plan, note: &FormNote) {
+        let user = plan.account().name.as_str();
+        let (id, source) = (case.id, note.source.display());
+        match &note.fate {
+            Fate::Archived(archived) => {
+                let (path, bytes) = (archived.path.display(), archived.bytes);
+                let method = archived.method.label();
+                tracing::info!(
+                    remediation = id, user, %source, %path, bytes, method,
+                    locked = archived.locked, changed = archived.changed,
+                    ms = millis(archived.elapsed), "saved user mail file"
+                );
+                self.parts.metrics.archive(method, bytes);
+            }
+            Fate::Planned(Planned::Copy { path, .. } | Planned::Identical { path }) => {
+                let path = path.display();
+                tracing::info!(remediation = id, user, %source, %path, "dry run: would save");
+            }
+            Fate::Failed { label, text } => {
+                tracing::error!(remediation = id, user, %source, error = text, "mail file not saved");
+                self.parts.metrics.archive(label, 0);
+            }
+        }
+    }
+
+    async fn kill(&self, case: &Case, plan: &Plan) -> Result<Report, Stopping> {
+        let name = Step::KillUserProc.label();
+        if let Some(report) = recorded(&case.steps, name) {
+            return Ok(report);
+        }
+        let step = self.begin_step(case.id, name).await?;
+        let target = Target { uid: plan.account().uid, command: *plan.command() };
+        let bounds = Bounds { allow_own_uid: self.may_own_uid(), ..self.parts.bounds.clone() };
+        let (procfs, abort) = (self.parts.procfs.clone(), Arc::clone(&self.abort));
+        let work =
+            tokio::task::spawn_blocking(move || end_storm(&procfs, &target, &bounds, &abort));
+        let report = match work.await {
+            Ok(report) => report,
+            Err(panic) => Report::idle(Verdict::Failed(panic.to_string()), Duration::ZERO),
+        };
+        self.parts.metrics.killed(report.exited);
+        let verdict = report.verdict.label();
+        tracing::info!(
+            remediation = case.id, user = plan.account().name.as_str(), uid = target.uid,
+            command = ?target.command, verdict, matched = report.matched,
+            signalled = report.signalled, exited = report.exited, left = report.left,
+            zombies = report.zombie_count, stuck = report.stuck_count,
+            replacements = report.replacement_count, rounds = report.rounds,
+            ms = millis(report.elapsed), "killed processes"
+        );
+        if report.verdict == Verdict::Aborted {
+            return Err(Stopping);
+        }
+        let good = matches!(report.verdict, Verdict::NoneSeenForMs(_) | Verdict::NoLongerTrue);
+        self.end_step(step, verdict, good, &report).await?;
+        Ok(report)
+    }
+
+    fn may_own_uid(&self) -> bool {
+        self.force().config.accounts.allow_own_uid
+    }
+
+    async fn begin_step(&self, id: i64, name: &'static str) -> Result<i64, Stopping> {
+        self.persist(|| self.parts.journal.begin_step(id, name, Timestamp::now())).await
+    }
+
+    async fn end_step<T: serde::Serialize>(
+        &self,
+        step: i64,
+        outcome: &str,
+        good: bool,
+        detail: &T,
+    ) -> Result<(), Stopping> {
+        let detail = serde_json::to_string(detail).unwrap_or_else(|error| format!("{error:?}"));
+        let journal = &self.parts.journal;
+        self.persist(|| journal.end_step(step, outcome, good, &detail, Timestamp::now())).await
+    }
+}
+
+/// What the journal knows of a step that was done before the daemon was restarted.
+fn recorded<T: serde::de::DeserializeOwned>(steps: &[StepRow], name: &str) -> Option<T> {
+    let step = steps.iter().find(|step| step.name == name && step.ended.is_some())?;
+    serde_json::from_str(step.detail.as_deref()?).ok()
+}
+
+/// What the journal knows of the mail files.
+pub(crate) fn recorded_archives(steps: &[StepRow]) -> Option<Vec<FormNote>> {
+    recorded(steps, Step::ArchiveMailFile.label())
+}
+
+fn archive_outcome(notes: &[FormNote]) -> &'static str {
+    let failed = |note: &FormNote| matches!(note.fate, Fate::Failed { .. });
+    let planned = |note: &FormNote| matches!(note.fate, Fate::Planned(_));
+    match notes {
+        [] => "no_mail_file",
+        notes if notes.iter().any(failed) => "failed",
+        notes if notes.iter().any(planned) => "planned",
+        _ => "saved",
+    }
+}
+
+/// The note of a mail file that was not even looked for.
+fn unopened(spool: &std::path::Path, plan: &Plan, label: &str, text: String) -> FormNote {
+    FormNote {
+        form: crate::mailbox::Form::Mbox,
+        source: spool.join(plan.account().name.as_str()),
+        fate: Fate::Failed { label: label.to_owned(), text },
+    }
+}
+
+/// An error and its source in one line.
+fn whole(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+fn epoch_seconds() -> u64 {
+    u64::try_from(Timestamp::now().as_second()).unwrap_or_default()
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,365 @@
+//! What the daemon says of itself to Prometheus.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+
+use crate::config::Config;
+use crate::journal::records::Pending;
+use crate::sandbox::Sandbox;
+
+/// The `Content-Type` of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// From the alert's start to the first step: seconds with a fast Prometheus, minutes with a slow.
+const REACTION_BUCKETS: [f64; 11] = [0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 30.0, 60.0, 120.0, 600.0];
+
+/// The steps themselves.
+const WORK_BUCKETS: [f64; 10] = [0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+
+/// All metrics. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    intake: Intake,
+    work: Work,
+    telling: Telling,
+    health: Health,
+}
+
+/// What comes in.
+#[derive(Clone, Debug)]
+struct Intake {
+    notifications: IntCounterVec,
+    alerts: IntCounterVec,
+    truncated: IntCounter,
+}
+
+/// What is done.
+#[derive(Clone, Debug)]
+struct Work {
+    remediations: IntCounterVec,
+    pending: IntGauge,
+    killed: IntCounter,
+    archives: IntCounterVec,
+    archived_bytes: IntCounter,
+    alert_to_action: Histogram,
+    duration: Histogram,
+}
+
+/// What is told.
+#[derive(Clone, Debug)]
+struct Telling {
+    outcomes: IntCounterVec,
+    pending: IntGauge,
+}
+
+/// How the daemon is.
+#[derive(Clone, Debug)]
+struct Health {
+    reload_successful: IntGauge,
+    reload_time: Gauge,
+    journal_up: IntGauge,
+    blind: IntGauge,
+    sandbox: IntGaugeVec,
+}
+
+impl Metrics {
+    /// All of them, at their beginnings. Fails if a name is not one, which a test excludes.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let process: Box<dyn Collector> = Box::new(ProcessCollector::for_self());
+        registry.register(process)?;
+        let help = "A constant 1, labelled by the program's version.";
+        let build = registered(
+            &registry,
+            IntGaugeVec::new(Opts::new("procstorm_build_info", help), &["version"])?,
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(Self {
+            intake: Intake::new(&registry)?,
+            work: Work::new(&registry)?,
+            telling: Telling::new(&registry)?,
+            health: Health::new(&registry)?,
+            registry,
+        })
+    }
+
+    /// A post to the webhook was answered.
+    pub fn notification(&self, result: &str) {
+        self.intake.notifications.with_label_values(&[result]).inc();
+    }
+
+    /// An alert was judged.
+    pub fn alert(&self, decision: &str) {
+        self.intake.alerts.with_label_values(&[decision]).inc();
+    }
+
+    /// Alertmanager left alerts out.
+    pub fn truncated(&self, count: u64) {
+        self.intake.truncated.inc_by(count);
+    }
+
+    /// A remediation has ended.
+    pub fn remediation(&self, playbook: &str, verdict: &str) {
+        self.work.remediations.with_label_values(&[playbook, verdict]).inc();
+    }
+
+    /// Processes have been killed.
+    pub fn killed(&self, count: u64) {
+        self.work.killed.inc_by(count);
+    }
+
+    /// A mail file was saved in this way, so many bytes; or not, for this reason.
+    pub fn archive(&self, result: &str, bytes: u64) {
+        self.work.archives.with_label_values(&[result]).inc();
+        self.work.archived_bytes.inc_by(bytes);
+    }
+
+    /// The first step begins so long after the alert.
+    pub fn reaction(&self, time: Duration) {
+        self.work.alert_to_action.observe(time.as_secs_f64());
+    }
+
+    /// The steps took so long.
+    pub fn duration(&self, time: Duration) {
+        self.work.duration.observe(time.as_secs_f64());
+    }
+
+    /// What became of an outcome, or of an attempt to post it.
+    pub fn outcome(&self, result: &str) {
+        self.telling.outcomes.with_label_values(&[result]).inc();
+    }
+
+    /// The configuration was read.
+    pub fn reloaded(&self, good: bool) {
+        self.health.reload_successful.set(i64::from(good));
+        if good {
+            self.health.reload_time.set(Timestamp::now().as_duration().as_secs_f64());
+        }
+    }
+
+    /// The series that alert rules look at exist from the beginning: an increase from nothing to
+    /// 1 is none to Prometheus.
+    pub fn prepare(&self, config: &Config) {
+        for playbook in config.playbooks.keys() {
+            for verdict in ["none_seen", "limit_reached", "no_longer_true"] {
+                self.work.remediations.with_label_values(&[playbook.as_str(), verdict]).inc_by(0);
+            }
+        }
+        for result in ["accepted", "refused", "bad_request", "unauthorized", "unavailable"] {
+            self.intake.notifications.with_label_values(&[result]).inc_by(0);
+        }
+        for result in ["taken", "failed"] {
+            self.telling.outcomes.with_label_values(&[result]).inc_by(0);
+        }
+    }
+
+    /// How the sandbox is.
+    pub fn sandbox(&self, sandbox: &Sandbox) {
+        let layers = [("landlock", &sandbox.landlock), ("seccomp", &sandbox.seccomp)];
+        for (name, layer) in layers {
+            self.health.sandbox.with_label_values(&[name]).set(i64::from(layer.is_full()));
+        }
+    }
+
+    /// What is looked up for each scrape.
+    pub fn state(&self, pending: Option<Pending>, blind: bool) {
+        self.health.journal_up.set(i64::from(pending.is_some()));
+        self.health.blind.set(i64::from(blind));
+        if let Some(pending) = pending {
+            let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
+            self.work.pending.set(gauge(pending.remediations));
+            self.telling.pending.set(gauge(pending.outcomes));
+        }
+    }
+
+    /// All of them as text.
+    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+impl Intake {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            notifications: counters(
+                registry,
+                "procstorm_webhook_notifications_total",
+                "Posts to the webhook, by what became of them.",
+                &["result"],
+            )?,
+            alerts: counters(
+                registry,
+                "procstorm_webhook_alerts_total",
+                "Alerts in the notifications: accepted, coalesced, or why they were refused.",
+                &["decision"],
+            )?,
+            truncated: counter(
+                registry,
+                "procstorm_webhook_truncated_alerts_total",
+                "Alerts that Alertmanager left out (max_alerts); it should be 0.",
+            )?,
+        })
+    }
+}
+
+impl Work {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            remediations: counters(
+                registry,
+                "procstorm_remediations_total",
+                "Remediations that have ended.",
+                &["playbook", "verdict"],
+            )?,
+            pending: gauge(
+                registry,
+                "procstorm_remediations_pending",
+                "Remediations that were accepted and are not done, those under watch included.",
+            )?,
+            killed: counter(
+                registry,
+                "procstorm_processes_killed_total",
+                "Processes that were sent SIGKILL and have exited.",
+            )?,
+            archives: counters(
+                registry,
+                "procstorm_mailbox_archives_total",
+                "Mail files that were to be saved: how, or why not.",
+                &["result"],
+            )?,
+            archived_bytes: counter(
+                registry,
+                "procstorm_mailbox_archived_bytes_total",
+                "Bytes of the mail files that were saved.",
+            )?,
+            alert_to_action: histogram(
+                registry,
+                "procstorm_alert_to_action_seconds",
+                "From the start of the alert to the first step.",
+                &REACTION_BUCKETS,
+            )?,
+            duration: histogram(
+                registry,
+                "procstorm_remediation_duration_seconds",
+                "From the first step to the end of the last.",
+                &WORK_BUCKETS,
+            )?,
+        })
+    }
+}
+
+impl Telling {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            outcomes: counters(
+                registry,
+                "procstorm_outcomes_total",
+                "Outcomes for Alertmanager: taken, repeated, rejected; and failed attempts.",
+                &["result"],
+            )?,
+            pending: gauge(
+                registry,
+                "procstorm_outcomes_pending",
+                "Outcomes that Alertmanager has not taken yet.",
+            )?,
+        })
+    }
+}
+
+impl Health {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let sandbox = Opts::new(
+            "procstorm_sandbox_enforced",
+            "Whether a layer of the sandbox holds in full.",
+        );
+        let reload_time = Opts::new(
+            "procstorm_config_last_reload_success_timestamp_seconds",
+            "When the configuration was last read and found good.",
+        );
+        Ok(Self {
+            reload_successful: gauge(
+                registry,
+                "procstorm_config_last_reload_successful",
+                "Whether the last reading of the configuration found it good.",
+            )?,
+            reload_time: registered(registry, Gauge::with_opts(reload_time)?)?,
+            journal_up: gauge(
+                registry,
+                "procstorm_journal_up",
+                "Whether the journal's last use worked; if not, no alert is taken.",
+            )?,
+            blind: gauge(
+                registry,
+                "procstorm_remediator_blind",
+                "Whether other users' processes are hidden from the daemon (hidepid).",
+            )?,
+            sandbox: registered(registry, IntGaugeVec::new(sandbox, &["layer"])?)?,
+        })
+    }
+}
+
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: C,
+) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
+    registered(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    registered(registry, IntCounter::new(name, help)?)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    registered(registry, IntGauge::new(name, help)?)
+}
+
+fn histogram(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    buckets: &[f64],
+) -> Result<Histogram, prometheus::Error> {
+    let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    registered(registry, Histogram::with_opts(opts)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_has_a_good_name_and_shows() {
+        let metrics = Metrics::new().expect("good names");
+        metrics.reloaded(true);
+        metrics.remediation("imapd_storm", "none_seen");
+        let text = String::from_utf8(metrics.render().expect("text")).expect("UTF-8");
+        for line in [
+            "procstorm_config_last_reload_successful 1",
+            "procstorm_remediations_total{playbook=\"imapd_storm\",verdict=\"none_seen\"} 1",
+            "procstorm_outcomes_pending 0",
+            "procstorm_alert_to_action_seconds_count 0",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} in {text}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Brings outcomes to Alertmanager: in order, once each, for as long as it takes.
+//!
+//! Alertmanager keeps alerts in its memory alone. One that is restarted before it has mailed an
+//! outcome has lost it: so for as long as an outcome should live, it is asked now and then which
+//! it still has, and the missing are posted again, unchanged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
+
+use crate::alertmanager::{Alertmanager, ApiError, Posted};
+use crate::force::InForce;
+use crate::journal::{Fault, Journal, Letter};
+use crate::metrics::Metrics;
+
+/// How long Alertmanager is to keep an outcome: long enough for a mail server that is down.
+const LIFE: SignedDuration = SignedDuration::from_hours(1);
+
+/// How often Alertmanager is asked what it still has.
+const CONFIRM: Duration = Duration::from_secs(60);
+
+/// Pauses after failures: doubled from the first to the last.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+
+/// How many letters are read from the journal at once.
+const BATCH: u32 = 50;
+
+/// How long the last attempt before the end may take.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What delivers.
+#[derive(Debug)]
+pub struct Outbox {
+    /// Where they wait.
+    pub journal: Journal,
+    /// Where they go.
+    pub force: InForce,
+    /// Says that there are new ones.
+    pub letters: Arc<Notify>,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+/// Why a delivery was not finished.
+#[derive(Debug, thiserror::Error)]
+enum Undelivered {
+    #[error(transparent)]
+    Journal(#[from] Fault),
+    #[error(transparent)]
+    Alertmanager(#[from] ApiError),
+}
+
+impl Outbox {
+    /// Delivers until `stop`, then tries once more, so that what a last kill came to is told.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let (shortest, longest) = BACK_OFF;
+        let mut pause = shortest;
+        let mut confirm_at = Instant::now() + CONFIRM;
+        loop {
+            let failed = match self.deliver().await {
+                Ok(()) => false,
+                Err(error) => {
+                    self.metrics.outcome("failed");
+                    tracing::warn!(%error, "outcomes wait");
+                    true
+                }
+            };
+            if Instant::now() >= confirm_at {
+                confirm_at = Instant::now() + CONFIRM;
+                if let Err(error) = self.confirm().await {
+                    tracing::debug!(%error, "cannot ask which outcomes Alertmanager has");
+                }
+            }
+            let wait = if failed { pause } else { CONFIRM };
+            pause = if failed { (pause * 2).min(longest) } else { shortest };
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break,
+                // After a failure new letters are no reason to hurry.
+                () = self.letters.notified(), if !failed => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        match timeout(FAREWELL, self.deliver()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "outcomes wait for the next start"),
+            Err(_) => tracing::warn!("outcomes wait for the next start"),
+        }
+    }
+
+    async fn deliver(&self) -> Result<(), Undelivered> {
+        let Some(alertmanager) = self.force.borrow().alertmanager.clone() else { return Ok(()) };
+        loop {
+            let letters = self.journal.waiting(BATCH).await?;
+            if letters.is_empty() {
+                return Ok(());
+            }
+            for letter in letters {
+                self.post(&alertmanager, letter).await?;
+            }
+        }
+    }
+
+    async fn post(&self, alertmanager: &Alertmanager, letter: Letter) -> Result<(), Undelivered> {
+        let now = Timestamp::now();
+        let ends = now.checked_add(LIFE).unwrap_or(Timestamp::MAX);
+        let event = letter.content.event.clone();
+        match alertmanager.post(&[posted(letter.clone(), ends)]).await {
+            Ok(()) => {
+                self.journal.taken(vec![letter.id], now, ends).await?;
+                tracing::info!(event, "outcome taken by Alertmanager");
+                self.metrics.outcome("taken");
+                Ok(())
+            }
+            // It would be refused for ever, and hold up all behind it.
+            Err(error) if error.is_final() => {
+                tracing::error!(event, %error, "Alertmanager refuses an outcome: dropped");
+                self.journal.drop_letter(letter.id, error.to_string()).await?;
+                self.metrics.outcome("rejected");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Posts again what Alertmanager should have and has not.
+    async fn confirm(&self) -> Result<(), Undelivered> {
+        let Some(alertmanager) = self.force.borrow().alertmanager.clone() else { return Ok(()) };
+        let live = self.journal.live(Timestamp::now()).await?;
+        if live.is_empty() {
+            return Ok(());
+        }
+        let known = alertmanager.known_events().await?;
+        let lost: Vec<_> =
+            live.into_iter().filter(|letter| !known.contains(&letter.content.event)).collect();
+        for letter in lost {
+            let Some(ends) = letter.ends else { continue };
+            let event = letter.content.event.clone();
+            alertmanager.post(&[posted(letter, ends)]).await?;
+            tracing::warn!(event, "Alertmanager had lost an outcome: posted again");
+            self.metrics.outcome("repeated");
+        }
+        Ok(())
+    }
+}
+
+fn posted(letter: Letter, ends: Timestamp) -> Posted {
+    Posted {
+        labels: letter.content.labels,
+        annotations: letter.content.annotations,
+        starts_at: letter.created.to_string(),
+        ends_at: ends.to_string(),
+    }
+}

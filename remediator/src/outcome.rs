@@ -1,0 +1,384 @@
+//! What people are told of a remediation: the truth, in one line and in several. Pure.
+//!
+//! - [`Story`]: what happened; [`Story::tell`] makes a [`Told`] of it.
+//! - [`FormNote`]: what became of one form of the mail file, as the journal keeps it.
+//! - [`Told::letter`]: the same as the alert that is posted to Alertmanager.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::alertmanager::OUTCOME;
+use crate::journal::outbox::NewLetter;
+use crate::kill::{Report, Verdict};
+use crate::mailbox::{Archived, Form, FormPlan, FormReport, Method, Planned};
+use crate::printable::printable;
+
+/// How many pids a mail names; the journal has them all.
+const PIDS_TOLD: usize = 200;
+
+/// How much a person must care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// All is well, and proven.
+    Info,
+    /// The storm is over, but not all went well.
+    Warning,
+    /// The storm may go on.
+    Critical,
+}
+
+impl Severity {
+    /// The value of the label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// What became of one form of a mail file, or would become of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormNote {
+    /// Which form.
+    pub form: Form,
+    /// The mail file.
+    pub source: PathBuf,
+    /// What became of it.
+    #[serde(flatten)]
+    pub fate: Fate,
+}
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// It was saved.
+    Archived(Archived),
+    /// It would be saved.
+    Planned(Planned),
+    /// It could not be, or would not be: the fault's label and text.
+    Failed {
+        /// In a word.
+        label: String,
+        /// In a sentence.
+        text: String,
+    },
+}
+
+impl From<&FormReport> for FormNote {
+    fn from(report: &FormReport) -> Self {
+        let fate = match &report.result {
+            Ok(archived) => Fate::Archived(archived.clone()),
+            Err(failure) => {
+                Fate::Failed { label: failure.label().to_owned(), text: failure.chain() }
+            }
+        };
+        Self { form: report.form, source: report.source.clone(), fate }
+    }
+}
+
+impl From<&FormPlan> for FormNote {
+    fn from(plan: &FormPlan) -> Self {
+        let fate = match &plan.action {
+            Ok(planned) => Fate::Planned(planned.clone()),
+            Err(failure) => {
+                Fate::Failed { label: failure.label().to_owned(), text: failure.chain() }
+            }
+        };
+        Self { form: plan.form, source: plan.source.clone(), fate }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub struct Story<'a> {
+    /// The host's name.
+    pub host: &'a str,
+    /// The user's.
+    pub user: &'a str,
+    /// The command's.
+    pub command: &'a str,
+    /// The playbook's.
+    pub playbook: &'a str,
+    /// How many processes lived before.
+    pub before: u64,
+    /// What became of the mail files; `None` if that was no step.
+    pub archives: Option<&'a [FormNote]>,
+    /// How it ended.
+    pub end: End<'a>,
+}
+
+/// How it ended.
+#[derive(Clone, Debug)]
+pub enum End<'a> {
+    /// The processes were killed, or it was tried.
+    Killed(&'a Report),
+    /// Killing is no step of the playbook.
+    NoKill,
+    /// The mail file could not be saved, and the playbook stops then.
+    Stopped,
+    /// It was a dry run: these processes would have been killed, if that is a step.
+    DryRun(Option<&'a [i32]>),
+    /// The daemon was restarted in the middle, and so many were left, too few for a storm.
+    Interrupted(u64),
+    /// Nothing was done, although there is a storm, or there may be one: verdict and reason.
+    Nothing(&'a str, &'a str),
+}
+
+/// What people are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The verdict's label.
+    pub verdict: String,
+    /// How much a person must care.
+    pub severity: Severity,
+    /// In one line.
+    pub summary: String,
+    /// In several.
+    pub description: String,
+    /// How many processes were left, if known.
+    pub after: Option<u64>,
+}
+
+impl Story<'_> {
+    /// The truth about it.
+    #[must_use]
+    pub fn tell(&self) -> Told {
+        let (verdict, severity, summary, after) = self.ending();
+        let archives_failed = self
+            .archives
+            .is_some_and(|notes| notes.iter().any(|note| matches!(note.fate, Fate::Failed { .. })));
+        // An archive that failed is never "all is well".
+        let severity = if archives_failed { severity.max(Severity::Warning) } else { severity };
+        Told {
+            verdict: verdict.to_owned(),
+            severity,
+            summary: printable(&summary),
+            description: self.description(verdict, after),
+            after,
+        }
+    }
+
+    fn ending(&self) -> (&str, Severity, String, Option<u64>) {
+        let whose = format!("{} {}", self.user, self.command);
+        let before = self.before;
+        match &self.end {
+            End::Killed(report) => {
+                let (severity, summary) = killed(report, &whose, before);
+                (report.verdict.label(), severity, summary, left(report))
+            }
+            End::NoKill => {
+                let summary =
+                    format!("saved the mail of {}, {before} {whose} processes live on", self.user);
+                ("archived", Severity::Info, summary, Some(before))
+            }
+            End::Stopped => {
+                let summary = format!(
+                    "did not kill the {before} {whose} processes: the mail file could not be saved"
+                );
+                ("archive_failed", Severity::Critical, summary, Some(before))
+            }
+            End::DryRun(pids) => {
+                let count = pids.map_or(0, <[i32]>::len);
+                let summary = match pids {
+                    Some(_) => format!("dry run: would kill {count} {whose} processes"),
+                    None => format!("dry run: would save the mail of {}", self.user),
+                };
+                ("dry_run", Severity::Info, summary, Some(before))
+            }
+            End::Interrupted(left) => {
+                let shown = if *left == 0 { "no".to_owned() } else { left.to_string() };
+                let summary = format!(
+                    "{shown} {whose} processes are left of {before}; the daemon was restarted \
+                     while it acted"
+                );
+                ("interrupted", Severity::Warning, summary, Some(*left))
+            }
+            End::Nothing(verdict, why) => (
+                verdict,
+                Severity::Critical,
+                format!("did not act upon {whose} processes: {why}"),
+                None,
+            ),
+        }
+    }
+
+    fn description(&self, verdict: &str, after: Option<u64>) -> String {
+        let mut lines = Vec::new();
+        match self.archives {
+            Some([]) => lines.push(format!("{} has no mail file", self.user)),
+            Some(notes) => lines.extend(notes.iter().map(archive_line)),
+            None => {}
+        }
+        match &self.end {
+            End::Killed(report) => kill_lines(report, &mut lines),
+            End::DryRun(Some(pids)) => lines.push(format!("would kill pids {}", listed(pids))),
+            End::NoKill
+            | End::Stopped
+            | End::DryRun(None)
+            | End::Interrupted(_)
+            | End::Nothing(..) => {}
+        }
+        let after = after.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
+        lines.push(format!("processes: {} before, {after} after; verdict: {verdict}", self.before));
+        lines.push(format!("playbook {} on {}", self.playbook, self.host));
+        let lines: Vec<_> = lines.iter().map(|line| printable(line)).collect();
+        lines.join("\n")
+    }
+}
+
+/// How many live on, where the report can tell.
+fn left(report: &Report) -> Option<u64> {
+    match report.verdict {
+        Verdict::Blind | Verdict::Refused(_) | Verdict::Failed(_) => None,
+        Verdict::NoneSeenForMs(_)
+        | Verdict::Respawning
+        | Verdict::Stuck
+        | Verdict::Denied
+        | Verdict::NoLongerTrue
+        | Verdict::Aborted
+        | Verdict::Unfinished => Some(report.left.saturating_add(report.nested)),
+    }
+}
+
+fn killed(report: &Report, whose: &str, before: u64) -> (Severity, String) {
+    let Report { exited, left, .. } = report;
+    match &report.verdict {
+        Verdict::NoneSeenForMs(_) if report.nested > 0 => {
+            let nested = report.nested;
+            let text = format!(
+                "killed {exited} {whose} processes; {nested} in containers were left alone"
+            );
+            (Severity::Warning, text)
+        }
+        Verdict::NoneSeenForMs(_) => (Severity::Info, format!("killed all {whose} processes")),
+        Verdict::NoLongerTrue => {
+            (Severity::Info, format!("no {whose} processes were left to kill, of {before} before"))
+        }
+        Verdict::Respawning => {
+            let text =
+                format!("killed {exited} {whose} processes, but new ones appear: {left} live");
+            (Severity::Critical, text)
+        }
+        Verdict::Stuck => {
+            let stuck = report.stuck_count;
+            let text = format!("killed {exited} {whose} processes; {stuck} do not exit");
+            (Severity::Critical, text)
+        }
+        Verdict::Denied => {
+            let denied = report.denied;
+            let text =
+                format!("killed {exited} {whose} processes; no right to signal {denied} others");
+            (Severity::Critical, text)
+        }
+        Verdict::Unfinished | Verdict::Aborted => {
+            let text = format!("killed {exited} {whose} processes; time was over, {left} live");
+            (Severity::Critical, text)
+        }
+        Verdict::Blind => {
+            let text = format!("did not kill {whose} processes: other users' are hidden from us");
+            (Severity::Critical, text)
+        }
+        Verdict::Refused(why) | Verdict::Failed(why) => {
+            (Severity::Critical, format!("did not kill {whose} processes: {why}"))
+        }
+    }
+}
+
+fn archive_line(note: &FormNote) -> String {
+    let source = note.source.display();
+    match &note.fate {
+        Fate::Archived(archived) => {
+            let mut line = format!(
+                "saved user mail file as {} ({} bytes",
+                archived.path.display(),
+                archived.bytes
+            );
+            let remarks = [
+                (archived.method == Method::Identical, "unchanged since it was saved there"),
+                (archived.changed, "it changed during the copy"),
+                (!archived.locked && archived.method != Method::Identical, "not locked"),
+                (archived.dotlock, "a mail program had it locked"),
+            ];
+            for (_, remark) in remarks.iter().filter(|(applies, _)| *applies) {
+                line.push_str(", ");
+                line.push_str(remark);
+            }
+            line.push(')');
+            line
+        }
+        Fate::Planned(Planned::Copy { path, bytes }) => {
+            format!("would save user mail file {source} as {} ({bytes} bytes)", path.display())
+        }
+        Fate::Planned(Planned::Identical { path }) => {
+            format!("user mail file {source} is saved already as {}", path.display())
+        }
+        Fate::Failed { text, .. } => format!("could not save user mail file {source}: {text}"),
+    }
+}
+
+fn kill_lines(report: &Report, lines: &mut Vec<String>) {
+    let mut line = format!(
+        "killed {} processes in {} ms, {} rounds",
+        report.exited,
+        report.elapsed.as_millis(),
+        report.rounds
+    );
+    if let Verdict::NoneSeenForMs(ms) = report.verdict
+        && write!(line, "; none seen for {ms} ms").is_err()
+    {
+        // Writing to a String cannot fail.
+    }
+    lines.push(line);
+    if let Some(first) = report.zombies.first() {
+        lines.push(format!(
+            "{} are dead but not reaped, pid {} by its parent {}",
+            report.zombie_count, first.pid, first.parent
+        ));
+    }
+    if !report.stuck.is_empty() {
+        lines.push(format!("do not exit: pids {}", listed(&report.stuck)));
+    }
+    if let Some(first) = report.replacements.first() {
+        lines.push(format!(
+            "{} appeared during the kill, pid {} from parent {} ({})",
+            report.replacement_count, first.pid, first.parent, first.parent_command
+        ));
+    }
+}
+
+fn listed(pids: &[i32]) -> String {
+    let shown: Vec<_> = pids.iter().take(PIDS_TOLD).map(ToString::to_string).collect();
+    let more = pids.len().saturating_sub(PIDS_TOLD);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{rest}", shown.join(" "))
+}
+
+impl Told {
+    /// The alert that is posted: an event of its own, so that Alertmanager mails it once.
+    #[must_use]
+    pub fn letter(&self, story: &Story<'_>, event: String) -> NewLetter {
+        let labels = [
+            ("alertname", OUTCOME),
+            ("host", story.host),
+            ("user", story.user),
+            ("command", story.command),
+            ("playbook", story.playbook),
+            ("verdict", &self.verdict),
+            ("severity", self.severity.label()),
+            ("event", &event),
+        ];
+        let annotations = [("summary", &self.summary), ("description", &self.description)];
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let labels: BTreeMap<_, _> = labels.into_iter().map(owned).collect();
+        let annotations =
+            annotations.into_iter().map(|(name, value)| owned((name, value))).collect();
+        NewLetter { event, labels, annotations }
+    }
+}

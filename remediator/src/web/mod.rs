@@ -1,0 +1,148 @@
+//! What the daemon answers.
+//!
+//! | path | method | who may | answer |
+//! |---|---|---|---|
+//! | `/webhook` | POST | the token | 200 once it is on record, whatever is decided; 400, 401, 413, 503 |
+//! | `/` | GET | see below | the status page |
+//! | `/remediations/ID` | GET | see below | one remediation with its steps |
+//! | `/api/v1/remediations` | GET | see below | the same as JSON, paged by `before` and `limit` |
+//! | `/style.css` | GET | anybody | the pages' style |
+//! | `/metrics` | GET | anybody | for Prometheus |
+//! | `/-/healthy` | GET | anybody | 200 while it runs |
+//! | `/-/ready` | GET | anybody | 200, or 503 and what stands in the way |
+//!
+//! The pages name users and files: where somebody beyond this machine could ask for them, they
+//! need the token as well.
+//!
+//! - [`token`]: who knows it may ask.
+//! - `webhook`: takes notifications.
+//! - `pages`: what people and Prometheus look at.
+
+mod pages;
+pub mod token;
+mod webhook;
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use hyper::header::HeaderMap;
+use hyper::{Method, StatusCode};
+use procstorm_exporter::web::{Request, Response, reply};
+use tokio::sync::Semaphore;
+
+use crate::engine::Engine;
+use crate::force::InForce;
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use crate::sandbox::Sandbox;
+use crate::status::STYLESHEET;
+use token::Token;
+
+/// What answers with.
+#[derive(Debug)]
+pub struct Site {
+    /// The record.
+    pub journal: Journal,
+    /// Does what was accepted.
+    pub engine: Engine,
+    /// The policy.
+    pub force: InForce,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Who knows it may ask; without one, everybody who can connect may.
+    pub token: RwLock<Option<Token>>,
+    /// Whether the pages need the token, too.
+    pub private: bool,
+    /// Where /proc is mounted.
+    pub procfs: PathBuf,
+    /// How the sandbox is.
+    pub sandbox: Sandbox,
+    /// Room for bodies.
+    bodies: Semaphore,
+}
+
+/// What a [`Site`] is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The record.
+    pub journal: Journal,
+    /// Does what was accepted.
+    pub engine: Engine,
+    /// The policy.
+    pub force: InForce,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Who knows it may ask; without one, everybody who can connect may.
+    pub token: Option<Token>,
+    /// Whether the pages need the token, too.
+    pub private: bool,
+    /// Where /proc is mounted.
+    pub procfs: PathBuf,
+    /// How the sandbox is.
+    pub sandbox: Sandbox,
+}
+
+impl Site {
+    /// A site of these parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { journal, engine, force, metrics, token, private, procfs, sandbox } = parts;
+        Self {
+            journal,
+            engine,
+            force,
+            metrics,
+            token: RwLock::new(token),
+            private,
+            procfs,
+            sandbox,
+            bodies: Semaphore::new(webhook::BODIES_MAX),
+        }
+    }
+
+    /// Takes another token from now on.
+    pub fn replace_token(&self, token: Option<Token>) {
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
+    fn knows_token(&self, headers: &HeaderMap) -> bool {
+        let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
+        token.as_ref().is_none_or(|token| token.is_in(headers))
+    }
+}
+
+/// Answers a request.
+pub async fn answer(site: Arc<Site>, request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    let allowed = match path.as_str() {
+        "/webhook" => Method::POST,
+        "/" | "/style.css" | "/metrics" | "/-/healthy" | "/-/ready" | "/api/v1/remediations" => {
+            Method::GET
+        }
+        path if path.starts_with("/remediations/") => Method::GET,
+        _ => return reply::not_found(),
+    };
+    if let Some(refusal) = reply::unless_allowed(request.method(), &[allowed]) {
+        return refusal;
+    }
+    match path.as_str() {
+        "/webhook" => site.webhook(request).await,
+        "/metrics" => site.metrics_page().await,
+        "/-/healthy" => reply::healthy(),
+        "/-/ready" => site.ready().await,
+        "/style.css" => {
+            let style = reply::content(StatusCode::OK, "text/css; charset=utf-8", STYLESHEET);
+            pages::with_headers(style)
+        }
+        _ if site.private && !site.knows_token(request.headers()) => webhook::unauthorized(),
+        path => page(&site, path, request.uri().query().unwrap_or_default()).await,
+    }
+}
+
+async fn page(site: &Site, path: &str, query: &str) -> Response {
+    match path {
+        "/" => site.overview(query).await,
+        "/api/v1/remediations" => site.api(query).await,
+        path => site.remediation(path.trim_start_matches("/remediations/")).await,
+    }
+}

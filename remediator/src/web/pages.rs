@@ -1,0 +1,255 @@
+//! What people and Prometheus look at.
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::header::{HeaderName, HeaderValue};
+use procstorm_exporter::scan::obstacle;
+use procstorm_exporter::web::{Response, reply};
+use serde::Serialize;
+
+use super::Site;
+use crate::journal::Fault;
+use crate::journal::StepRow;
+use crate::journal::records::Record;
+use crate::outcome::{Fate, FormNote};
+use crate::sandbox::Layer;
+use crate::status::view::{Detail, Mode, Overview, Remediation, Step};
+use crate::status::{HEADERS, page};
+
+/// How many remediations a page shows.
+const PAGE: u32 = 50;
+
+/// The most that one answer of the API holds.
+const PAGE_MAX: u32 = 500;
+
+/// One answer of the API.
+#[derive(Serialize)]
+struct Listing {
+    remediations: Vec<Remediation>,
+    /// The value of `before` that asks for the next, older ones; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    older_before: Option<i64>,
+}
+
+impl Site {
+    /// `GET /`.
+    pub(super) async fn overview(&self, query: &str) -> Response {
+        let before = parameter(query, "before").unwrap_or(i64::MAX);
+        let pending = self.journal.pending().await.unwrap_or_default();
+        // A journal that cannot be read leaves the page without a list, and says why above it.
+        let listing = self
+            .listing(before, PAGE)
+            .await
+            .unwrap_or_else(|_fault| Listing { remediations: Vec::new(), older_before: None });
+        let force = self.force.borrow().clone();
+        let sandbox = &self.sandbox;
+        let view = Overview {
+            host: force.config.host.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            modes: self.modes(force.config.dry_run).await,
+            pending: pending.remediations,
+            outcomes_pending: pending.outcomes,
+            sandbox: [("Landlock", &sandbox.landlock), ("seccomp", &sandbox.seccomp)]
+                .into_iter()
+                .filter(|(_, layer): &(_, &Layer)| !layer.is_full())
+                .map(|(name, layer)| format!("{name}: {layer}"))
+                .collect(),
+            remediations: listing.remediations,
+            older_before: listing.older_before,
+        };
+        page_of(page::overview(&view))
+    }
+
+    /// `GET /remediations/ID`.
+    pub(super) async fn remediation(&self, id: &str) -> Response {
+        let Ok(id) = id.parse() else { return reply::not_found() };
+        match self.journal.record(id).await {
+            Ok(Some((record, alert))) => {
+                let steps = record.steps.iter().map(step).collect();
+                let host = self.force.borrow().config.host.clone();
+                let detail = Detail { host, remediation: remediation(&record), alert, steps };
+                page_of(page::remediation(&detail))
+            }
+            Ok(None) => reply::not_found(),
+            Err(fault) => unreadable(&fault),
+        }
+    }
+
+    /// `GET /api/v1/remediations?before=ID&limit=N`, the newest first.
+    pub(super) async fn api(&self, query: &str) -> Response {
+        let before = parameter(query, "before").unwrap_or(i64::MAX);
+        let limit = parameter(query, "limit").unwrap_or(PAGE).clamp(1, PAGE_MAX);
+        match self.listing(before, limit).await {
+            Ok(listing) => match serde_json::to_vec(&listing) {
+                Ok(json) => reply::content(StatusCode::OK, "application/json", json),
+                Err(error) => failed(&error.to_string()),
+            },
+            Err(fault) => unreadable(&fault),
+        }
+    }
+
+    /// `GET /metrics`.
+    pub(super) async fn metrics_page(&self) -> Response {
+        let pending = self.journal.pending().await.ok();
+        self.metrics.state(pending, self.blindness().await.is_some());
+        match self.metrics.render() {
+            Ok(text) => {
+                reply::content(StatusCode::OK, crate::metrics::CONTENT_TYPE, Bytes::from(text))
+            }
+            Err(error) => failed(&error.to_string()),
+        }
+    }
+
+    /// `GET /-/ready`: whether it can see, write down and save.
+    pub(super) async fn ready(&self) -> Response {
+        let mut obstacles: Vec<String> = self.blindness().await.into_iter().collect();
+        if self.journal.probe().await.is_err() {
+            let unknown = || "the journal does not work".to_owned();
+            obstacles.push(self.journal.obstacle().unwrap_or_else(unknown));
+        }
+        let force = self.force.borrow().clone();
+        match tokio::task::spawn_blocking(move || force.archiver().map(drop)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => obstacles.push(chain(&error)),
+            Err(error) => obstacles.push(error.to_string()),
+        }
+        let all = obstacles.join("; ");
+        reply::ready((!all.is_empty()).then_some(all.as_str()))
+    }
+
+    async fn listing(&self, before: i64, limit: u32) -> Result<Listing, Fault> {
+        // One more than is shown tells whether there are older ones.
+        let mut records = self.journal.page(before, limit.saturating_add(1)).await?;
+        let shown = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = records.len() > shown;
+        records.truncate(shown);
+        let older_before = records.last().filter(|_| more).map(|record| record.id);
+        Ok(Listing { remediations: records.iter().map(remediation).collect(), older_before })
+    }
+
+    async fn modes(&self, dry_run: bool) -> Vec<Mode> {
+        let mut modes = vec![if dry_run { Mode::DryRun } else { Mode::Live }];
+        if self.blindness().await.is_some() {
+            modes.push(Mode::Blind);
+        }
+        if self.journal.obstacle().is_some() {
+            modes.push(Mode::Unrecorded);
+        }
+        modes
+    }
+
+    async fn blindness(&self) -> Option<String> {
+        let procfs = self.procfs.clone();
+        match tokio::task::spawn_blocking(move || obstacle(&procfs)).await {
+            Ok(obstacle) => obstacle,
+            Err(error) => Some(error.to_string()),
+        }
+    }
+}
+
+fn remediation(record: &Record) -> Remediation {
+    Remediation {
+        id: record.id,
+        started: record.began.to_string(),
+        user: record.user.clone(),
+        command: record.command.clone(),
+        playbook: record.playbook.clone(),
+        dry_run: record.dry_run,
+        before: record.before,
+        after: record.after,
+        verdict: record.verdict.clone().unwrap_or_else(|| "running".to_owned()),
+        summary: record.summary.clone(),
+        archives: archives(&record.steps),
+        milliseconds: record.milliseconds,
+    }
+}
+
+fn archives(steps: &[StepRow]) -> Vec<String> {
+    let notes = crate::engine::recorded_archives(steps).unwrap_or_default();
+    let path = |note: &FormNote| match &note.fate {
+        Fate::Archived(archived) => Some(archived.path.display().to_string()),
+        Fate::Planned(_) | Fate::Failed { .. } => None,
+    };
+    notes.iter().filter_map(path).collect()
+}
+
+fn step(row: &StepRow) -> Step {
+    let facts = row.detail.as_deref().map(facts).unwrap_or_default();
+    let took = row.ended.map(|ended| ended.duration_since(row.began).as_millis());
+    Step {
+        name: row.name.clone(),
+        started: row.began.to_string(),
+        outcome: row.outcome.clone().unwrap_or_else(|| "running".to_owned()),
+        good: row.good.unwrap_or(true),
+        milliseconds: took.and_then(|ms| u64::try_from(ms).ok()),
+        facts: facts.0,
+        pids: facts.1,
+    }
+}
+
+/// The names and values in a step's detail, and the pids in it.
+fn facts(detail: &str) -> (Vec<(String, String)>, Vec<i32>) {
+    let Ok(value) = serde_json::from_str::<serde_json::Value>(detail) else {
+        return (Vec::new(), Vec::new());
+    };
+    let pids = value.get("pids").and_then(|pids| serde_json::from_value(pids.clone()).ok());
+    let mut facts = Vec::new();
+    flatten("", &value, &mut facts);
+    (facts, pids.unwrap_or_default())
+}
+
+fn flatten(name: &str, value: &serde_json::Value, facts: &mut Vec<(String, String)>) {
+    use serde_json::Value;
+    let inner = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map.iter().filter(|(key, _)| *key != "pids") {
+                flatten(&inner(key), value, facts);
+            }
+        }
+        Value::Array(items) if items.is_empty() => {}
+        Value::Array(items) => {
+            for (index, value) in items.iter().enumerate().take(20) {
+                flatten(&inner(&index.to_string()), value, facts);
+            }
+        }
+        Value::String(text) => facts.push((name.to_owned(), text.clone())),
+        Value::Null => {}
+        Value::Bool(_) | Value::Number(_) => facts.push((name.to_owned(), value.to_string())),
+    }
+}
+
+/// The number that a query asks for.
+fn parameter<T: std::str::FromStr>(query: &str, name: &str) -> Option<T> {
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+}
+
+fn page_of(html: String) -> Response {
+    with_headers(reply::html(html))
+}
+
+/// The headers that every page is sent with.
+pub(super) fn with_headers(mut response: Response) -> Response {
+    for (name, value) in HEADERS {
+        let (name, value) = (HeaderName::from_static(name), HeaderValue::from_static(value));
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+fn unreadable(fault: &Fault) -> Response {
+    tracing::warn!(%fault, "the journal cannot be read");
+    reply::text(StatusCode::SERVICE_UNAVAILABLE, "the journal cannot be read\n")
+}
+
+fn failed(why: &str) -> Response {
+    tracing::error!(why, "a page cannot be made");
+    reply::text(StatusCode::INTERNAL_SERVER_ERROR, "internal error\n")
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,133 @@
+//! `POST /webhook`: who speaks, what is said, is it allowed; then it is written down and answered.
+//!
+//! Alertmanager tries again after a 5xx, and at its next interval after a 4xx: what can never be
+//! done is therefore taken with a 2xx, and on record as refused.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use hyper::header::{HeaderValue, WWW_AUTHENTICATE};
+use jiff::Timestamp;
+use procstorm_exporter::web::body::{self, BodyError};
+use procstorm_exporter::web::{Request, Response, reply};
+
+use super::Site;
+use crate::journal::{Judged, Receipt};
+use crate::payload::Notification;
+use crate::policy::admit;
+
+/// The largest body. An alert takes some 2 KiB, so this is a group of five hundred.
+const BODY_MAX: usize = 1 << 20;
+
+/// How long a body may take.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How many bodies are read at once: with [`BODY_MAX`], what they take of the memory is bounded.
+pub(super) const BODIES_MAX: usize = 32;
+
+impl Site {
+    /// Takes a notification.
+    pub(super) async fn webhook(&self, request: Request) -> Response {
+        if !self.knows_token(request.headers()) {
+            self.metrics.notification("unauthorized");
+            return unauthorized();
+        }
+        let Ok(_room) = self.bodies.acquire().await else {
+            return unavailable("stopping");
+        };
+        let body = match body::read(request.into_body(), BODY_MAX, BODY_DEADLINE).await {
+            Ok(body) => body,
+            Err(error) => {
+                let result = match error {
+                    BodyError::TooLarge(_) => "too_large",
+                    BodyError::TooSlow(_) => "too_slow",
+                    BodyError::Broken(_) => "bad_request",
+                };
+                self.metrics.notification(result);
+                return error.to_response();
+            }
+        };
+        match Notification::parse(&body) {
+            Ok(notification) => self.take(notification).await,
+            Err(error) => {
+                tracing::warn!(%error, "a post is no notification");
+                self.metrics.notification("bad_request");
+                reply::text(StatusCode::BAD_REQUEST, format!("{}\n", one_line(&error.to_string())))
+            }
+        }
+    }
+
+    async fn take(&self, notification: Notification) -> Response {
+        if notification.truncated > 0 {
+            let count = notification.truncated;
+            tracing::error!(count, "Alertmanager left alerts out: set max_alerts to 0");
+            self.metrics.truncated(count);
+        }
+        let judged = {
+            let force = self.force.borrow().clone();
+            let judge = |alert| Judged { admission: admit(&force.config, &alert), alert };
+            notification.alerts.into_iter().map(judge).collect::<Vec<_>>()
+        };
+        let receipts = match self.journal.accept(judged.clone(), Timestamp::now()).await {
+            Ok(receipts) => receipts,
+            Err(fault) => {
+                tracing::error!(%fault, "alerts cannot be recorded, and so are not taken");
+                self.metrics.notification("unavailable");
+                return unavailable("the journal does not work");
+            }
+        };
+        for (judged, receipt) in judged.iter().zip(&receipts) {
+            self.begin(judged, *receipt);
+        }
+        let refused = receipts.iter().all(|receipt| *receipt == Receipt::Refused);
+        self.metrics.notification(if refused { "refused" } else { "accepted" });
+        reply::text(StatusCode::OK, summary(&receipts))
+    }
+
+    fn begin(&self, judged: &Judged, receipt: Receipt) {
+        let alert = &judged.alert;
+        let (name, user, command) =
+            (alert.label("alertname"), alert.label("user"), alert.label("command"));
+        match (receipt, &judged.admission) {
+            (Receipt::Accepted(id), _) => {
+                tracing::info!(alert = name, user, command, remediation = id, "accepted");
+                self.metrics.alert("accepted");
+                self.engine.submit(id);
+            }
+            (Receipt::Coalesced(id), _) => {
+                tracing::info!(alert = name, user, command, remediation = id, "coalesced");
+                self.metrics.alert("coalesced");
+            }
+            (Receipt::Refused, Err(refusal)) => {
+                let (label, reason) = (refusal.label(), refusal.to_string());
+                tracing::info!(alert = name, user, command, refusal = label, reason, "refused");
+                self.metrics.alert(label);
+            }
+            (Receipt::Refused, Ok(_)) => {}
+        }
+    }
+}
+
+fn summary(receipts: &[Receipt]) -> String {
+    let count = |wanted: fn(&Receipt) -> bool| receipts.iter().filter(|r| wanted(r)).count();
+    let accepted = count(|receipt| matches!(receipt, Receipt::Accepted(_)));
+    let coalesced = count(|receipt| matches!(receipt, Receipt::Coalesced(_)));
+    let refused = count(|receipt| matches!(receipt, Receipt::Refused));
+    format!("{accepted} accepted, {coalesced} coalesced, {refused} refused\n")
+}
+
+/// 401, without a word on what was wrong.
+pub(super) fn unauthorized() -> Response {
+    let mut response = reply::text(StatusCode::UNAUTHORIZED, "unauthorized\n");
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+fn unavailable(why: &str) -> Response {
+    reply::text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
+}
+
+/// Alertmanager logs the answer: one line, not too long.
+fn one_line(text: &str) -> String {
+    crate::printable::printable(text).chars().take(300).collect()
+}
