@@ -314,7 +314,7 @@ impl Shared {
     /// The recount failed: nothing is known, and nothing is done.
     async fn cannot_see(&self, matter: &Matter<'_>, error: &SurveyError) -> Result<(), Stopping> {
         let verdict = match error {
-            SurveyError::Blind(_) => Verdict::Blind,
+            SurveyError::Blind { .. } => Verdict::Blind,
             SurveyError::Read { .. } => Verdict::Failed(String::new()),
         };
         let reason = error.to_string();

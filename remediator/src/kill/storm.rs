@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use procstorm_exporter::proc_dir::ProcDir;
 use procstorm_exporter::process::Stat;
+use procstorm_exporter::sight::blindness;
 use rustix::event::{Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -143,7 +144,7 @@ impl<'a> Storm<'a> {
         if let Some(refusal) = refusal(target, bounds, caller) {
             return Err(Verdict::Refused(refusal.to_string()));
         }
-        if proc_dir.is_blind() {
+        if blindness(&proc_dir).is_some() {
             return Err(Verdict::Blind);
         }
         let untouchables = Untouchables::of(&proc_dir, own);

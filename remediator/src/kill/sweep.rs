@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use procstorm_exporter::proc_dir::ProcDir;
 use procstorm_exporter::process::Stat;
+use procstorm_exporter::sight::{Blindness, blindness};
 use rustix::io::Errno;
 
 use super::guard::{Standing, Untouchables, standing};
@@ -77,8 +78,13 @@ pub struct Survey {
 #[derive(Debug, thiserror::Error)]
 pub enum SurveyError {
     /// Other users' processes are hidden (`hidepid`), so that finding none would prove nothing.
-    #[error("{0}: other users' processes are hidden from this daemon")]
-    Blind(PathBuf),
+    #[error("{path}: other users' processes are hidden from this daemon: {blindness}")]
+    Blind {
+        /// The /proc directory.
+        path: PathBuf,
+        /// What hides them.
+        blindness: Blindness,
+    },
     /// It could not be read.
     #[error("{path}: cannot be read: {source}")]
     Read {
@@ -94,15 +100,16 @@ pub enum SurveyError {
 pub fn survey(procfs: &Path, target: &Target) -> Result<Survey, SurveyError> {
     let read = |source| SurveyError::Read { path: procfs.to_owned(), source };
     let mut proc_dir = ProcDir::open(procfs).map_err(read)?;
-    if proc_dir.is_blind() {
-        return Err(SurveyError::Blind(procfs.to_owned()));
+    let blind = |blindness| SurveyError::Blind { path: procfs.to_owned(), blindness };
+    if let Some(blindness) = blindness(&proc_dir) {
+        return Err(blind(blindness));
     }
     let untouchables = match proc_dir.own_pid() {
         Some(own_pid) => Untouchables::of(&proc_dir, own_pid),
         None => Untouchables::of(&proc_dir, 1),
     };
     let mut found = Survey::default();
-    let mut hidden = false;
+    let mut hidden: u64 = 0;
     walk(&mut proc_dir, |dir, pid| -> io::Result<()> {
         if dir.owner(pid) != Some(target.uid) {
             return Ok(());
@@ -114,12 +121,12 @@ pub fn survey(procfs: &Path, target: &Target) -> Result<Survey, SurveyError> {
             }
             Sight::Process(Standing::Untouchable, _) => found.untouchable.push(pid),
             Sight::Process(Standing::Other, _) | Sight::Gone => {}
-            Sight::Hidden => hidden = true,
+            Sight::Hidden => hidden = hidden.saturating_add(1),
         }
         Ok(())
     })
     .map_err(read)?;
-    if hidden { Err(SurveyError::Blind(procfs.to_owned())) } else { Ok(found) }
+    if hidden > 0 { Err(blind(Blindness::Denied(hidden))) } else { Ok(found) }
 }
 
 impl Survey {

@@ -30,18 +30,18 @@ pub(crate) fn fork(ledger: &Ledger, child: impl FnOnce()) -> Option<i32> {
     }
 }
 
-/// Forks, and says which of the two one is: true for the child. A parent, or one that may not
-/// fork, is not.
-pub(crate) fn fork_on(ledger: &Ledger) -> bool {
+/// Forks, and says which of the two one is: true for the child. `None` where the kernel refuses.
+pub(crate) fn fork_on(ledger: &Ledger) -> Option<bool> {
     ledger.forks.add(1);
     // SAFETY: as in `fork`.
-    unsafe { libc::fork() == 0 }
-}
-
-/// Enters new namespaces: children are born in them.
-pub(crate) fn unshare(flags: rustix::thread::UnshareFlags) -> Result<(), Fault> {
-    // SAFETY: one thread, and nothing of its memory or descriptors is unshared.
-    unsafe { rustix::thread::unshare_unsafe(flags) }.or_fault("no new namespace")
+    match unsafe { libc::fork() } {
+        0 => Some(true),
+        pid if pid > 0 => Some(false),
+        _ => {
+            ledger.forks.subtract(1);
+            None
+        }
+    }
 }
 
 /// Ends the process at once, without any clean-up.

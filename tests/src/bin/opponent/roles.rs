@@ -3,6 +3,7 @@
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
+use nix::sched::{CloneFlags, unshare};
 use procstorm_tests::fault::{Fault, OrFault as _};
 use procstorm_tests::wait::nap;
 use rustix::process::{WaitOptions, wait};
@@ -10,7 +11,7 @@ use rustix::process::{WaitOptions, wait};
 use crate::Cast;
 use crate::process::{
     become_user, die_with_parent, exit, exit_thread, fork, fork_on, is_there, limit_processes,
-    set_effective, set_ids, set_name, set_undumpable, sleep, unshare,
+    set_effective, set_ids, set_name, set_undumpable, sleep,
 };
 
 /// A kind of opponent.
@@ -115,7 +116,7 @@ fn undumpable(cast: &Cast) -> Result<(), Fault> {
 /// They sleep in a pid namespace below ours.
 fn nested(cast: &Cast) -> Result<(), Fault> {
     fork(&cast.ledger, || {
-        if unshare(rustix::thread::UnshareFlags::NEWPID).is_err() {
+        if unshare(CloneFlags::CLONE_NEWPID).is_err() {
             exit();
         }
         set_name(c"container");
@@ -240,22 +241,22 @@ fn link(cast: &Cast) {
     // A loop instead of a recursion: the child goes round, the parent leaves.
     let mut is_heir = true;
     while is_heir && !cast.is_over() {
-        is_heir = fork_on(&cast.ledger);
+        is_heir = fork_on(&cast.ledger) == Some(true);
     }
 }
 
-/// All of them fork as fast as they can, up to their user's limit of processes.
+/// All of them fork as fast as they can, and so do their children, up to `count`: their
+/// user's limit of processes.
 fn bomb(cast: &Cast) -> Result<(), Fault> {
     fork(&cast.ledger, || {
         let limit = u64::try_from(cast.count).unwrap_or(0);
         if limit_processes(limit).is_ok() && become_user(cast.uid, &cast.command).is_ok() {
+            cast.ledger.up.add(1);
             while !cast.is_over() {
-                if fork(&cast.ledger, || ()).is_some() {
-                    cast.ledger.up.add(1);
-                } else {
-                    cast.ledger.up.add(1);
-                    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
-                    nap(Duration::from_millis(1));
+                match fork_on(&cast.ledger) {
+                    Some(true) => cast.ledger.up.add(1),
+                    Some(false) => {}
+                    None => nap(Duration::from_millis(1)),
                 }
             }
         }

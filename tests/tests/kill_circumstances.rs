@@ -1,0 +1,273 @@
+//! Ending storms where the machine is against it: stuck and frozen processes, hidden ones, no
+//! right to signal, few descriptors.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command as Program;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use procstorm_exporter::proc_dir::ProcDir;
+use procstorm_exporter::process::Command;
+use procstorm_remediator::kill::{Bounds, Report, Target, Verdict, end_storm, survey};
+use procstorm_tests::opponent::Opponent;
+use procstorm_tests::skip::{is_root_or_skip, skipped};
+use procstorm_tests::{programs, wait};
+use tempfile::TempDir;
+
+const SOON: Duration = Duration::from_secs(5);
+const BRIEF: Bounds = Bounds {
+    deadline: Duration::from_millis(700),
+    rounds: 50,
+    signals: 10_000,
+    confirmations: 5,
+    confirm_pause: Duration::from_millis(20),
+    poll: Duration::from_millis(200),
+    nested_namespaces: false,
+    allow_own_uid: false,
+};
+
+fn target(uid: u32) -> Target {
+    Target { uid, command: Command::new(b"imapd").unwrap() }
+}
+
+fn end(uid: u32) -> Report {
+    end_storm(Path::new("/proc"), &target(uid), &BRIEF, &AtomicBool::new(false))
+}
+
+/// The report of the kill run by a program of its own.
+fn end_under(uid: u32, command: &str, circumstances: &[&str]) -> Report {
+    let output = Program::new(programs::ours("end_storm").unwrap())
+        .args([&uid.to_string(), command])
+        .args(circumstances)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).map_err(|error| format!("{error}: {errors}")).unwrap()
+}
+
+fn states(uid: u32) -> Vec<u8> {
+    let proc = ProcDir::open(Path::new("/proc")).unwrap();
+    let living = survey(Path::new("/proc"), &target(uid)).unwrap().living;
+    living.iter().filter_map(|&pid| proc.stat(pid).unwrap()).map(|stat| stat.state).collect()
+}
+
+/// Runs a program; false where it is not there or fails.
+fn run(program: &str, args: &[&Path]) -> bool {
+    programs::other(program)
+        .is_ok_and(|path| Program::new(path).args(args).status().is_ok_and(|s| s.success()))
+}
+
+/// A small ext4 on a loop device; thawed and unmounted with this value.
+struct LoopMount(PathBuf, #[expect(dead_code, reason = "removed when dropped")] TempDir);
+
+impl LoopMount {
+    fn make() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, mount) = (dir.path().join("image"), dir.path().join("mount"));
+        fs::create_dir(&mount).unwrap();
+        fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+        (run("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), &image])
+            && run("mount", &["-o".as_ref(), "loop".as_ref(), &image, &mount]))
+        .then(|| Self(mount, dir))
+    }
+
+    fn freeze(&self, option: &str) -> bool {
+        run("fsfreeze", &[option.as_ref(), &self.0])
+    }
+}
+
+impl Drop for LoopMount {
+    fn drop(&mut self) {
+        // It fails where the test has thawed it already.
+        self.freeze("-u");
+        run("umount", &["-l".as_ref(), &self.0]);
+    }
+}
+
+#[test]
+fn a_process_in_uninterruptible_sleep_is_called_stuck() {
+    let name = "a_process_in_uninterruptible_sleep_is_called_stuck";
+    if !is_root_or_skip(name) {
+        return;
+    }
+    let Some(mount) = LoopMount::make() else {
+        return skipped(name, "needs loop devices, mkfs.ext4 and mount");
+    };
+    std::os::unix::fs::chown(&mount.0, Some(42300), None).unwrap();
+    let storm = Opponent::start("writer", 42300, b"imapd", 3, mount.0.to_str().unwrap()).unwrap();
+    if !mount.freeze("-f") {
+        return skipped(name, "needs fsfreeze");
+    }
+    wait::until("writers to be stuck", SOON, || (states(42300) == [b'D'; 3]).then_some(()))
+        .unwrap();
+    let report = end(42300);
+    assert_eq!(report.verdict, Verdict::Stuck, "{report:?}");
+    assert_eq!((report.stuck_count, report.signalled, report.exited), (3, 3, 0));
+    assert!(report.elapsed < Duration::from_secs(3), "{report:?}");
+    assert!(mount.freeze("-u"));
+    assert!(storm.are_gone_within(SOON), "the signal waits for them");
+}
+
+/// A cgroup with the storm in it, thawed and removed with this value.
+struct Cgroup {
+    dir: PathBuf,
+    control: &'static str,
+    thaw: &'static str,
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        drop(fs::write(self.dir.join(self.control), self.thaw));
+        let gone = || fs::remove_dir(&self.dir).ok();
+        drop(wait::until("the cgroup to be empty", SOON, gone));
+    }
+}
+
+fn put_into(dir: PathBuf, uid: u32, control: &'static str, thaw: &'static str) -> Option<Cgroup> {
+    fs::create_dir(&dir).ok()?;
+    let cgroup = Cgroup { dir, control, thaw };
+    for pid in survey(Path::new("/proc"), &target(uid)).unwrap().living {
+        fs::write(cgroup.dir.join("cgroup.procs"), pid.to_string()).ok()?;
+    }
+    cgroup.dir.join(control).exists().then_some(cgroup)
+}
+
+fn cgroup_dir(root: &str) -> PathBuf {
+    Path::new(root).join(format!("procstorm-test-{}", std::process::id()))
+}
+
+#[test]
+fn a_process_in_a_frozen_v1_cgroup_is_called_stuck() {
+    let name = "a_process_in_a_frozen_v1_cgroup_is_called_stuck";
+    if !is_root_or_skip(name) {
+        return;
+    }
+    let storm = Opponent::start("sleepers", 42301, b"imapd", 5, "").unwrap();
+    let dir = cgroup_dir("/sys/fs/cgroup/freezer");
+    let Some(cgroup) = put_into(dir, 42301, "freezer.state", "THAWED") else {
+        return skipped(name, "needs a v1 freezer");
+    };
+    fs::write(cgroup.dir.join("freezer.state"), "FROZEN").unwrap();
+    wait::until("the cgroup to freeze", SOON, || {
+        (fs::read_to_string(cgroup.dir.join("freezer.state")).ok()?.trim() == "FROZEN")
+            .then_some(())
+    })
+    .unwrap();
+    let report = end(42301);
+    assert_eq!((&report.verdict, report.stuck_count), (&Verdict::Stuck, 5), "{report:?}");
+    assert!(!storm.are_gone_within(Duration::ZERO));
+    drop(cgroup);
+    assert!(storm.are_gone_within(SOON), "the signal waits for them");
+}
+
+#[test]
+fn a_process_in_a_frozen_v2_cgroup_dies() {
+    let name = "a_process_in_a_frozen_v2_cgroup_dies";
+    if !is_root_or_skip(name) {
+        return;
+    }
+    let storm = Opponent::start("sleepers", 42302, b"imapd", 5, "").unwrap();
+    let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+    let Some(root) = roots.into_iter().find(|dir| Path::new(dir).join("cgroup.procs").exists())
+    else {
+        return skipped(name, "needs cgroup v2");
+    };
+    let Some(cgroup) = put_into(cgroup_dir(root), 42302, "cgroup.freeze", "0") else {
+        return skipped(name, "needs a v2 cgroup that can be written and frozen");
+    };
+    fs::write(cgroup.dir.join("cgroup.freeze"), "1").unwrap();
+    wait::until("the cgroup to freeze", SOON, || {
+        fs::read_to_string(cgroup.dir.join("cgroup.events"))
+            .ok()?
+            .contains("frozen 1")
+            .then_some(())
+    })
+    .unwrap();
+    let report = end(42302);
+    assert!(storm.are_gone_within(SOON), "{report:?}");
+    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+    assert_eq!(report.exited, 5);
+}
+
+#[test]
+fn hidden_processes_are_seen_with_the_right_to_and_else_it_is_called_blind() {
+    let name = "hidden_processes_are_seen_with_the_right_to_and_else_it_is_called_blind";
+    if !is_root_or_skip(name) {
+        return;
+    }
+    let blind = ["--without-cap-sys-ptrace", "--first-group", "42397"];
+    let member = ["--without-cap-sys-ptrace", "--first-group", "42397", "--group", "42399"];
+    for (options, circumstances, sees) in [
+        ("hidepid=0", blind.as_slice(), true),
+        ("hidepid=1", &[], true),
+        ("hidepid=1", &blind, false),
+        ("hidepid=2", &[], true),
+        ("hidepid=2", &blind, false),
+        ("hidepid=1,gid=42399", &member, true),
+        ("hidepid=2,gid=42399", &member, true),
+        ("hidepid=2,gid=42398", &member, false),
+        ("hidepid=4", &[], true),
+        ("hidepid=4", &blind, false),
+        // This group helps with 1 and 2 only.
+        ("hidepid=4,gid=42399", &member, false),
+    ] {
+        if sees && options == "hidepid=4" && fs::read("/proc/1/environ").is_err() {
+            skipped(name, "hidepid=4: pid 1 of this machine cannot be traced, not even by root");
+            continue;
+        }
+        let storm = Opponent::start("sleepers", 42303, b"imapd", 4, "").unwrap();
+        let arguments = [&["--proc-options", options], circumstances].concat();
+        let report = end_under(42303, "imapd", &arguments);
+        if sees {
+            assert!(storm.are_gone_within(SOON), "{arguments:?}: {report:?}");
+            assert_eq!(report.exited, 4, "{arguments:?}: {report:?}");
+        } else {
+            assert_eq!(report.verdict, Verdict::Blind, "{arguments:?}: {report:?}");
+            assert_eq!(states(42303), [b'S'; 4], "{arguments:?}");
+        }
+    }
+}
+
+#[test]
+fn without_the_right_to_kill_it_is_called_denied() {
+    if !is_root_or_skip("without_the_right_to_kill_it_is_called_denied") {
+        return;
+    }
+    let storm = Opponent::start("sleepers", 42304, b"imapd", 20, "").unwrap();
+    let report = end_under(42304, "imapd", &["--without-cap-kill"]);
+    assert_eq!((&report.verdict, report.denied), (&Verdict::Denied, 20), "{report:?}");
+    assert!(report.elapsed < Duration::from_secs(1), "there is nothing to wait for: {report:?}");
+    assert_eq!(states(42304), [b'S'; 20]);
+    drop(storm);
+}
+
+#[test]
+fn a_thousand_processes_are_ended_with_64_descriptors() {
+    if !is_root_or_skip("a_thousand_processes_are_ended_with_64_descriptors") {
+        return;
+    }
+    let storm = Opponent::start("sleepers", 42305, b"imapd", 1_000, "").unwrap();
+    let report = end_under(42305, "imapd", &["--descriptors", "64"]);
+    assert!(storm.are_gone_within(SOON), "{report:?}");
+    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+    assert_eq!((report.exited, report.left), (1_000, 0));
+}
+
+#[test]
+fn an_ordinary_user_may_end_processes_of_its_own_if_it_is_said() {
+    if !is_root_or_skip("an_ordinary_user_may_end_processes_of_its_own_if_it_is_said") {
+        return;
+    }
+    let storm = Opponent::start("sleepers", 42306, b"imapd", 5, "").unwrap();
+    let report = end_under(42306, "imapd", &["--user", "42306"]);
+    assert!(matches!(report.verdict, Verdict::Refused(_)), "{report:?}");
+    assert!(!storm.are_gone_within(Duration::ZERO));
+    let report = end_under(42306, "imapd", &["--user", "42306", "--allow-own-uid"]);
+    assert!(storm.are_gone_within(SOON), "{report:?}");
+    assert_eq!(report.exited, 5);
+    // And never itself.
+    let report = end_under(42306, "end_storm", &["--user", "42306", "--allow-own-uid"]);
+    assert_eq!(report.verdict, Verdict::NoLongerTrue, "{report:?}");
+}

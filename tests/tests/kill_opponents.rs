@@ -1,0 +1,138 @@
+//! Storms that fight back. The judge is a counter of forks in shared memory, and the end of a
+//! pipe that each of their processes holds; never a scan.
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests fail by panicking, and tell")]
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use procstorm_exporter::process::Command;
+use procstorm_remediator::kill::{Bounds, Report, Target, Verdict, end_storm};
+use procstorm_tests::opponent::Opponent;
+use procstorm_tests::skip::is_root_or_skip;
+
+const SOON: Duration = Duration::from_secs(5);
+const WHILE: Duration = Duration::from_millis(300);
+
+fn end(uid: u32, bounds: &Bounds) -> Report {
+    let target = Target { uid, command: Command::new(b"imapd").unwrap() };
+    end_storm(Path::new("/proc"), &target, bounds, &AtomicBool::new(false))
+}
+
+fn tell(what: &str, opponent: &Opponent, before: u64, report: &Report) {
+    eprintln!(
+        "{what}: {} in {} rounds, {} ms; killed {}, replacements {}, forks meanwhile {}",
+        report.verdict.label(),
+        report.rounds,
+        report.elapsed.as_millis(),
+        report.signalled,
+        report.replacement_count,
+        opponent.forks().saturating_sub(before),
+    );
+}
+
+/// Ends an opponent that can be ended, several times over, and has it judged.
+fn beat(role: &str, uid: u32, count: usize, extra: &str, times: u32) -> Vec<Report> {
+    let fight = |_| {
+        let opponent = Opponent::start(role, uid, b"imapd", count, extra).unwrap();
+        let before = opponent.forks();
+        let report = end(uid, &Bounds::default());
+        tell(role, &opponent, before, &report);
+        assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+        assert!(opponent.are_gone_within(SOON), "{role}: some live: {report:?}");
+        assert!(opponent.fork_none_for(WHILE), "{role}: some still fork: {report:?}");
+        assert!(report.signalled > 0, "{report:?}");
+        report
+    };
+    (0..times).map(fight).collect()
+}
+
+/// A respawner of another identity cannot be beaten, since it is nobody's target. What can be
+/// asked for is the truth.
+fn face(uid: u32, delay: &str, bounds: &Bounds) -> Report {
+    let opponent = Opponent::start("respawner", uid, b"imapd", 50, delay).unwrap();
+    let before = opponent.forks();
+    let report = end(uid, bounds);
+    tell(&format!("respawner after {delay} ms"), &opponent, before, &report);
+    let forked_on = !opponent.fork_none_for(WHILE);
+    if matches!(report.verdict, Verdict::Respawning) {
+        assert!(forked_on || report.left > 0, "{report:?}");
+        assert!(report.replacement_count > 0 && !report.replacements.is_empty(), "{report:?}");
+        let parents = report.replacements.iter().map(|replacement| &replacement.parent_command);
+        assert!(parents.filter(|parent| *parent == "respawner").count() > 0, "{report:?}");
+    }
+    report
+}
+
+#[test]
+fn a_respawner_without_delay_is_called_one() {
+    if !is_root_or_skip("a_respawner_without_delay_is_called_one") {
+        return;
+    }
+    let report = face(42200, "0", &Bounds::default());
+    assert_eq!(report.verdict, Verdict::Respawning);
+}
+
+#[test]
+fn a_respawner_after_5_ms_is_called_one() {
+    if !is_root_or_skip("a_respawner_after_5_ms_is_called_one") {
+        return;
+    }
+    let report = face(42201, "5", &Bounds::default());
+    assert_eq!(report.verdict, Verdict::Respawning);
+}
+
+#[test]
+fn a_respawner_after_200_ms_outlasts_the_scans_and_no_more_is_claimed_than_was_seen() {
+    if !is_root_or_skip(
+        "a_respawner_after_200_ms_outlasts_the_scans_and_no_more_is_claimed_than_was_seen",
+    ) {
+        return;
+    }
+    let report = face(42202, "200", &Bounds::default());
+    if let Verdict::NoneSeenForMs(ms) = report.verdict {
+        assert!(ms < 1_000, "{report:?}");
+    } else {
+        assert_eq!(report.verdict, Verdict::Respawning);
+    }
+    // Whoever looks for longer sees it.
+    let patient = Bounds { confirm_pause: Duration::from_millis(100), ..Bounds::default() };
+    assert_eq!(face(42203, "200", &patient).verdict, Verdict::Respawning);
+}
+
+#[test]
+fn a_respawner_of_the_same_identity_is_beaten() {
+    if !is_root_or_skip("a_respawner_of_the_same_identity_is_beaten") {
+        return;
+    }
+    for delay in ["0", "5"] {
+        beat("master", 42204, 50, delay, 6);
+    }
+}
+
+#[test]
+fn a_hydra_is_beaten_without_a_replacement() {
+    if !is_root_or_skip("a_hydra_is_beaten_without_a_replacement") {
+        return;
+    }
+    let reports = beat("hydra", 42205, 50, "", 6);
+    assert!(reports.iter().all(|report| report.replacement_count == 0));
+}
+
+#[test]
+fn chains_of_forks_are_beaten() {
+    if !is_root_or_skip("chains_of_forks_are_beaten") {
+        return;
+    }
+    for count in [1, 4] {
+        beat("chains", 42206, count, "", 9);
+    }
+}
+
+#[test]
+fn a_fork_bomb_is_beaten() {
+    if !is_root_or_skip("a_fork_bomb_is_beaten") {
+        return;
+    }
+    beat("bomb", 42207, 200, "", 3);
+}
