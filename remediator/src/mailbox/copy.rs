@@ -71,6 +71,9 @@ impl Copy<'_> {
         pace: &mut Pace<'_>,
     ) -> Result<Copied, Failure> {
         self.reserve.check(self.vault, self.vault.path(), allocated.min(size))?;
+        // The length first: a file system that allocates ahead of a growing file (XFS) would fill
+        // the beginning of each hole.
+        self.target.set_len(size).map_err(|error| self.write_failed(&error))?;
         let mut method = Method::CopyFileRange;
         let mut buffer = Vec::new();
         let mut offset = 0;

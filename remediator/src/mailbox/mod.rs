@@ -267,7 +267,13 @@ impl Archiver {
         let name = errand.form.source_name(errand.user);
         let mut held = None;
         for _ in 0..OPENS {
-            let Some(mailbox) = self.spool.find(&name, errand.uid)? else { return Ok(None) };
+            let mailbox = match (self.spool.find(&name, errand.uid), &held) {
+                (Ok(Some(mailbox)), _) => mailbox,
+                // What has come in its place is no mail file: the one that we have still is.
+                (Ok(None) | Err(_), Some(_)) => break,
+                (Ok(None), None) => return Ok(None),
+                (Err(failure), None) => return Err(failure),
+            };
             let wait = self.settings.lock_wait;
             let locked = lock_shared(&mailbox.file, &mailbox.path, wait, pace)?;
             let current = self.spool.still_names(&mailbox);

@@ -38,6 +38,10 @@ impl Reserve {
         let disk = fstatvfs(directory)
             .map_err(|errno| Failure::of("ask for the free space of", path, errno))?;
         let (total, available) = sizes(&disk);
+        if total == 0 {
+            // It keeps no count (ramfs, some network file systems): it will say when it is full.
+            return Ok(());
+        }
         let reserve = self.bytes_of(total);
         if needed.saturating_add(reserve) <= available {
             return Ok(());

@@ -22,6 +22,9 @@ use super::version::Version;
 /// 17 minutes).
 const DOTLOCK_FRESH_SECONDS: u64 = 300;
 
+/// How often a name is looked up that leads to another file each time.
+const FINDS: u32 = 10;
+
 /// The spool directory, held open.
 #[derive(Debug)]
 pub(super) struct Spool {
@@ -59,6 +62,16 @@ impl Spool {
 
     /// The mail file `name` of the user with `uid`; `Ok(None)` if there is none.
     pub(super) fn find(&self, name: &str, uid: u32) -> Result<Option<Mailbox>, Failure> {
+        let mut found = self.find_once(name, uid);
+        for _ in 1..FINDS {
+            // Opened, and replaced by another before we looked at it: no fault of the new one.
+            let Err(Failure::HardLinked { links: 0, .. }) = found else { break };
+            found = self.find_once(name, uid);
+        }
+        found
+    }
+
+    fn find_once(&self, name: &str, uid: u32) -> Result<Option<Mailbox>, Failure> {
         let path = self.path_of(name);
         let pin = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let Some(pinned) = self.open_beneath(name, pin)? else { return Ok(None) };

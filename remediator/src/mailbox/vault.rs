@@ -292,3 +292,73 @@ impl AsFd for Vault {
 pub(super) fn allocated(meta: &Metadata) -> u64 {
     meta.blocks().saturating_mul(512)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn vault() -> (tempfile::TempDir, Vault) {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path()).unwrap();
+        let vault = Vault::open(&root.path().join("arc"), &spool).unwrap();
+        (root, vault)
+    }
+
+    fn names(vault: &Vault) -> Vec<String> {
+        let mut names = vault.names().unwrap();
+        names.retain(|name| name != "." && name != "..");
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn without_nameless_files_a_copy_has_a_name_that_no_archive_has() {
+        let (_root, vault) = vault();
+        let alice = UserName::new("alice").unwrap();
+        fs::write(vault.path_of("alice.7"), "old").unwrap();
+
+        let mut staged = vault.stage_named().unwrap();
+        staged.file.write_all(b"mail").unwrap();
+        let partial = names(&vault).remove(0);
+        assert!(partial.starts_with(PARTIAL), "{partial}");
+        assert_eq!(parse_archive_name(&partial), None);
+        let mode = fs::metadata(vault.path_of(&partial)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+
+        let path = vault.place(staged, &alice, 7).unwrap();
+        assert_eq!(path, vault.path_of("alice.8"));
+        assert_eq!(fs::read(path).unwrap(), b"mail");
+        assert_eq!(fs::read(vault.path_of("alice.7")).unwrap(), b"old");
+        assert_eq!(names(&vault), ["alice.7", "alice.8"]);
+
+        drop(vault.stage_named().unwrap());
+        assert_eq!(names(&vault), ["alice.7", "alice.8"]);
+    }
+
+    #[test]
+    fn what_a_predecessor_left_half_made_is_removed_at_the_start() {
+        let (root, vault) = vault();
+        fs::write(vault.path_of(&format!("{PARTIAL}1.0")), "half").unwrap();
+        fs::write(vault.path_of("alice.7"), "whole").unwrap();
+        let at_work = vault.stage_named().unwrap();
+        let spool = Spool::open(root.path()).unwrap();
+        let next = Vault::open(&root.path().join("arc"), &spool).unwrap();
+        assert_eq!(names(&next).len(), 2, "{:?}", names(&next));
+        drop(at_work);
+        assert_eq!(names(&next), ["alice.7"]);
+    }
+
+    #[test]
+    fn a_nameless_file_is_never_seen() {
+        let (_root, vault) = vault();
+        let staged = vault.stage().unwrap();
+        assert!(names(&vault).is_empty());
+        let path = vault.place(staged, &UserName::new("a").unwrap(), 1).unwrap();
+        assert_eq!(names(&vault), ["a.1"]);
+        assert_eq!(path, vault.path_of("a.1"));
+    }
+}
