@@ -13,6 +13,7 @@
 //!
 //! What the rules are compared with, and fed from:
 //! - [`oracle`]: the original's scripts, read literally.
+//! - [`dashboard`]: the shipped dashboard's queries.
 //! - [`scrape_target`]: pages of numbers that a test writes.
 //!
 //! What is shown with it:
@@ -33,6 +34,7 @@
 pub mod accounts;
 pub mod alertmanager;
 pub mod daemon;
+pub mod dashboard;
 pub mod demo;
 pub mod exposition;
 pub mod fault;

@@ -1,0 +1,130 @@
+//! The shipped dashboard, as far as a test can be a reader of it: its queries, with Grafana's
+//! variables filled in, and what a Prometheus answers to them.
+
+use serde_json::Value;
+
+use crate::fault::{Fault, OrFault as _};
+use crate::prometheus::Prometheus;
+
+/// What a reader has chosen, who chooses nothing: everything, over the last ten minutes.
+const VARIABLES: [(&str, &str); 5] = [
+    ("$__rate_interval", "20s"),
+    ("$__range", "10m"),
+    ("$host", ".*"),
+    ("$role", ".*"),
+    ("$user", ".*"),
+];
+
+/// One query of the dashboard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    /// The panel's, annotation's or variable's title, and the query's letter.
+    pub place: String,
+    /// PromQL, without variables.
+    pub expression: String,
+}
+
+/// A dashboard's file.
+#[derive(Debug, Clone)]
+pub struct Dashboard(Value);
+
+impl Dashboard {
+    /// Reads a dashboard.
+    pub fn read(json: &str) -> Result<Self, Fault> {
+        serde_json::from_str(json).map(Self).or_fault("the dashboard is not JSON")
+    }
+
+    fn list(&self, pointer: &str) -> impl Iterator<Item = &Value> {
+        self.0.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
+    }
+
+    /// The panels that show data, with their titles.
+    #[must_use]
+    pub fn panels(&self) -> Vec<(String, Vec<Query>)> {
+        let shows_data = |panel: &&Value| text(panel, "type") != "row";
+        let panels = self.list("/panels").filter(shows_data);
+        panels.map(|panel| (text(panel, "title").to_owned(), queries_of(panel))).collect()
+    }
+
+    /// The queries of the annotations that Prometheus answers.
+    #[must_use]
+    pub fn annotations(&self) -> Vec<Query> {
+        let annotations =
+            self.list("/annotations/list").filter(|one| !text(one, "expr").is_empty());
+        annotations.map(|one| query(text(one, "name"), text(one, "expr"))).collect()
+    }
+
+    /// What the variables offer. `label_values(SERIES, LABEL)` is Grafana's own; to Prometheus it
+    /// is the series that have the label.
+    #[must_use]
+    pub fn variables(&self) -> Vec<Query> {
+        let offer = |one: &Value| {
+            let inside =
+                text(one, "definition").strip_prefix("label_values(")?.strip_suffix(')')?;
+            let (series, label) = inside.rsplit_once(", ")?;
+            Some(query(text(one, "name"), &format!("group by ({label}) ({series})")))
+        };
+        self.list("/templating/list").filter_map(offer).collect()
+    }
+
+    /// The dashboard's identifier, which the alerts' links name.
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        text(&self.0, "uid")
+    }
+
+    /// The titles of all panels, annotations and variables that show nothing. A query that
+    /// Prometheus refuses is a fault.
+    pub fn empty(&self, prometheus: &Prometheus) -> Result<Vec<String>, Fault> {
+        let mut empty = Vec::new();
+        let alone = self.annotations().into_iter().chain(self.variables());
+        let alone = alone.map(|query| (query.place.clone(), vec![query]));
+        for (title, queries) in self.panels().into_iter().chain(alone) {
+            let mut shown = 0;
+            for query in queries {
+                let answer = prometheus.query(&query.expression).or_fault(&query.place)?;
+                // A quantile of nothing is not a number: Grafana draws nothing.
+                shown += answer.iter().filter(|sample| !sample.value.is_nan()).count();
+            }
+            if shown == 0 {
+                empty.push(title);
+            }
+        }
+        Ok(empty)
+    }
+}
+
+fn text<'a>(json: &'a Value, key: &str) -> &'a str {
+    json.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn queries_of(panel: &Value) -> Vec<Query> {
+    let targets = panel.get("targets").and_then(Value::as_array);
+    let place = |target| format!("{} {}", text(panel, "title"), text(target, "refId"));
+    let targets = targets.into_iter().flatten();
+    targets.map(|target| query(&place(target), text(target, "expr"))).collect()
+}
+
+fn query(place: &str, expression: &str) -> Query {
+    let fill = |text: String, (name, value): (&str, &str)| text.replace(name, value);
+    let expression = VARIABLES.into_iter().fold(expression.to_owned(), fill);
+    Query { place: place.to_owned(), expression }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_filled_in() {
+        let json = r#"{"panels": [{"type": "row", "title": "r"}, {"title": "p", "targets":
+            [{"refId": "A", "expr": "rate(x{host=~\"$host\"}[$__rate_interval])"}]}],
+            "templating": {"list": [{"name": "host", "definition": "label_values(up{a=\"b\"}, host)"}]}}"#;
+        let dashboard = Dashboard::read(json).unwrap();
+        let [(title, queries)] = &dashboard.panels()[..] else { panic!("one panel") };
+        assert_eq!(title, "p");
+        assert_eq!(queries[0].place, "p A");
+        assert_eq!(queries[0].expression, "rate(x{host=~\".*\"}[20s])");
+        assert_eq!(dashboard.variables()[0].expression, "group by (host) (up{a=\"b\"})");
+    }
+}
