@@ -48,6 +48,7 @@ docs: ## the documentation of the code, warnings are errors
 rules: ## check rules, their tests, and Alertmanager's configuration
 	@tests/tools.sh stack
 	rules/check.sh
+	grafana/check-model.sh
 
 deny: ## licences, sources and advisories of the dependencies
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
