@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::daemon::Daemon;
@@ -84,6 +85,33 @@ impl Prometheus {
         let alerts = answer.pointer("/data/alerts").and_then(Value::as_array);
         Ok(alerts.cloned().unwrap_or_default().into_iter().map(Alert).collect())
     }
+}
+
+impl Prometheus {
+    /// When each of its targets was last scraped; the epoch for one that was not yet.
+    pub fn last_scrapes(&self) -> Result<Vec<Timestamp>, Fault> {
+        let answer = self.http.json(&format!("{}/api/v1/targets", self.url))?;
+        let targets = answer.pointer("/data/activeTargets").and_then(Value::as_array);
+        Ok(targets.into_iter().flatten().map(|target| time(target, "lastScrape")).collect())
+    }
+
+    /// When the group of rules was last evaluated; the epoch if it was not yet.
+    pub fn last_evaluation(&self, group: &str) -> Result<Timestamp, Fault> {
+        let answer = self.http.json(&format!("{}/api/v1/rules", self.url))?;
+        let groups = answer.pointer("/data/groups").and_then(Value::as_array);
+        let group = groups
+            .into_iter()
+            .flatten()
+            .find(|found| found.get("name").and_then(Value::as_str) == Some(group))
+            .ok_or_else(|| Fault::new(format!("Prometheus has no rules {group}")))?;
+        Ok(time(group, "lastEvaluation"))
+    }
+}
+
+/// A time of Prometheus' API. It writes the year 1 for never.
+fn time(json: &Value, name: &str) -> Timestamp {
+    let text = json.get(name).and_then(Value::as_str).unwrap_or_default();
+    text.parse::<Timestamp>().unwrap_or_default().max(Timestamp::UNIX_EPOCH)
 }
 
 /// One sample of a query's result.

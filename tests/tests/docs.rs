@@ -53,6 +53,11 @@ fn the_exporters_flags_in_the_readme_are_its_own() {
 }
 
 #[test]
+fn the_remediators_flags_in_the_readme_are_its_own() {
+    assert_eq!(flags_in_readme("procstorm-remediator"), flags_of("procstorm-remediator"));
+}
+
+#[test]
 fn the_files_in_the_readme_are_there() {
     let readme = readme();
     let links = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next());

@@ -52,9 +52,11 @@ pub fn show(dir: &Path, interrupt: &Interrupt) -> Result<(), Fault> {
             let missing: Vec<&str> = waiting.iter().map(|stage| stage.name).collect();
             return Err(Fault::new(format!("not observed: {}", missing.join(", "))));
         }
+        let names: Vec<&str> = waiting.iter().map(|stage| stage.name).collect();
         let mut rest = Vec::new();
         for mut stage in waiting {
-            match (stage.look)() {
+            let due = stage.after.is_none_or(|earlier| !names.contains(&earlier));
+            match due.then(|| (stage.look)()).flatten() {
                 Some(seen) => tell(onset.elapsed(), stage.name, &seen)?,
                 None => rest.push(stage),
             }

@@ -12,6 +12,8 @@ use crate::storm::Storm;
 pub(super) struct Stage<'a> {
     /// Its name in the time line.
     pub(super) name: &'static str,
+    /// The stage that must have been told before this one is looked at.
+    pub(super) after: Option<&'static str>,
     /// Looks once; says what was seen, if it was.
     pub(super) look: Box<dyn FnMut() -> Option<String> + 'a>,
 }
@@ -24,14 +26,18 @@ pub(super) fn all<'a>(
     mailbox: &'a [u8],
 ) -> Vec<Stage<'a>> {
     let user = victim.name.as_str();
-    let stage = |name, look: Box<dyn FnMut() -> Option<String> + 'a>| Stage { name, look };
+    let stage =
+        |name, look: Box<dyn FnMut() -> Option<String> + 'a>| Stage { name, after: None, look };
     vec![
         stage("scraped", Box::new(move || scraped(stack, user, storm.pids().len()))),
         stage("firing", Box::new(move || firing(stack, user))),
         stage("webhook received", Box::new(move || received(stack, user))),
         stage("archived", Box::new(move || archived(stack, user, mailbox))),
         stage("killed", Box::new(move || killed(stack, user))),
-        stage("proven", Box::new(move || proven(stack, storm, user))),
+        Stage {
+            after: Some("killed"),
+            ..stage("proven", Box::new(move || proven(stack, storm, user)))
+        },
         stage("mail", Box::new(move || mailed(stack, |mail| is_alert(mail, user)))),
         stage("mail", Box::new(move || mailed(stack, |mail| is_outcome(mail, user)))),
         stage("resolved", Box::new(resolved(stack, user))),

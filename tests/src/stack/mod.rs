@@ -23,8 +23,11 @@ use crate::{free_port, programs, wait};
 
 pub use site::{Person, Site, Timing};
 
-/// How long the stack may take until Prometheus has scraped its targets.
-const SCRAPED_LIMIT: Duration = Duration::from_secs(30);
+/// How long the stack may take until Prometheus has scraped its targets, or evaluated its rules.
+const WATCHED_LIMIT: Duration = Duration::from_secs(30);
+
+/// The group of rules that fires.
+const ALERTS: &str = "procstorm_alerts";
 
 /// A running system.
 #[derive(Debug)]
@@ -59,7 +62,7 @@ pub struct Addresses {
 
 impl Stack {
     /// Starts everything below `dir`, for the people given, and waits until Prometheus has
-    /// scraped both daemons. As root the people exist for the daemons alone; otherwise they must
+    /// scraped both daemons and evaluated its rules. As root the people exist for the daemons alone; otherwise they must
     /// be the machine's own.
     pub fn start(dir: &Path, people: &[Person], timing: Timing) -> Result<Self, Fault> {
         let site = Site::lay_out(dir, people)?;
@@ -88,14 +91,19 @@ impl Stack {
             addresses,
             accounts,
         };
-        stack.wait_until_scraped()?;
+        stack.wait_until_watched()?;
         Ok(stack)
     }
 
-    fn wait_until_scraped(&self) -> Result<(), Fault> {
-        wait::until("Prometheus scrapes both daemons", SCRAPED_LIMIT, || {
+    /// Waits until Prometheus has seen both daemons, and then judged what it saw.
+    fn wait_until_watched(&self) -> Result<(), Fault> {
+        let scraped = wait::until("Prometheus scrapes both daemons", WATCHED_LIMIT, || {
             let up = self.prometheus.query("up == 1").ok()?;
-            (up.len() == 2).then_some(())
+            let scrapes = self.prometheus.last_scrapes().ok()?;
+            if up.len() == 2 { scrapes.into_iter().max() } else { None }
+        })?;
+        wait::until("Prometheus evaluates its rules", WATCHED_LIMIT, || {
+            (self.prometheus.last_evaluation(ALERTS).ok()? > scraped).then_some(())
         })
     }
 
