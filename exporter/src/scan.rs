@@ -131,7 +131,7 @@ impl Scanner {
         let procfs = self.settings.procfs.display();
         match blindness {
             Some(reason) if !self.was_blind => {
-                tracing::error!(%procfs, %reason, "blind: other users' processes are hidden");
+                tracing::error!(%procfs, %reason, "blind: processes of other users are hidden");
             }
             None if self.was_blind => tracing::info!(%procfs, "no longer blind"),
             _ => {}

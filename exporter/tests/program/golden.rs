@@ -1,0 +1,105 @@
+//! The exposition of the real binary, over HTTP, byte for byte.
+//!
+//! To write the golden file anew:
+//! `PROCSTORM_UPDATE_GOLDEN=1 cargo test -p procstorm-exporter --test program golden`
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use crate::world::{ProcFixture, Program, root_for, tool};
+
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/program/golden.txt");
+
+/// What is different each time is shown as this.
+const VARIES: &str = "<varies>";
+
+fn world() -> ProcFixture {
+    let proc = ProcFixture::new();
+    for pid in 100..192 {
+        proc.process(pid, 41000, b"imapd");
+    }
+    proc.zombie(200, 41000, b"imapd");
+    proc.process(201, 41000, b"imapd\n");
+    proc.process(202, 41000, b"im apd) S 1 (");
+    proc.process(203, 41000, b"say \"hi\"");
+    proc.process(204, 41000, b"back\\slash\\n");
+    proc.process(205, 41000, b"two\nlines");
+    proc.process(206, 41000, "käse".as_bytes());
+    proc.process(207, 41000, b"k\xe4se");
+    proc.process(208, 41000, b"k\xe5se");
+    proc.process(209, 41000, b"\x1b[31m\ttab\r");
+    proc.process(210, 41000, b"{a=\"b\"} 1");
+    proc.process(211, 41000, b"fifteen bytes !");
+    proc.process(212, 41000, b"");
+    proc.process(213, 41000, b"(other)");
+    proc.process(300, 41001, b"imapd");
+    proc.process(301, 65534, b"nginx");
+    proc.process(302, 0, b"sshd");
+    proc.kernel_thread(303, 0, b"kworker/u8:3-events_unbound");
+    proc.kernel_thread(304, 65534, b"kthreadd");
+    std::fs::create_dir(proc.path().join("sys")).unwrap();
+    std::fs::write(proc.path().join("meminfo"), "").unwrap();
+    // Gone between the reading of the directory and that of its file.
+    std::fs::create_dir(proc.path().join("400")).unwrap();
+    proc
+}
+
+fn without_what_varies(exposition: &str) -> String {
+    let line = |line: &str| match line.rsplit_once(' ') {
+        Some((series, _))
+            if series.starts_with("process_") || series == "procstorm_scan_duration_seconds" =>
+        {
+            format!("{series} {VARIES}\n")
+        }
+        _ => format!("{line}\n"),
+    };
+    exposition.lines().map(line).collect()
+}
+
+#[test]
+fn golden() {
+    if !root_for("golden") {
+        return;
+    }
+    let proc = world();
+    let program = Program::start(proc.path(), &[]);
+    let raw = program.get("/metrics");
+    let exposition = without_what_varies(&raw);
+    if std::env::var_os("PROCSTORM_UPDATE_GOLDEN").is_some() {
+        std::fs::write(GOLDEN, &exposition).unwrap();
+    }
+    let golden = std::fs::read_to_string(GOLDEN).unwrap();
+    assert!(exposition == golden, "not as {GOLDEN}, but:\n{exposition}");
+    check_by_promtool(&raw);
+}
+
+fn check_by_promtool(exposition: &str) {
+    let Some(promtool) = tool("golden by promtool", "promtool") else { return };
+    let mut check = Command::new(promtool)
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    check.stdin.take().unwrap().write_all(exposition.as_bytes()).unwrap();
+    let output = check.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn once_prints_what_a_scrape_shows() {
+    if !root_for("once_prints_what_a_scrape_shows") {
+        return;
+    }
+    let proc = world();
+    let output = Command::new(crate::world::BINARY)
+        .arg("--once")
+        .arg("--path.procfs")
+        .arg(proc.path())
+        .output();
+    let output = output.unwrap();
+    assert!(output.status.success());
+    let text = without_what_varies(&String::from_utf8(output.stdout).unwrap());
+    assert_eq!(text, std::fs::read_to_string(GOLDEN).unwrap());
+}

@@ -1,0 +1,28 @@
+//! The exporter's real binary, over HTTP, in worlds made for the purpose.
+//!
+//! - `world`: fixtures of /proc, the running program, processes of our own.
+//! - `golden`: its exposition, byte for byte.
+//! - `scrapes`: many at once, late, too many; healthy, ready; signals.
+//! - `hidepid`: what it says when processes are hidden from it.
+//! - `name_service`: names from a real NSS module that hangs.
+//! - `truth`: the sum holds whatever processes do; `ps` counts the same.
+//! - `property`: any names, read back by a parser of our own.
+//! - `documents`: manual page and unit agree with the program.
+//!
+//! Uids 41000-41999 are those of these tests.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    reason = "a test fails by panicking, and says what it skips"
+)]
+
+mod golden;
+mod hidepid;
+mod name_service;
+mod property;
+mod scrapes;
+mod truth;
+mod world;

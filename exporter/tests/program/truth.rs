@@ -1,0 +1,177 @@
+//! The sum holds whatever processes do, and `ps` counts the same.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use procstorm_exporter::census::{Census, count_living};
+use procstorm_exporter::proc_dir::ProcDir;
+use procstorm_exporter::process;
+
+use crate::world::{ProcFixture, Processes, Program, root_for, until, value};
+
+/// Calls itself by two names and is two users by turns, for ever.
+const SHAPE_SHIFTER: &str = "while (1) { $0 = 'pst-one'; $> = 41601; $> = 0; $0 = 'pst-two'; \
+                             $> = 41602; $> = 0 }";
+
+fn census(proc: &mut ProcDir) -> BTreeMap<(u32, String), u64> {
+    let census = Census::take(proc, false).unwrap();
+    assert_eq!(census.groups.values().sum::<u64>(), census.processes, "the sum holds");
+    let groups = census.groups.into_iter();
+    groups.map(|(group, n)| ((group.uid, group.command.to_text().into_owned()), n)).collect()
+}
+
+fn named(groups: &BTreeMap<(u32, String), u64>, names: &[&str]) -> u64 {
+    groups.iter().filter(|((_, name), _)| names.contains(&name.as_str())).map(|(_, n)| n).sum()
+}
+
+#[test]
+fn a_process_that_changes_name_and_uid_is_counted_once() {
+    if !root_for("a_process_that_changes_name_and_uid_is_counted_once") {
+        return;
+    }
+    let mut processes = Processes::default();
+    for _ in 0..3 {
+        processes.spawn(Command::new("perl").args(["-e", SHAPE_SHIFTER]));
+    }
+    let mut proc = ProcDir::open(Path::new("/proc")).unwrap();
+    let names = ["pst-one", "pst-two"];
+    until("all are up", || (named(&census(&mut proc), &names) == 3).then_some(()));
+    for _ in 0..50 {
+        assert_eq!(named(&census(&mut proc), &names), 3);
+    }
+}
+
+#[test]
+fn a_process_that_execs_is_counted_once() {
+    if !root_for("a_process_that_execs_is_counted_once") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let names = ["pst-ping", "pst-pong"];
+    for (name, next) in [(names[0], names[1]), (names[1], names[0])] {
+        let file = directory.path().join(name);
+        let next = directory.path().join(next);
+        std::fs::write(&file, format!("#!/bin/sh\nexec {}\n", next.display())).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(file, mode).unwrap();
+    }
+    let mut processes = Processes::default();
+    for _ in 0..2 {
+        processes.spawn(&mut Command::new(directory.path().join(names[0])));
+    }
+    let mut proc = ProcDir::open(Path::new("/proc")).unwrap();
+    until("both are up", || (named(&census(&mut proc), &names) == 2).then_some(()));
+    for _ in 0..50 {
+        assert_eq!(named(&census(&mut proc), &names), 2);
+    }
+}
+
+#[test]
+fn ps_counts_the_same() {
+    if !root_for("ps_counts_the_same") {
+        return;
+    }
+    let mut processes = Processes::default();
+    for (uid, names) in [(41610, "a b,c(d),e)"), (41611, "x\"y,c(d)")] {
+        for name in names.split(',') {
+            for _ in 0..3 {
+                let script = format!("$0 = q\u{1}{name}\u{1}; sleep 600");
+                processes.spawn(Command::new("perl").args(["-e", &script]).uid(uid).gid(uid));
+            }
+        }
+    }
+    let mut proc = ProcDir::open(Path::new("/proc")).unwrap();
+    let ours = |proc: &mut ProcDir| {
+        let mut groups = census(proc);
+        groups.retain(|(uid, _), _| (41610..=41611).contains(uid));
+        groups
+    };
+    until("all have their names", || {
+        let groups = ours(&mut proc);
+        (groups.len() == 5 && groups.values().all(|&n| n == 3)).then_some(())
+    });
+    let mut by_ps = BTreeMap::new();
+    let output = Command::new("ps").args(["-eo", "euid=,comm="]).output().unwrap();
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let (uid, command) = line.trim_start().split_once(' ').unwrap();
+        let uid: u32 = uid.parse().unwrap();
+        if (41610..=41611).contains(&uid) {
+            *by_ps.entry((uid, command.to_owned())).or_default() += 1;
+        }
+    }
+    assert_eq!(ours(&mut proc), by_ps);
+}
+
+#[test]
+fn the_dead_are_counted_in_the_census_but_not_among_the_living() {
+    if !root_for("the_dead_are_counted_in_the_census_but_not_among_the_living") {
+        return;
+    }
+    let fixture = ProcFixture::new();
+    for pid in 2..10 {
+        fixture.process(pid, 41620, b"imapd");
+    }
+    fixture.zombie(10, 41620, b"imapd");
+    fixture.process(11, 41621, b"imapd");
+    fixture.process(12, 41620, b"imapd2");
+    let mut proc = ProcDir::open(fixture.path()).unwrap();
+    let imapd = process::Command::new(b"imapd").unwrap();
+    assert_eq!(count_living(&mut proc, 41620, &imapd).unwrap(), 8);
+    assert_eq!(census(&mut proc)[&(41620, "imapd".to_owned())], 9);
+}
+
+#[test]
+fn kernel_threads_count_when_asked_for() {
+    if !root_for("kernel_threads_count_when_asked_for") {
+        return;
+    }
+    let fixture = ProcFixture::new();
+    fixture.kernel_thread(2, 0, b"kthreadd");
+    let program = Program::start(fixture.path(), &[]);
+    assert_eq!(program.value("procstorm_scan_processes"), 1);
+    let program = Program::start(fixture.path(), &["--collector.kernel-threads"]);
+    assert_eq!(program.value("procstorm_scan_processes"), 2);
+}
+
+#[test]
+fn as_many_pids_as_there_can_be() {
+    if !root_for("as_many_pids_as_there_can_be") {
+        return;
+    }
+    let fixture = ProcFixture::new();
+    for pid in 2..=32_768 {
+        let directory = fixture.path().join(pid.to_string());
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(directory.join("comm"), format!("c{}\n", pid % 7)).unwrap();
+        std::os::unix::fs::chown(&directory, Some(41630 + pid % 3), None).unwrap();
+    }
+    let program = Program::start(fixture.path(), &[]);
+    let exposition = program.get("/metrics");
+    assert_eq!(value(&exposition, "procstorm_scan_processes"), Some(32_768));
+    assert_eq!(value(&exposition, "procstorm_user_processes{user=\"41630\"}"), Some(10_922));
+    assert_eq!(value(&exposition, "procstorm_scan_vanished_total"), Some(0));
+}
+
+#[test]
+fn a_user_of_a_thousand_names_is_still_a_thousand() {
+    if !root_for("a_user_of_a_thousand_names_is_still_a_thousand") {
+        return;
+    }
+    let fixture = ProcFixture::new();
+    for pid in 2..1002 {
+        fixture.process(pid, 41640, format!("disguise{pid}").as_bytes());
+    }
+    fixture.process(2000, 41641, b"imapd");
+    let program = Program::start(fixture.path(), &["--collector.max-commands-per-user=10"]);
+    let exposition = program.get("/metrics");
+    let other = "procstorm_processes{command=\"(other)\",user=\"41640\"}";
+    assert_eq!(value(&exposition, other), Some(990));
+    assert_eq!(value(&exposition, "procstorm_user_processes{user=\"41640\"}"), Some(1000));
+    assert_eq!(value(&exposition, "procstorm_scan_folded_groups"), Some(990));
+    assert_eq!(value(&exposition, "procstorm_scan_folded_processes"), Some(990));
+    let bystander = "procstorm_processes{command=\"imapd\",user=\"41641\"}";
+    assert_eq!(value(&exposition, bystander), Some(1));
+    assert_eq!(exposition.matches("\nprocstorm_processes{").count(), 13);
+}
