@@ -3,7 +3,8 @@
 //! What stands for the world outside:
 //! - [`storm`]: real processes of a user and a command of our choice.
 //! - [`world`]: a /proc that holds what the scenario says.
-//! - [`opponent`]: real processes that are hard to end; [`ledger`] counts them without a scan.
+//! - [`opponent`]: real processes that are hard to end; [`ledger`] counts them without a scan,
+//!   and [`forking`] is how they come to be.
 //! - [`accounts`]: users who exist for the programs that we start, and for nobody else.
 //! - [`smtp`]: a mail server that keeps what it is sent.
 //!
@@ -38,6 +39,7 @@ pub mod dashboard;
 pub mod demo;
 pub mod exposition;
 pub mod fault;
+pub mod forking;
 pub mod fuzzing;
 pub mod http;
 pub mod interrupt;

@@ -4,13 +4,13 @@ use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use procstorm_tests::fault::{Fault, OrFault as _};
-use procstorm_tests::wait;
+use procstorm_tests::{forking, wait};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitOptions, set_child_subreaper, set_parent_process_death_signal};
 
-use crate::{Cast, process, roles};
+use crate::{Cast, roles};
 
 /// How long all may take to come up, and to go.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -66,7 +66,7 @@ fn end(cast: &Cast) -> Result<(), Fault> {
             return Err(Fault::new("some opponents do not end"));
         }
         if cast.uid != 0 {
-            process::kill_all_of(cast.uid)?;
+            forking::kill_all_of(cast.uid)?;
         }
         wait::nap(Duration::from_millis(5));
     }

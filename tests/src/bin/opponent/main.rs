@@ -2,15 +2,13 @@
 //!
 //! - [`roles`]: what each kind does.
 //! - [`keeper`]: what was started; reaps, and ends all when its standard input ends.
-//! - [`process`]: fork, and becoming somebody.
 //!
 //! The standard output is held open by every process of the storm and by no other, so that its
 //! end proves, without a scan, that the last of them is gone. A counter of forks in the ledger,
 //! memory that all share, proves that none came and went unseen. Every process ends by itself
-//! after [`process::LIFE_MAX`], whatever becomes of the test.
+//! after [`forking::LIFE_MAX`], whatever becomes of the test.
 
 mod keeper;
-mod process;
 mod roles;
 
 use std::ffi::{CString, OsString};
@@ -20,6 +18,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use procstorm_tests::fault::{Fault, OrFault as _};
+use procstorm_tests::forking;
 use procstorm_tests::ledger::Ledger;
 
 /// Who the processes are to be.
@@ -36,7 +35,7 @@ struct Cast {
 impl Cast {
     /// Whether all are to end, because the test says so or it has taken too long.
     fn is_over(&self) -> bool {
-        self.ledger.over.get() > 0 || self.begun.elapsed() > process::LIFE_MAX
+        self.ledger.over.get() > 0 || self.begun.elapsed() > forking::LIFE_MAX
     }
 }
 

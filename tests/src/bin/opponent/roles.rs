@@ -9,7 +9,7 @@ use procstorm_tests::wait::nap;
 use rustix::process::{WaitOptions, wait};
 
 use crate::Cast;
-use crate::process::{
+use procstorm_tests::forking::{
     become_user, die_with_parent, exit, exit_thread, fork, fork_on, is_there, limit_processes,
     set_effective, set_ids, set_name, set_undumpable, sleep,
 };

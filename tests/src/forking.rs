@@ -1,20 +1,20 @@
-//! Fork, and becoming somebody.
+//! Fork, and becoming somebody: for programs with one thread.
 #![expect(unsafe_code, reason = "fork(2) and its kin have no safe wrapper")]
 
 use std::ffi::CStr;
 use std::time::Duration;
 
-use procstorm_tests::fault::{Fault, OrFault as _};
-use procstorm_tests::ledger::Ledger;
-use procstorm_tests::wait::nap;
+use crate::fault::{Fault, OrFault as _};
+use crate::ledger::Ledger;
+use crate::wait::nap;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 /// How long any process of an opponent lives.
-pub(crate) const LIFE_MAX: Duration = Duration::from_secs(60);
+pub const LIFE_MAX: Duration = Duration::from_secs(60);
 
 /// Forks, counted in the ledger before the child can do anything. The child never returns.
 /// `None` where the kernel refuses (a limit of processes).
-pub(crate) fn fork(ledger: &Ledger, child: impl FnOnce()) -> Option<i32> {
+pub fn fork(ledger: &Ledger, child: impl FnOnce()) -> Option<i32> {
     ledger.forks.add(1);
     // SAFETY: this program has one thread, so the child may do whatever its parent may.
     match unsafe { libc::fork() } {
@@ -31,7 +31,7 @@ pub(crate) fn fork(ledger: &Ledger, child: impl FnOnce()) -> Option<i32> {
 }
 
 /// Forks, and says which of the two one is: true for the child. `None` where the kernel refuses.
-pub(crate) fn fork_on(ledger: &Ledger) -> Option<bool> {
+pub fn fork_on(ledger: &Ledger) -> Option<bool> {
     ledger.forks.add(1);
     // SAFETY: as in `fork`.
     match unsafe { libc::fork() } {
@@ -45,13 +45,13 @@ pub(crate) fn fork_on(ledger: &Ledger) -> Option<bool> {
 }
 
 /// Ends the process at once, without any clean-up.
-pub(crate) fn exit() -> ! {
+pub fn exit() -> ! {
     // SAFETY: _exit has no conditions.
     unsafe { libc::_exit(0) }
 }
 
 /// Ends the calling thread alone: the process goes on while it has others.
-pub(crate) fn exit_thread() -> ! {
+pub fn exit_thread() -> ! {
     loop {
         // SAFETY: a raw exit of one thread. Nobody joins it, and its stack, the first thread's,
         // is never freed.
@@ -59,8 +59,35 @@ pub(crate) fn exit_thread() -> ! {
     }
 }
 
+/// Forks a child that gets exactly this pid, which must be free: `clone3(2)` with `set_tid`.
+pub fn fork_as(pid: i32, child: impl FnOnce()) -> Result<(), Fault> {
+    let wanted = [pid];
+    // SAFETY: all zeros is a clone_args that asks for nothing.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    args.set_tid = u64::try_from(wanted.as_ptr().expose_provenance()).or_fault("an address")?;
+    args.set_tid_size = 1;
+    // SAFETY: without a stack of its own and without shared memory, it is a fork, as in `fork`;
+    // `wanted` and `args` outlive the call.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) } {
+        0 => {
+            child();
+            exit();
+        }
+        made if made == i64::from(pid) => Ok(()),
+        _ => Err(std::io::Error::last_os_error()).or_fault(format!("cannot fork as {pid}")),
+    }
+}
+
+/// Signals by number, as the programs do that we are compared with. A child of our own that is
+/// not reaped keeps its pid.
+pub fn kill_by_number(pid: i32, signal: i32) -> bool {
+    // SAFETY: no pointers.
+    pid > 1 && unsafe { libc::syscall(libc::SYS_kill, pid, signal) } == 0
+}
+
 /// Becomes the user in every way, bears the name, and bounds its life.
-pub(crate) fn become_user(uid: u32, command: &CStr) -> Result<(), Fault> {
+pub fn become_user(uid: u32, command: &CStr) -> Result<(), Fault> {
     if uid != 0 {
         set_ids(uid, uid, uid)?;
     }
@@ -70,7 +97,7 @@ pub(crate) fn become_user(uid: u32, command: &CStr) -> Result<(), Fault> {
 }
 
 /// Becomes the user with these real, effective and saved uids.
-pub(crate) fn set_ids(real: u32, effective: u32, saved: u32) -> Result<(), Fault> {
+pub fn set_ids(real: u32, effective: u32, saved: u32) -> Result<(), Fault> {
     // SAFETY: calls without pointers, but for an empty list of groups.
     let done = unsafe {
         libc::setgroups(0, std::ptr::null()) == 0
@@ -81,17 +108,19 @@ pub(crate) fn set_ids(real: u32, effective: u32, saved: u32) -> Result<(), Fault
 }
 
 /// Changes the effective uid to one of the three that the process has.
-pub(crate) fn set_effective(uid: u32) {
+pub fn set_effective(uid: u32) {
     // SAFETY: no pointers. -1 leaves an id as it is.
     unsafe { libc::syscall(libc::SYS_setresuid, -1, uid, -1) };
 }
 
-pub(crate) fn set_name(command: &CStr) {
+/// Bears that name from now on; the kernel keeps 15 bytes of it.
+pub fn set_name(command: &CStr) {
     // SAFETY: the kernel copies at most 16 bytes of a string that ends in NUL.
     unsafe { libc::prctl(libc::PR_SET_NAME, command.as_ptr()) };
 }
 
-pub(crate) fn set_undumpable() {
+/// Can no longer be dumped or traced by its own user.
+pub fn set_undumpable() {
     // SAFETY: no pointers.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
 }
@@ -104,27 +133,27 @@ fn live_at_most(time: Duration) {
 }
 
 /// Dies with its parent. After the change of user, which undoes it.
-pub(crate) fn die_with_parent() {
+pub fn die_with_parent() {
     if set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
         exit();
     }
 }
 
 /// Forbids the user more processes than that (`RLIMIT_NPROC`).
-pub(crate) fn limit_processes(count: u64) -> Result<(), Fault> {
+pub fn limit_processes(count: u64) -> Result<(), Fault> {
     let limit = rustix::process::Rlimit { current: Some(count), maximum: Some(count) };
     rustix::process::setrlimit(rustix::process::Resource::Nproc, limit).or_fault("no limit")
 }
 
 /// Whether there is a process of that pid, dead or alive; by sending nothing.
-pub(crate) fn is_there(pid: i32) -> bool {
+pub fn is_there(pid: i32) -> bool {
     rustix::process::Pid::from_raw(pid)
         .is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
 }
 
 /// Kills every process of that user, in one sweep of the kernel's that no fork escapes: run by a
 /// child that has become the user.
-pub(crate) fn kill_all_of(uid: u32) -> Result<(), Fault> {
+pub fn kill_all_of(uid: u32) -> Result<(), Fault> {
     if uid < 42_000 {
         return Err(Fault::new(format!("uid {uid} is not one for tests")));
     }
@@ -143,7 +172,7 @@ pub(crate) fn kill_all_of(uid: u32) -> Result<(), Fault> {
 }
 
 /// Does nothing until something ends the process.
-pub(crate) fn sleep() -> ! {
+pub fn sleep() -> ! {
     loop {
         nap(Duration::from_secs(1_000));
     }
