@@ -206,3 +206,22 @@ fn the_table_in_the_readme_is_the_table_of_the_rules() {
         .collect();
     assert_eq!(told, rows);
 }
+
+#[test]
+fn each_verdict_of_an_outcome_is_explained() {
+    let runbook = shipped("rules/RUNBOOK.md");
+    let (_, section) = runbook.split_once("\n## ProcstormOutcome\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let labels = shipped("remediator/src/kill/report.rs");
+    let labels = labels.lines().filter(|line| line.trim_start().starts_with("Self::"));
+    let labels = labels.filter_map(|line| line.split_once("=> \"")?.1.strip_suffix("\","));
+    let endings = shipped("remediator/src/outcome.rs");
+    let endings = endings.lines().filter(|line| line.contains("\", Severity::"));
+    let endings = endings.filter_map(|line| line.split('"').nth(1));
+    let mut count = 0;
+    for verdict in labels.chain(endings).chain(["limit_reached"]) {
+        assert!(section.contains(&format!("`{verdict}`")), "no row of {verdict}");
+        count += 1;
+    }
+    assert!(count > 12, "{count} verdicts");
+}

@@ -263,6 +263,10 @@ fn an_outcome_is_mailed_once() {
     assert!(
         lines(&first.html()).contains("saved user mail file as /var/mail/arc/alice.956953345\n")
     );
+    for part in [&text, &lines(&first.html())] {
+        assert!(part.contains("https://grafana.example.org/d/procstorm?var-host=moscow"), "{part}");
+        assert!(part.contains("/rules/RUNBOOK.md#procstormoutcome"), "{part}");
+    }
     // Again while it lives, then its end, then another event: only that one is told.
     post.alerts(&outcome("1", "2099-01-01T00:00:00Z"));
     post.alerts(&outcome("1", "2020-01-01T00:00:00Z"));
