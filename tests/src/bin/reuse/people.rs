@@ -64,9 +64,10 @@ fn await_up(ledger: &Ledger, before: u64) -> Result<(), Fault> {
 /// Ends a child of ours by SIGTERM, which our own code never sends, and says whether it was that
 /// which ended it: false for one that something else has killed, or stopped.
 pub(crate) fn was_unharmed(pid: i32) -> Result<bool, Fault> {
-    let stopped = status(pid, WaitOptions::UNTRACED | WaitOptions::NOHANG)?.is_some();
-    if stopped {
-        end(pid)?;
+    if let Some(hit) = status(pid, WaitOptions::UNTRACED | WaitOptions::NOHANG)? {
+        if hit.stopped() {
+            end(pid)?;
+        }
         return Ok(false);
     }
     procstorm_tests::forking::kill_by_number(pid, libc::SIGTERM);
