@@ -6,6 +6,7 @@
 //! - `hidepid`: what it says when processes are hidden from it.
 //! - `name_service`: names from a real NSS module that hangs.
 //! - `truth`: the sum holds whatever processes do; `ps` counts the same.
+//! - `prometheus`: the real one scrapes over mutual TLS with a password.
 //! - `property`: any names, read back by a parser of our own.
 //! - `documents`: manual page and unit agree with the program.
 //!
@@ -19,9 +20,11 @@
     reason = "a test fails by panicking, and says what it skips"
 )]
 
+mod documents;
 mod golden;
 mod hidepid;
 mod name_service;
+mod prometheus;
 mod property;
 mod scrapes;
 mod truth;

@@ -1,0 +1,107 @@
+//! A real Prometheus scrapes the exporter over mutual TLS, with a password.
+
+use std::fs::{create_dir, write};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+use crate::world::{ProcFixture, Program, tool, until};
+
+/// Prometheus, killed when dropped.
+struct Prometheus(Child);
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        self.0.kill().unwrap_or_default();
+        self.0.wait().unwrap();
+    }
+}
+
+/// An authority, and a certificate of it for the server and one for Prometheus.
+fn certificates(directory: &Path) {
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    write(directory.join("ca.crt"), authority.pem()).unwrap();
+    for name in ["server", "client"] {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &authority).unwrap();
+        write(directory.join(format!("{name}.crt")), certificate.pem()).unwrap();
+        write(directory.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+}
+
+/// What Prometheus answers to a query.
+fn query(address: &str, query: &str) -> Option<String> {
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    let head = format!("GET /api/v1/query?query={query} HTTP/1.0\r\nHost: h\r\n\r\n");
+    stream.write_all(head.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+#[test]
+fn a_real_prometheus_scrapes_over_mutual_tls_with_a_password() {
+    let test = "a_real_prometheus_scrapes_over_mutual_tls_with_a_password";
+    let Some(prometheus) = tool(test, "prometheus") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    certificates(directory.path());
+    let hash = bcrypt::hash("secret", 6).unwrap();
+    let web = format!(
+        "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n  \
+         client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n\
+         basic_auth_users:\n  prometheus: {hash}\n"
+    );
+    write(path("web.yml"), web).unwrap();
+    let proc = ProcFixture::new();
+    let flag = format!("--web.config.file={}", path("web.yml").display());
+    let exporter = Program::start(proc.path(), &[&flag]);
+
+    let target = exporter.address();
+    let jobs = ["good", "nobody", "stranger"].map(|job| {
+        let auth = match job {
+            "nobody" => "",
+            _ => "    basic_auth: {username: prometheus, password: secret}\n",
+        };
+        let certificate = match job {
+            "stranger" => String::new(),
+            _ => "      cert_file: client.crt\n      key_file: client.key\n".to_owned(),
+        };
+        format!(
+            "  - job_name: {job}\n    scheme: https\n    static_configs: [{{targets: ['{target}']}}]\n\
+             {auth}    tls_config:\n      ca_file: ca.crt\n{certificate}"
+        )
+    });
+    let config = format!(
+        "global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}\nscrape_configs:\n{}",
+        jobs.concat()
+    );
+    write(path("prometheus.yml"), config).unwrap();
+    create_dir(path("data")).unwrap();
+    let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let child = Command::new(prometheus)
+        .arg(format!("--config.file={}", path("prometheus.yml").display()))
+        .arg(format!("--storage.tsdb.path={}", path("data").display()))
+        .arg(format!("--web.listen-address={listen}"))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _prometheus = Prometheus(child);
+    let up = |job, value| {
+        until(job, || {
+            let answer = query(&listen, &format!("up%7Bjob=%22{job}%22%7D"))?;
+            answer.contains(&format!(",\"{value}\"]")).then_some(())
+        });
+    };
+    up("good", 1);
+    up("nobody", 0);
+    up("stranger", 0);
+    let counted = query(&listen, "sum(procstorm_processes%7Bjob=%22good%22%7D)").unwrap();
+    assert!(counted.contains(",\"1\"]"), "{counted}");
+}
