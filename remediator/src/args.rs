@@ -23,9 +23,14 @@ pub struct Args {
     pub check: bool,
 
     /// Where to listen, as host:port, [host]:port or :port; may be given several times. Beyond
-    /// loopback, the policy must name a token file.
+    /// loopback, the policy must name a token file, or the web configuration ask who speaks.
     #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "127.0.0.1:9958")]
     pub listen: Vec<String>,
+
+    /// File with TLS and authentication, in the format of Prometheus' exporter-toolkit; read anew
+    /// when it changes.
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    pub web_config: Option<PathBuf>,
 
     /// Where /proc is mounted.
     #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]

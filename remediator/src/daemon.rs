@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use procstorm_exporter::web::security::Security;
 use procstorm_exporter::web::{Settings, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,7 +25,7 @@ use crate::force::{Force, InForce};
 use crate::journal::Journal;
 use crate::kill::Bounds;
 use crate::metrics::Metrics;
-use crate::outbox::Outbox;
+use crate::outbox::{CONFIRM, Outbox};
 use crate::sandbox::Sandbox;
 use crate::web::token::{Token, TokenError};
 use crate::web::{self, Site};
@@ -68,7 +69,10 @@ pub struct Start {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Somebody beyond this machine could ask, and nobody would be asked who they are.
-    #[error("{0} can be reached from elsewhere: set token_file, or listen on 127.0.0.1 or [::1]")]
+    #[error(
+        "{0} can be reached from elsewhere: set token_file, give --web.config.file users or client \
+         certificates, or listen on 127.0.0.1 or [::1]"
+    )]
     Unguarded(SocketAddr),
     /// The token cannot be had.
     #[error(transparent)]
@@ -99,6 +103,7 @@ struct Daemon {
     file: PathBuf,
     machine: String,
     exposed: bool,
+    security: Option<Arc<Security>>,
     force: watch::Sender<Arc<Force>>,
     journal: Journal,
     engine: Engine,
@@ -135,6 +140,7 @@ pub async fn run(
     while let Some(ended) = others.join_next().await {
         report(ended.map_err(io::Error::other));
     }
+    daemon.journal.close().await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -143,7 +149,9 @@ impl Daemon {
     fn new(listeners: &[TcpListener], start: Start) -> Result<Self, StartError> {
         let exposed = exposed(listeners)?;
         let token = read_token(start.config.token_file.as_deref())?;
-        if let (Some(address), None) = (exposed, &token) {
+        let security = start.web.security;
+        let guarded = token.is_some() || security.as_deref().is_some_and(asks_who_speaks);
+        if let (Some(address), false) = (exposed, guarded) {
             return Err(StartError::Unguarded(address));
         }
         announce(&start.config, token.is_some());
@@ -169,13 +177,25 @@ impl Daemon {
             force: in_force,
             metrics: metrics.clone(),
             token,
-            private: exposed.is_some(),
+            exposed: exposed.is_some(),
+            security: security.clone(),
             procfs: start.procfs,
             sandbox: start.sandbox,
         }));
         let (file, machine) = (start.config_file, start.machine);
         let exposed = exposed.is_some();
-        Ok(Self { file, machine, exposed, force, journal, engine, site, metrics, letters })
+        Ok(Self {
+            file,
+            machine,
+            exposed,
+            security,
+            force,
+            journal,
+            engine,
+            site,
+            metrics,
+            letters,
+        })
     }
 
     fn serve(
@@ -205,6 +225,7 @@ impl Daemon {
             force: self.force.subscribe(),
             letters: Arc::clone(&self.letters),
             metrics: self.metrics.clone(),
+            confirm: CONFIRM,
         }
     }
 
@@ -228,7 +249,11 @@ impl Daemon {
         if config.parallel != before.config.parallel {
             return Err(ReloadError::Fixed("parallel"));
         }
-        if self.exposed && token.is_none() {
+        if let Some(security) = &self.security {
+            security.reload();
+        }
+        let guarded = self.security.as_deref().is_some_and(asks_who_speaks);
+        if self.exposed && token.is_none() && !guarded {
             return Err(ReloadError::Unguarded);
         }
         announce(&config, token.is_some());
@@ -249,6 +274,10 @@ fn exposed(listeners: &[TcpListener]) -> io::Result<Option<SocketAddr>> {
         }
     }
     Ok(None)
+}
+
+fn asks_who_speaks(security: &Security) -> bool {
+    security.asks_for_password() || security.verifies_clients()
 }
 
 fn read_token(file: Option<&Path>) -> Result<Option<Token>, TokenError> {

@@ -3,15 +3,18 @@
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use procstorm_exporter::logging;
-use procstorm_exporter::web::{Settings, listen::listen};
+use procstorm_exporter::web::listen::listen;
+use procstorm_exporter::web::{Settings, security::Security};
 use procstorm_remediator::args::Args;
 use procstorm_remediator::config::Config;
 use procstorm_remediator::daemon::{Start, orders, run};
 use procstorm_remediator::kill::Bounds;
 use procstorm_remediator::sandbox::Sandbox;
+use procstorm_remediator::web::CONNECTIONS_MAX;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -37,13 +40,14 @@ fn check(args: &Args) -> Result<(), Box<dyn Error>> {
 
 fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
     let machine = machine()?;
+    let security = args.web_config.as_deref().map(Security::open).transpose()?.map(Arc::new);
     let start = Start {
         config_file: args.config_file.clone(),
         config: Config::read(&args.config_file, &machine)?,
         machine,
         procfs: args.procfs.clone(),
         bounds: Bounds::default(),
-        web: Settings::default(),
+        web: Settings { security, max_connections: CONNECTIONS_MAX, ..Settings::default() },
         sandbox: Sandbox::disabled(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

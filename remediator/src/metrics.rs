@@ -65,6 +65,7 @@ struct Telling {
 struct Health {
     reload_successful: IntGauge,
     reload_time: Gauge,
+    web_config: IntGauge,
     journal_up: IntGauge,
     blind: IntGauge,
     sandbox: IntGaugeVec,
@@ -145,6 +146,11 @@ impl Metrics {
         }
     }
 
+    /// Whether the web configuration is good.
+    pub fn web_config(&self, good: bool) {
+        self.health.web_config.set(i64::from(good));
+    }
+
     /// The series that alert rules look at exist from the beginning: an increase from nothing to
     /// 1 is none to Prometheus.
     pub fn prepare(&self, config: &Config) {
@@ -153,6 +159,8 @@ impl Metrics {
                 self.work.remediations.with_label_values(&[playbook.as_str(), verdict]).inc_by(0);
             }
         }
+        // Without such a file there is none that could be bad.
+        self.web_config(true);
         for result in ["accepted", "refused", "bad_request", "unauthorized", "unavailable"] {
             self.intake.notifications.with_label_values(&[result]).inc_by(0);
         }
@@ -170,8 +178,8 @@ impl Metrics {
     }
 
     /// What is looked up for each scrape.
-    pub fn state(&self, pending: Option<Pending>, blind: bool) {
-        self.health.journal_up.set(i64::from(pending.is_some()));
+    pub fn state(&self, pending: Option<Pending>, journal_works: bool, blind: bool) {
+        self.health.journal_up.set(i64::from(journal_works));
         self.health.blind.set(i64::from(blind));
         if let Some(pending) = pending {
             let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
@@ -293,6 +301,11 @@ impl Health {
                 "Whether the last reading of the configuration found it good.",
             )?,
             reload_time: registered(registry, Gauge::with_opts(reload_time)?)?,
+            web_config: gauge(
+                registry,
+                "procstorm_web_config_last_reload_successful",
+                "Whether the last reading of the web configuration file found it valid.",
+            )?,
             journal_up: gauge(
                 registry,
                 "procstorm_journal_up",

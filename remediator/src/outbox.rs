@@ -19,8 +19,8 @@ use crate::metrics::Metrics;
 /// How long Alertmanager is to keep an outcome: long enough for a mail server that is down.
 const LIFE: SignedDuration = SignedDuration::from_hours(1);
 
-/// How often Alertmanager is asked what it still has.
-const CONFIRM: Duration = Duration::from_secs(60);
+/// How often Alertmanager is asked what it still has, unless told otherwise.
+pub const CONFIRM: Duration = Duration::from_secs(60);
 
 /// Pauses after failures: doubled from the first to the last.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
@@ -42,6 +42,8 @@ pub struct Outbox {
     pub letters: Arc<Notify>,
     /// Counters.
     pub metrics: Metrics,
+    /// How often Alertmanager is asked what it still has.
+    pub confirm: Duration,
 }
 
 /// Why a delivery was not finished.
@@ -58,7 +60,7 @@ impl Outbox {
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let (shortest, longest) = BACK_OFF;
         let mut pause = shortest;
-        let mut confirm_at = Instant::now() + CONFIRM;
+        let mut confirm_at = Instant::now() + self.confirm;
         loop {
             let failed = match self.deliver().await {
                 Ok(()) => false,
@@ -69,12 +71,12 @@ impl Outbox {
                 }
             };
             if Instant::now() >= confirm_at {
-                confirm_at = Instant::now() + CONFIRM;
+                confirm_at = Instant::now() + self.confirm;
                 if let Err(error) = self.confirm().await {
                     tracing::debug!(%error, "cannot ask which outcomes Alertmanager has");
                 }
             }
-            let wait = if failed { pause } else { CONFIRM };
+            let wait = if failed { pause } else { self.confirm };
             pause = if failed { (pause * 2).min(longest) } else { shortest };
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
@@ -105,7 +107,9 @@ impl Outbox {
 
     async fn post(&self, alertmanager: &Alertmanager, letter: Letter) -> Result<(), Undelivered> {
         let now = Timestamp::now();
+        // As the journal keeps it, so that a post that is repeated is the same alert.
         let ends = now.checked_add(LIFE).unwrap_or(Timestamp::MAX);
+        let ends = Timestamp::from_millisecond(ends.as_millisecond()).unwrap_or(ends);
         let event = letter.content.event.clone();
         match alertmanager.post(&[posted(letter.clone(), ends)]).await {
             Ok(()) => {

@@ -9,6 +9,7 @@
 //! - [`smtp`]: a mail server that keeps what it is sent.
 //!
 //! What runs in it:
+//! - [`host`]: a remediator alone, and what stands for Alertmanager where a test needs it to fail.
 //! - [`prometheus`], [`alertmanager`]: the real ones, on free ports.
 //! - [`stack`]: those two, and our two daemons, wired as they are shipped.
 //!
@@ -41,6 +42,7 @@ pub mod exposition;
 pub mod fault;
 pub mod forking;
 pub mod fuzzing;
+pub mod host;
 pub mod http;
 pub mod interrupt;
 pub mod ledger;

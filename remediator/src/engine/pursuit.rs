@@ -362,7 +362,7 @@ impl Shared {
                 tracing::warn!(remediation = case.id, next, "the storm is back");
                 return Ok(Some(next));
             }
-            if looked >= until && self.persist(|| journal.close(case.id, looked)).await? {
+            if looked >= until && self.persist(|| journal.end_watch(case.id, looked)).await? {
                 return Ok(None);
             }
             let left = Duration::try_from(until.duration_since(Timestamp::now()));

@@ -230,7 +230,7 @@ impl Journal {
 
     /// The watch is over. Returns whether it is done: it is not if an alert was coalesced to it
     /// after `looked`, the time of the last look at the storm.
-    pub async fn close(&self, id: i64, looked: Timestamp) -> Result<bool, Fault> {
+    pub async fn end_watch(&self, id: i64, looked: Timestamp) -> Result<bool, Fault> {
         self.write(move |tx| {
             let closed = tx.execute(
                 "UPDATE remediations SET state = 'done' WHERE id = ?1 AND NOT EXISTS (

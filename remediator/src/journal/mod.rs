@@ -102,7 +102,8 @@ impl Journal {
         Ok(Self { jobs, obstacle })
     }
 
-    /// Why the last call failed; `None` if it did not.
+    /// Why the last call failed, unless something was written since: that something can be read
+    /// says nothing about a disk that is full.
     #[must_use]
     pub fn obstacle(&self) -> Option<String> {
         self.obstacle.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -123,7 +124,7 @@ impl Journal {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
-        self.call(move |connection| {
+        self.call(true, move |connection| {
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = work(&transaction)?;
@@ -138,17 +139,31 @@ impl Journal {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
-        self.call(move |connection| work(connection)).await
+        self.call(false, move |connection| work(connection)).await
+    }
+
+    /// Closes the database, so that all of it is in one file. A later call opens it again.
+    pub async fn close(&self) {
+        let (closed, wait) = oneshot::channel::<()>();
+        let job: Job = Box::new(move |store| {
+            store.open = None;
+            drop(closed);
+        });
+        if self.jobs.send(job).is_ok() {
+            // Nothing is sent: the end of the channel is the answer.
+            wait.await.unwrap_or_default();
+        }
     }
 
     async fn call<T: Send + 'static>(
         &self,
+        writes: bool,
         work: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |store| {
             // Nobody may wait any more; the work is done all the same.
-            drop(answer.send(store.attempt(work)));
+            drop(answer.send(store.attempt(writes, work)));
         });
         self.jobs.send(job).map_err(|_closed| Fault::Closed)?;
         answered.await.map_err(|_closed| Fault::Closed)?
@@ -171,6 +186,7 @@ struct Open {
 impl Store {
     fn attempt<T>(
         &mut self,
+        writes: bool,
         work: impl FnOnce(&mut Connection) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let result = self.connection().and_then(work);
@@ -183,6 +199,9 @@ impl Store {
             .as_ref()
             .err()
             .map(|fault| format!("journal {}: {fault}", path(&self.state).display()));
+        if obstacle.is_none() && !writes {
+            return result;
+        }
         let mut known = self.obstacle.lock().unwrap_or_else(PoisonError::into_inner);
         if *known != obstacle {
             match &obstacle {

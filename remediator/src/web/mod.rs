@@ -12,7 +12,7 @@
 //! | `/-/ready` | GET | anybody | 200, or 503 and what stands in the way |
 //!
 //! The pages name users and files: where somebody beyond this machine could ask for them, they
-//! need the token as well.
+//! need the token as well. What `--web.config.file` asks for comes before all of this.
 //!
 //! - [`token`]: who knows it may ask.
 //! - `webhook`: takes notifications.
@@ -27,8 +27,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use hyper::header::HeaderMap;
 use hyper::{Method, StatusCode};
+use procstorm_exporter::web::security::Security;
 use procstorm_exporter::web::{Request, Response, reply};
-use tokio::sync::Semaphore;
 
 use crate::engine::Engine;
 use crate::force::InForce;
@@ -38,7 +38,10 @@ use crate::sandbox::Sandbox;
 use crate::status::STYLESHEET;
 use token::Token;
 
-/// What answers with.
+/// How many connections are held at once.
+pub const CONNECTIONS_MAX: usize = 256;
+
+/// What it answers with.
 #[derive(Debug)]
 pub struct Site {
     /// The record.
@@ -51,14 +54,14 @@ pub struct Site {
     pub metrics: Metrics,
     /// Who knows it may ask; without one, everybody who can connect may.
     pub token: RwLock<Option<Token>>,
-    /// Whether the pages need the token, too.
-    pub private: bool,
+    /// Whether somebody beyond this machine can ask.
+    pub exposed: bool,
+    /// What the server asks of those who speak to it.
+    pub security: Option<Arc<Security>>,
     /// Where /proc is mounted.
     pub procfs: PathBuf,
     /// How the sandbox is.
     pub sandbox: Sandbox,
-    /// Room for bodies.
-    bodies: Semaphore,
 }
 
 /// What a [`Site`] is made of.
@@ -74,8 +77,10 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Who knows it may ask; without one, everybody who can connect may.
     pub token: Option<Token>,
-    /// Whether the pages need the token, too.
-    pub private: bool,
+    /// Whether somebody beyond this machine can ask.
+    pub exposed: bool,
+    /// What the server asks of those who speak to it.
+    pub security: Option<Arc<Security>>,
     /// Where /proc is mounted.
     pub procfs: PathBuf,
     /// How the sandbox is.
@@ -86,17 +91,18 @@ impl Site {
     /// A site of these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { journal, engine, force, metrics, token, private, procfs, sandbox } = parts;
+        let Parts { journal, engine, force, metrics, token, exposed, security, procfs, sandbox } =
+            parts;
         Self {
             journal,
             engine,
             force,
             metrics,
             token: RwLock::new(token),
-            private,
+            exposed,
+            security,
             procfs,
             sandbox,
-            bodies: Semaphore::new(webhook::BODIES_MAX),
         }
     }
 
@@ -105,9 +111,19 @@ impl Site {
         *self.token.write().unwrap_or_else(PoisonError::into_inner) = token;
     }
 
-    fn knows_token(&self, headers: &HeaderMap) -> bool {
+    /// Whether whoever sent these headers may ask. A password of the web configuration stands for
+    /// the token, since both would be in the same header. Nobody is let in from elsewhere without
+    /// one of them or a certificate, even if the web configuration has changed since the start.
+    fn may_ask(&self, headers: &HeaderMap) -> bool {
+        let guard = |asks: fn(&Security) -> bool| self.security.as_deref().is_some_and(asks);
+        if guard(Security::asks_for_password) {
+            return true;
+        }
         let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
-        token.as_ref().is_none_or(|token| token.is_in(headers))
+        match &*token {
+            Some(token) => token.is_in(headers),
+            None => !self.exposed || guard(Security::verifies_clients),
+        }
     }
 }
 
@@ -134,7 +150,7 @@ pub async fn answer(site: Arc<Site>, request: Request) -> Response {
             let style = reply::content(StatusCode::OK, "text/css; charset=utf-8", STYLESHEET);
             pages::with_headers(style)
         }
-        _ if site.private && !site.knows_token(request.headers()) => webhook::unauthorized(),
+        _ if site.exposed && !site.may_ask(request.headers()) => webhook::unauthorized(),
         path => page(&site, path, request.uri().query().unwrap_or_default()).await,
     }
 }

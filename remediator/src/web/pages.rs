@@ -90,8 +90,16 @@ impl Site {
 
     /// `GET /metrics`.
     pub(super) async fn metrics_page(&self) -> Response {
+        // Is it well again? Only a write can tell.
+        if self.journal.obstacle().is_some() && self.journal.probe().await.is_ok() {
+            tracing::debug!("the journal was tried, and works");
+        }
         let pending = self.journal.pending().await.ok();
-        self.metrics.state(pending, self.blindness().await.is_some());
+        let works = self.journal.obstacle().is_none();
+        self.metrics.state(pending, works, self.blindness().await.is_some());
+        if let Some(security) = &self.security {
+            self.metrics.web_config(security.is_valid());
+        }
         match self.metrics.render() {
             Ok(text) => {
                 reply::content(StatusCode::OK, crate::metrics::CONTENT_TYPE, Bytes::from(text))

@@ -16,25 +16,21 @@ use crate::journal::{Judged, Receipt};
 use crate::payload::Notification;
 use crate::policy::admit;
 
-/// The largest body. An alert takes some 2 KiB, so this is a group of five hundred.
+/// The largest body. An alert takes some 2 KiB, so this is a group of five hundred. Only who may
+/// ask gets as far as a body, on one of at most [`CONNECTIONS_MAX`](super::CONNECTIONS_MAX)
+/// connections: that is the bound of what they take of the memory.
 const BODY_MAX: usize = 1 << 20;
 
 /// How long a body may take.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How many bodies are read at once: with [`BODY_MAX`], what they take of the memory is bounded.
-pub(super) const BODIES_MAX: usize = 32;
-
 impl Site {
     /// Takes a notification.
     pub(super) async fn webhook(&self, request: Request) -> Response {
-        if !self.knows_token(request.headers()) {
+        if !self.may_ask(request.headers()) {
             self.metrics.notification("unauthorized");
             return unauthorized();
         }
-        let Ok(_room) = self.bodies.acquire().await else {
-            return unavailable("stopping");
-        };
         let body = match body::read(request.into_body(), BODY_MAX, BODY_DEADLINE).await {
             Ok(body) => body,
             Err(error) => {

@@ -19,6 +19,8 @@ use super::tls::{self, RawTls};
 pub struct WebConfig {
     /// How connections are encrypted; `None` is plain HTTP.
     pub(super) tls: Option<Arc<ServerConfig>>,
+    /// Whether each client must have a verified certificate.
+    pub(super) verifies_clients: bool,
     /// Who may speak; nobody in it is everybody.
     pub(super) users: Users,
     /// What each answer carries.
@@ -110,12 +112,13 @@ impl WebConfig {
         let mut faults = Faults::default();
         let mut files = Vec::new();
         let tls = raw.tls_server_config.filter(|tls| !tls.is_empty());
+        let verifies_clients = tls.as_ref().is_some_and(RawTls::verifies_clients);
         let tls = tls.and_then(|tls| tls::validate(tls, directory, &mut files, &mut faults));
         let users = Users::validate(raw.basic_auth_users.unwrap_or_default(), &mut faults);
         let http = raw.http_server_config.unwrap_or_default();
         let headers = validate_headers(http.headers.unwrap_or_default(), &mut faults);
         if faults == Faults::default() {
-            Ok(Self { tls, users, headers, files })
+            Ok(Self { tls, verifies_clients, users, headers, files })
         } else {
             Err(faults)
         }

@@ -61,6 +61,18 @@ impl Security {
         self.valid.load(Ordering::Relaxed)
     }
 
+    /// Whether every request comes with a password.
+    #[must_use]
+    pub fn asks_for_password(&self) -> bool {
+        !self.lock().config.users.is_empty()
+    }
+
+    /// Whether every client has shown a certificate that was verified.
+    #[must_use]
+    pub fn verifies_clients(&self) -> bool {
+        self.lock().config.verifies_clients
+    }
+
     /// Reads the file anew, changed or not. If it has faults they are logged, and what was last
     /// valid stays in force.
     pub fn reload(&self) {

@@ -43,6 +43,11 @@ impl RawTls {
             && self.client_ca_file.is_none()
             && self.client_auth_type.is_none()
     }
+
+    /// Whether nobody gets in without a certificate that one of the authorities has signed.
+    pub(super) fn verifies_clients(&self) -> bool {
+        self.client_auth_type.as_deref() == Some("RequireAndVerifyClientCert")
+    }
 }
 
 /// Not what is in it: a key may be.

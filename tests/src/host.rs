@@ -1,0 +1,414 @@
+//! One host with a remediator of its own, and an Alertmanager that does what a test wants.
+//!
+//! - [`Host`]: the remediator's program, its policy, its directories; posts alerts to it.
+//! - [`Post`]: an alert as Alertmanager would post it.
+//! - [`Receiver`]: what stands for Alertmanager's API: keeps what it is given, fails when told to.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use hyper::{Method, StatusCode};
+use procstorm_exporter::web::{Request, Response, Settings, reply, serve};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use crate::daemon::Daemon;
+use crate::fault::{Fault, OrFault as _};
+use crate::http::{Answer, Http};
+use crate::{free_port, programs, wait};
+
+/// The token of every host.
+pub const TOKEN: &str = "a-token-for-the-loopback-alone";
+
+/// How long anything on a host may take that is not told otherwise.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A remediator and all that belongs to it. Users have no names here: an alert calls them by their
+/// uids.
+#[derive(Debug)]
+pub struct Host {
+    /// The running program.
+    pub daemon: Daemon,
+    dir: TempDir,
+    address: String,
+    http: Http,
+}
+
+impl Host {
+    /// Starts a remediator with the playbook `storm` for command `command` from 5 processes on.
+    /// `changes` are lines of the playbook, `top` lines of the whole policy.
+    pub fn start(command: &str, changes: &str, top: &str) -> Result<Self, Fault> {
+        let dir = tempfile::tempdir().or_fault("no directory")?;
+        for name in ["mail", "arc"] {
+            let path = dir.path().join(name);
+            fs::create_dir(&path).or_fault("no directory")?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).or_fault("no mode")?;
+        }
+        let token = dir.path().join("token");
+        fs::write(&token, TOKEN).or_fault("no token")?;
+        fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).or_fault("no mode")?;
+        Self::write_policy(dir.path(), command, changes, top)?;
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let http = Http::new()?;
+        let daemon = launch(dir.path(), &address, &[])?;
+        let mut host = Self { daemon, dir, address, http };
+        host.wait_until_healthy()?;
+        Ok(host)
+    }
+
+    /// Writes another policy, to be read at a reload or restart.
+    pub fn change_policy(&self, command: &str, changes: &str, top: &str) -> Result<(), Fault> {
+        Self::write_policy(self.dir.path(), command, changes, top)
+    }
+
+    fn write_policy(dir: &Path, command: &str, changes: &str, top: &str) -> Result<(), Fault> {
+        let at = |name: &str| dir.join(name).display().to_string();
+        let state = if top.contains("state:") { String::new() } else { at("state") };
+        let state = if state.is_empty() { state } else { format!("state: {state}\n") };
+        let policy = format!(
+            "host: moscow\n{state}token_file: {}\nmail: {{spool: {}, archive: {}, reserve: 0%}}\n\
+             accounts: {{allow_nameless: true}}\n{top}\nplaybooks:\n  storm:\n    \
+             alerts: [Storm]\n    command: {command}\n    threshold: 5\n    \
+             steps: [archive_mail_file, kill_user_proc]\n{changes}\n",
+            at("token"),
+            at("mail"),
+            at("arc"),
+        );
+        fs::write(dir.join("remediator.yml"), policy).or_fault("no policy")
+    }
+
+    fn wait_until_healthy(&mut self) -> Result<(), Fault> {
+        let url = self.url("/-/healthy");
+        let http = &self.http;
+        self.daemon.ready(|| http.is_ok(&url))
+    }
+
+    /// Where everything is.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A page's address.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Gives a user a mail file.
+    pub fn put_mail(&self, uid: u32, content: &[u8]) -> Result<PathBuf, Fault> {
+        let path = self.dir.path().join("mail").join(uid.to_string());
+        fs::write(&path, content).or_fault("no mail")?;
+        chown(&path, Some(uid), Some(uid)).or_fault("no owner")?;
+        Ok(path)
+    }
+
+    /// The files in the archive, oldest name first.
+    pub fn archived(&self) -> Result<Vec<PathBuf>, Fault> {
+        let entries = fs::read_dir(self.dir.path().join("arc")).or_fault("no archive")?;
+        let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+        paths.sort();
+        Ok(paths)
+    }
+
+    /// Posts alerts with the token.
+    pub fn post(&self, alerts: &[Post]) -> Result<Answer, Fault> {
+        self.post_body(notification(alerts).to_string().into_bytes())
+    }
+
+    /// Posts anything with the token.
+    pub fn post_body(&self, body: Vec<u8>) -> Result<Answer, Fault> {
+        let authorization = format!("Bearer {TOKEN}");
+        let headers =
+            [("authorization", authorization.as_str()), ("content-type", "application/json")];
+        self.http.post(&self.url("/webhook"), &headers, body)
+    }
+
+    /// Gets a page.
+    pub fn get(&self, path: &str) -> Result<Answer, Fault> {
+        self.http.get(&self.url(path))
+    }
+
+    /// All remediations, oldest first.
+    pub fn remediations(&self) -> Result<Vec<Value>, Fault> {
+        let page = self.http.json(&self.url("/api/v1/remediations?limit=500"))?;
+        let mut list = page.get("remediations").and_then(Value::as_array).cloned();
+        let list = list.as_mut().map(std::mem::take).unwrap_or_default();
+        Ok(list.into_iter().rev().collect())
+    }
+
+    /// Their verdicts, oldest first.
+    pub fn verdicts(&self) -> Result<Vec<String>, Fault> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let all = self.remediations()?;
+        Ok(all.iter().filter_map(|one| one.get("verdict")).map(text).collect())
+    }
+
+    /// Waits until these are the verdicts.
+    pub fn wait_for_verdicts(&self, wanted: &[&str]) -> Result<(), Fault> {
+        let waited = wait::until(&format!("verdicts {wanted:?}"), LIMIT, || {
+            self.verdicts().is_ok_and(|verdicts| verdicts == wanted).then_some(())
+        });
+        waited.map_err(|fault| {
+            Fault::new(format!(
+                "{}, but {:?}\n{}",
+                fault.whole(),
+                self.verdicts(),
+                self.daemon.log()
+            ))
+        })
+    }
+
+    /// The value of a series, by the line's beginning; 0 if there is none.
+    pub fn metric(&self, series: &str) -> Result<f64, Fault> {
+        let page = self.get("/metrics")?;
+        let line = page.body.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(Ok(0.0), |value| value.parse().or_fault(series.to_owned()))
+    }
+
+    /// Waits until a series has a value.
+    pub fn wait_for_metric(&self, series: &str, value: f64) -> Result<(), Fault> {
+        wait::until(&format!("{series} {value}"), LIMIT, || {
+            self.metric(series).is_ok_and(|now| (now - value).abs() < 0.5).then_some(())
+        })
+    }
+
+    /// Tells it to read its policy anew.
+    pub fn reload(&self) -> Result<(), Fault> {
+        self.daemon.signal(Signal::HUP)
+    }
+
+    /// Tells it to stop, and waits for that.
+    pub fn stop(&mut self) -> Result<ExitStatus, Fault> {
+        self.daemon.terminate(LIMIT)
+    }
+
+    /// Kills it as `kill -9` does.
+    pub fn kill(&mut self) -> Result<(), Fault> {
+        self.daemon.signal(Signal::KILL)?;
+        wait::until("killed", LIMIT, || self.daemon.exited().ok().flatten()).map(drop)
+    }
+
+    /// Starts it again, with further arguments, and does not wait for it.
+    pub fn relaunch(&mut self, further: &[&str]) -> Result<(), Fault> {
+        self.daemon = launch(self.dir.path(), &self.address, further)?;
+        Ok(())
+    }
+
+    /// Starts it again, and waits until it answers.
+    pub fn restart(&mut self) -> Result<(), Fault> {
+        self.relaunch(&[])?;
+        self.wait_until_healthy()
+    }
+}
+
+fn launch(dir: &Path, address: &str, further: &[&str]) -> Result<Daemon, Fault> {
+    let mut command = std::process::Command::new(programs::ours("procstorm-remediator")?);
+    command.arg(format!("--config.file={}", dir.join("remediator.yml").display()));
+    if !further.iter().any(|argument| argument.starts_with("--web.listen-address")) {
+        command.arg(format!("--web.listen-address={address}"));
+    }
+    command.args(further);
+    Daemon::start("procstorm-remediator", &command, &dir.join("remediator.log"))
+}
+
+/// An alert as it is posted.
+#[derive(Clone, Debug)]
+pub struct Post {
+    status: &'static str,
+    labels: Vec<(String, String)>,
+}
+
+impl Post {
+    /// The alert that would be acted upon.
+    #[must_use]
+    pub fn storm(uid: u32, command: &str) -> Self {
+        let labels = [
+            ("alertname", "Storm"),
+            ("playbook", "storm"),
+            ("host", "moscow"),
+            ("user", &uid.to_string()),
+            ("command", command),
+        ];
+        let owned = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Self { status: "firing", labels: owned.to_vec() }
+    }
+
+    /// The same, with another label.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.labels.retain(|(known, _)| known != name);
+        self.labels.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same, resolved.
+    #[must_use]
+    pub fn resolved(mut self) -> Self {
+        self.status = "resolved";
+        self
+    }
+}
+
+/// The body of a notification.
+#[must_use]
+pub fn notification(alerts: &[Post]) -> Value {
+    let alerts: Vec<Value> = alerts
+        .iter()
+        .map(|alert| {
+            let labels: serde_json::Map<String, Value> =
+                alert.labels.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+            json!({
+                "status": alert.status,
+                "labels": labels,
+                "annotations": {"inline": "  95 alice imapd"},
+                "startsAt": "2026-11-23T13:51:45.789Z",
+                "endsAt": "0001-01-01T00:00:00Z",
+                "generatorURL": "http://prometheus/graph",
+                "fingerprint": "f005e9953eb1eb68",
+            })
+        })
+        .collect();
+    json!({
+        "version": "4",
+        "groupKey": "{}:{}",
+        "status": "firing",
+        "receiver": "remediator",
+        "groupLabels": {}, "commonLabels": {}, "commonAnnotations": {},
+        "externalURL": "http://alertmanager",
+        "truncatedAlerts": 0,
+        "alerts": alerts,
+    })
+}
+
+/// What stands for Alertmanager's API.
+#[derive(Debug)]
+pub struct Receiver {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    failing: Option<u16>,
+    posts: Vec<Value>,
+    attempts: usize,
+    silences: String,
+    forgetful: bool,
+}
+
+impl Receiver {
+    /// Starts one, on a free port.
+    pub fn start() -> Result<Self, Fault> {
+        let state = Arc::new(Mutex::new(State { silences: "[]".to_owned(), ..State::default() }));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .or_fault("no runtime")?;
+        let listener = runtime
+            .block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+            .or_fault("no free port")?;
+        let address = listener.local_addr().or_fault("no address")?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let kept = Arc::clone(&state);
+        let thread = std::thread::spawn(move || {
+            let handler = move |request| answer(Arc::clone(&kept), request);
+            let until = async { stopped.await.unwrap_or_default() };
+            let served = serve(listener, Settings::default(), handler, until);
+            runtime.block_on(served).unwrap_or_default();
+        });
+        Ok(Self { address, state, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// The line of a policy that makes a remediator post here.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("alertmanager: http://{}", self.address)
+    }
+
+    /// From now on every request fails with this status, or none does.
+    pub fn fail(&self, status: Option<u16>) {
+        self.state().failing = status;
+    }
+
+    /// Forgets what it was given, as one that was restarted.
+    pub fn forget(&self) {
+        self.state().forgetful = true;
+    }
+
+    /// What it says of silences.
+    pub fn silence(&self, silences: &Value) {
+        self.state().silences = silences.to_string();
+    }
+
+    /// The alerts that it was given, in their order.
+    #[must_use]
+    pub fn posts(&self) -> Vec<Value> {
+        self.state().posts.clone()
+    }
+
+    /// How many posts were tried, those that failed included.
+    #[must_use]
+    pub fn attempts(&self) -> usize {
+        self.state().attempts
+    }
+
+    /// Waits until it was given so many.
+    pub fn wait_for_posts(&self, count: usize) -> Result<Vec<Value>, Fault> {
+        wait::until(&format!("{count} outcomes"), Duration::from_secs(40), || {
+            Some(self.posts()).filter(|posts| posts.len() >= count)
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+async fn answer(state: Arc<Mutex<State>>, request: Request) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    state.attempts += usize::from(method == Method::POST);
+    if let Some(status) = state.failing {
+        return reply::text(StatusCode::from_u16(status).unwrap_or_default(), "told to fail\n");
+    }
+    let json = |text: String| reply::content(StatusCode::OK, "application/json", text);
+    match (method, path.as_str()) {
+        (Method::POST, "/api/v2/alerts") => {
+            let alerts: Vec<Value> = serde_json::from_slice(&body).unwrap_or_default();
+            state.posts.extend(alerts);
+            json("{}".to_owned())
+        }
+        (Method::GET, "/api/v2/alerts") if state.forgetful => json("[]".to_owned()),
+        (Method::GET, "/api/v2/alerts") => json(Value::from(state.posts.clone()).to_string()),
+        (Method::GET, "/api/v2/silences") => json(state.silences.clone()),
+        _ => reply::not_found(),
+    }
+}

@@ -1,0 +1,233 @@
+//! A remediation's way: recount, cool-down, limits, the storm's return, silences, dry runs.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+use procstorm_tests::fault::Fault;
+use procstorm_tests::host::{Host, Post, Receiver};
+use procstorm_tests::skip::is_root_or_skip;
+use procstorm_tests::storm::Storm;
+use procstorm_tests::wait;
+use serde_json::{Value, json};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn wait_until_dead(storm: &Storm) {
+    wait::until("the storm is dead", SOON, || (storm.living().unwrap() == 0).then_some(()))
+        .unwrap();
+}
+
+fn text<'v>(value: &'v Value, key: &str) -> &'v str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+#[test]
+fn a_storm_ends_its_mail_is_saved_and_the_next_alert_is_recounted() -> Result<(), Fault> {
+    if !is_root_or_skip("a_storm_ends_its_mail_is_saved_and_the_next_alert_is_recounted") {
+        return Ok(());
+    }
+    let uid = 44_010;
+    let storm = Storm::raise(uid, b"core-a", 30)?;
+    let bystanders = (Storm::raise(uid, b"core-a2", 6)?, Storm::raise(uid + 1, b"core-a", 6)?);
+    let host = Host::start("core-a", "    settle: 0s\n    cooldown: 0s", "")?;
+    host.put_mail(uid, b"From alice\n\nhello\n")?;
+    let answer = host.post(&[Post::storm(uid, "core-a")])?;
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (200, "1 accepted, 0 coalesced, 0 refused\n")
+    );
+    host.wait_for_verdicts(&["none_seen"])?;
+    assert_eq!(storm.living()?, 0);
+    assert_eq!((bystanders.0.living()?, bystanders.1.living()?), (6, 6));
+    let remediation = &host.remediations()?[0];
+    assert_eq!(remediation["before"], 30);
+    assert_eq!(remediation["after"], 0);
+    assert_eq!(text(remediation, "summary"), "killed all 44010 core-a processes");
+    let archived = host.archived()?;
+    assert_eq!(remediation["archives"], json!([archived[0]]));
+    assert_eq!(fs::read(&archived[0]).unwrap(), b"From alice\n\nhello\n");
+    host.post(&[Post::storm(uid, "core-a")])?;
+    host.wait_for_verdicts(&["none_seen", "no_longer_true"])?;
+    assert_eq!(host.archived()?.len(), 1);
+    let page = host.get("/remediations/1")?;
+    assert!(page.body.contains("kill_user_proc") && page.body.contains("core-a"), "{}", page.body);
+    assert_eq!(host.get("/")?.status, 200);
+    assert!((host.metric("procstorm_processes_killed_total")? - 30.0).abs() < 0.5);
+    Ok(())
+}
+
+#[test]
+fn a_storm_that_returns_is_ended_again_until_the_limit_and_people_are_told() -> Result<(), Fault> {
+    if !is_root_or_skip("a_storm_that_returns_is_ended_again_until_the_limit_and_people_are_told") {
+        return Ok(());
+    }
+    let uid = 44_020;
+    let receiver = Receiver::start()?;
+    let playbook = "    settle: 20s\n    cooldown: 200ms\n    limits: {per_user: 2/h}";
+    let host = Host::start("core-b", playbook, &receiver.line())?;
+    let _first = Storm::raise(uid, b"core-b", 8)?;
+    host.post(&[Post::storm(uid, "core-b")])?;
+    // A storm that rises while the first is being ended would be ended with it.
+    host.wait_for_verdicts(&["none_seen"])?;
+    // No alert tells of these two.
+    let _second = Storm::raise(uid, b"core-b", 7)?;
+    host.wait_for_verdicts(&["none_seen", "none_seen"])?;
+    let third = Storm::raise(uid, b"core-b", 6)?;
+    host.wait_for_verdicts(&["none_seen", "none_seen", "limit_reached"])?;
+    assert_eq!(third.living()?, 6, "the limit holds");
+    let posts = receiver.wait_for_posts(3)?;
+    let label = |post: &Value, name: &str| text(&post["labels"], name).to_owned();
+    let seen: Vec<_> =
+        posts.iter().map(|post| (label(post, "verdict"), label(post, "severity"))).collect();
+    let expected = [("none_seen", "info"), ("none_seen", "info"), ("limit_reached", "critical")];
+    assert_eq!(seen, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
+    let events: std::collections::BTreeSet<_> =
+        posts.iter().map(|post| label(post, "event")).collect();
+    assert_eq!(events.len(), 3, "each is an event of its own");
+    assert!(text(&posts[2]["annotations"], "summary").contains("limits.per_user"));
+    // The next alert is refused, and nobody is told twice of the same limit.
+    host.post(&[Post::storm(uid, "core-b")])?;
+    host.wait_for_verdicts(&["none_seen", "none_seen", "limit_reached", "limit_reached"])?;
+    host.wait_for_metric("procstorm_outcomes_pending", 0.0)?;
+    assert_eq!(receiver.posts().len(), 3);
+    Ok(())
+}
+
+#[test]
+fn during_the_cool_down_an_alert_waits_and_is_not_lost() -> Result<(), Fault> {
+    if !is_root_or_skip("during_the_cool_down_an_alert_waits_and_is_not_lost") {
+        return Ok(());
+    }
+    let uid = 44_030;
+    let host = Host::start("core-c", "    settle: 0s\n    cooldown: 3s", "")?;
+    let _first = Storm::raise(uid, b"core-c", 8)?;
+    host.post(&[Post::storm(uid, "core-c")])?;
+    host.wait_for_verdicts(&["none_seen"])?;
+    let second = Storm::raise(uid, b"core-c", 8)?;
+    host.post(&[Post::storm(uid, "core-c")])?;
+    wait::until("waits", SOON, || {
+        host.daemon.log().contains("waits for the cool-down").then_some(())
+    })?;
+    assert_eq!(second.living()?, 8);
+    // Whatever comes meanwhile is served by the one that waits.
+    let answer = host.post(&[Post::storm(uid, "core-c")])?;
+    assert_eq!(answer.body, "0 accepted, 1 coalesced, 0 refused\n");
+    wait_until_dead(&second);
+    host.wait_for_verdicts(&["none_seen", "none_seen"])
+}
+
+#[test]
+fn each_alert_of_a_group_is_judged_by_itself_and_duplicates_are_one() -> Result<(), Fault> {
+    if !is_root_or_skip("each_alert_of_a_group_is_judged_by_itself_and_duplicates_are_one") {
+        return Ok(());
+    }
+    let uid = 44_040;
+    let storms: Vec<_> =
+        (0..3).map(|n| Storm::raise(uid + n, b"core-d", 6)).collect::<Result<_, _>>()?;
+    let host = Host::start("core-d", "    settle: 1s", "")?;
+    let mut group: Vec<_> = (0..100).map(|n| Post::storm(uid + (n % 3), "core-d")).collect();
+    group.push(Post::storm(uid, "core-d").resolved());
+    group.push(Post::storm(uid, "core-d").with("host", "nantes"));
+    group.push(Post::storm(uid, "/usr/sbin/core-d"));
+    group.push(Post::storm(uid, "core-d").with("user", "../root"));
+    group.push(Post::storm(uid, "core-d").with("user", "root"));
+    group.push(Post::storm(uid, "core-d").with("user", "no-such-user"));
+    let answer = host.post(&group)?;
+    assert_eq!(answer.body, "5 accepted, 97 coalesced, 4 refused\n");
+    for storm in &storms {
+        wait_until_dead(storm);
+    }
+    wait::until("all are done", SOON, || {
+        let verdicts = host.verdicts().ok()?;
+        let count = |wanted: &str| verdicts.iter().filter(|verdict| *verdict == wanted).count();
+        ((count("none_seen"), count("root"), count("unknown_user")) == (3, 1, 1)).then_some(())
+    })?;
+    for refusal in ["resolved", "other_host", "other_command", "bad_user_name"] {
+        let series = format!("procstorm_webhook_alerts_total{{decision=\"{refusal}\"}}");
+        assert!((host.metric(&series)? - 1.0).abs() < 0.1, "{refusal}");
+    }
+    assert!((host.metric("procstorm_processes_killed_total")? - 18.0).abs() < 0.5);
+    Ok(())
+}
+
+#[test]
+fn a_silence_made_since_stops_the_repeat() -> Result<(), Fault> {
+    if !is_root_or_skip("a_silence_made_since_stops_the_repeat") {
+        return Ok(());
+    }
+    let uid = 44_050;
+    let receiver = Receiver::start()?;
+    let host = Host::start("core-e", "    settle: 20s\n    cooldown: 1s", &receiver.line())?;
+    let _first = Storm::raise(uid, b"core-e", 8)?;
+    host.post(&[Post::storm(uid, "core-e")])?;
+    host.wait_for_verdicts(&["none_seen"])?;
+    receiver.silence(&json!([{
+        "id": "b7a1", "status": {"state": "active"},
+        "matchers": [{"name": "user", "value": uid.to_string(), "isRegex": false, "isEqual": true}],
+    }]));
+    let second = Storm::raise(uid, b"core-e", 8)?;
+    host.wait_for_verdicts(&["none_seen", "silenced"])?;
+    assert_eq!(second.living()?, 8);
+    Ok(())
+}
+
+#[test]
+fn a_dry_run_names_pids_and_files_and_touches_nothing() -> Result<(), Fault> {
+    if !is_root_or_skip("a_dry_run_names_pids_and_files_and_touches_nothing") {
+        return Ok(());
+    }
+    let uid = 44_060;
+    let receiver = Receiver::start()?;
+    let host = Host::start("core-f", "    settle: 1s\n    dry_run: true", &receiver.line())?;
+    host.put_mail(uid, b"mail")?;
+    let storm = Storm::raise(uid, b"core-f", 8)?;
+    host.post(&[Post::storm(uid, "core-f")])?;
+    host.wait_for_verdicts(&["dry_run"])?;
+    assert_eq!(storm.living()?, 8);
+    assert!(host.archived()?.is_empty());
+    let posts = receiver.wait_for_posts(1)?;
+    let annotations = &posts[0]["annotations"];
+    assert_eq!(text(annotations, "summary"), "dry run: would kill 8 44060 core-f processes");
+    let description = text(annotations, "description");
+    let mut pids = storm.pids().to_vec();
+    pids.sort_unstable();
+    let listed: Vec<_> = pids.iter().map(ToString::to_string).collect();
+    assert!(
+        description.contains(&format!("would kill pids {}", listed.join(" "))),
+        "{description}"
+    );
+    assert!(description.contains("would save user mail file"), "{description}");
+    Ok(())
+}
+
+#[test]
+fn a_failed_archive_is_told_and_stops_the_kill_only_if_it_should() -> Result<(), Fault> {
+    if !is_root_or_skip("a_failed_archive_is_told_and_stops_the_kill_only_if_it_should") {
+        return Ok(());
+    }
+    let uid = 44_070;
+    let receiver = Receiver::start()?;
+    let playbook = "    settle: 0s\n    cooldown: 0s\n    on_archive_failure: ";
+    let host = Host::start("core-g", &format!("{playbook}stop"), &receiver.line())?;
+    symlink("/etc/shadow", host.dir().join(format!("mail/{uid}"))).unwrap();
+    let storm = Storm::raise(uid, b"core-g", 8)?;
+    host.post(&[Post::storm(uid, "core-g")])?;
+    host.wait_for_verdicts(&["archive_failed"])?;
+    assert_eq!(storm.living()?, 8);
+    host.change_policy("core-g", &format!("{playbook}continue"), &receiver.line())?;
+    host.reload()?;
+    wait::until("reloaded", SOON, || host.daemon.log().contains("reloaded").then_some(()))?;
+    host.post(&[Post::storm(uid, "core-g")])?;
+    host.wait_for_verdicts(&["archive_failed", "none_seen"])?;
+    assert_eq!(storm.living()?, 0);
+    assert!(host.archived()?.is_empty());
+    let posts = receiver.wait_for_posts(2)?;
+    assert_eq!(text(&posts[0]["labels"], "severity"), "critical");
+    assert_eq!(text(&posts[1]["labels"], "severity"), "warning");
+    let description = text(&posts[1]["annotations"], "description");
+    assert!(description.contains("could not save user mail file"), "{description}");
+    assert!(description.contains("symbolic link"), "{description}");
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! A journal that cannot be written: a clear word, not ready, 503 to Alertmanager, archives
+//! untouched; and all is well again once the disk is.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use procstorm_tests::fault::Fault;
+use procstorm_tests::host::{Host, Post};
+use procstorm_tests::skip::is_root_or_skip;
+use procstorm_tests::storm::Storm;
+use procstorm_tests::wait;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A small file system in memory, until it is dropped.
+struct Tmpfs(std::path::PathBuf);
+
+impl Tmpfs {
+    fn mount(at: &Path, size: &str) -> Self {
+        fs::create_dir_all(at).unwrap();
+        run("mount", &["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "tmpfs"], at);
+        Self(at.to_owned())
+    }
+
+    fn remount(&self, option: &str) {
+        run("mount", &["-o", &format!("remount,{option}")], &self.0);
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        // Lazily, as the daemon may still be there.
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+fn run(program: &str, arguments: &[&str], last: &Path) {
+    assert!(Command::new(program).args(arguments).arg(last).status().unwrap().success());
+}
+
+fn is_out_of_order(host: &Host, word: &str) -> Result<(), Fault> {
+    let answer = host.post(&[Post::storm(44_310, "core-j")])?;
+    assert_eq!((answer.status, answer.body.as_str()), (503, "the journal does not work\n"));
+    let ready = host.get("/-/ready")?;
+    assert_eq!(ready.status, 503);
+    assert!(ready.body.contains("journal") && ready.body.contains(word), "{}", ready.body);
+    assert_eq!(host.get("/-/healthy")?.status, 200);
+    assert_eq!(host.get("/")?.status, 200, "the page tells of it");
+    host.wait_for_metric("procstorm_journal_up", 0.0)
+}
+
+fn is_in_order(host: &Host) -> Result<(), Fault> {
+    wait::until("ready again", SOON, || (host.get("/-/ready").ok()?.status == 200).then_some(()))?;
+    let answer = host.post(&[Post::storm(44_310, "core-j")])?;
+    assert_eq!(answer.status, 200);
+    Ok(())
+}
+
+/// Fills a file system to the last byte.
+fn fill(at: &Path) {
+    let file = at.join("filler");
+    let full = Command::new("dd")
+        .args(["if=/dev/zero", "bs=4096", "status=none"])
+        .arg(format!("of={}", file.display()))
+        .stderr(std::process::Stdio::null())
+        .status();
+    assert!(!full.unwrap().success(), "dd fills until it fails");
+}
+
+#[test]
+fn a_full_disk_is_told_and_survived() -> Result<(), Fault> {
+    if !is_root_or_skip("a_full_disk_is_told_and_survived") {
+        return Ok(());
+    }
+    let place = tempfile::tempdir().unwrap();
+    let disk = Tmpfs::mount(&place.path().join("state"), "1m");
+    let host = Host::start("core-j", "    settle: 0s", &format!("state: {}", disk.0.display()))?;
+    is_in_order(&host)?;
+    fs::write(host.dir().join("arc/44310.1"), "an archive").unwrap();
+    fill(&disk.0);
+    // The log grows in place for a while; at some alert there is no room for more.
+    wait::until("the journal is full", SOON, || {
+        (host.post(&[Post::storm(44_310, "core-j")]).ok()?.status == 503).then_some(())
+    })?;
+    is_out_of_order(&host, "full")?;
+    fs::remove_file(disk.0.join("filler")).unwrap();
+    is_in_order(&host)?;
+    assert_eq!(fs::read_to_string(host.dir().join("arc/44310.1")).unwrap(), "an archive");
+    Ok(())
+}
+
+#[test]
+fn a_read_only_disk_is_told_and_survived() -> Result<(), Fault> {
+    if !is_root_or_skip("a_read_only_disk_is_told_and_survived") {
+        return Ok(());
+    }
+    let place = tempfile::tempdir().unwrap();
+    let disk = Tmpfs::mount(&place.path().join("state"), "8m");
+    let top = format!("state: {}", disk.0.display());
+    let mut host = Host::start("core-j", "    settle: 0s", &top)?;
+    is_in_order(&host)?;
+    host.stop()?;
+    disk.remount("ro");
+    host.restart()?;
+    is_out_of_order(&host, "Read-only")?;
+    disk.remount("rw");
+    is_in_order(&host)
+}
+
+#[test]
+fn a_damaged_journal_is_told_and_a_new_one_begun_when_it_is_moved_away() -> Result<(), Fault> {
+    if !is_root_or_skip("a_damaged_journal_is_told_and_a_new_one_begun_when_it_is_moved_away") {
+        return Ok(());
+    }
+    let mut host = Host::start("core-j", "    settle: 0s", "")?;
+    is_in_order(&host)?;
+    host.stop()?;
+    let journal = host.dir().join("state/journal.sqlite");
+    let whole = fs::read(&journal).unwrap();
+    for damage in [vec![b'x'; whole.len()], {
+        let mut torn = whole.clone();
+        torn.iter_mut().skip(4096).for_each(|byte| *byte = 0xa5);
+        torn
+    }] {
+        fs::write(&journal, &damage).unwrap();
+        host.restart()?;
+        is_out_of_order(&host, "journal.sqlite: ")?;
+        assert_eq!(fs::read(&journal).unwrap(), damage, "nothing is written into it");
+        host.stop()?;
+    }
+    fs::rename(&journal, host.dir().join("state/damaged")).unwrap();
+    host.restart()?;
+    is_in_order(&host)?;
+    let storm = Storm::raise(44_320, b"core-j", 6)?;
+    host.post(&[Post::storm(44_320, "core-j")])?;
+    wait::until("it works", SOON, || (storm.living().ok()? == 0).then_some(()))
+}
+
+#[test]
+fn two_daemons_do_not_share_a_journal() -> Result<(), Fault> {
+    if !is_root_or_skip("two_daemons_do_not_share_a_journal") {
+        return Ok(());
+    }
+    let first = Host::start("core-j", "", "")?;
+    let top = format!("state: {}", first.dir().join("state").display());
+    let second = Host::start("core-j", "", &top)?;
+    is_out_of_order(&second, "another process")?;
+    drop(first);
+    is_in_order(&second)
+}

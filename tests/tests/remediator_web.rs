@@ -1,0 +1,196 @@
+//! Who may speak to the remediator, what it answers to nonsense, and how it starts, reloads, stops.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use procstorm_tests::fault::Fault;
+use procstorm_tests::host::{Host, Post, TOKEN, notification};
+use procstorm_tests::http::Http;
+use procstorm_tests::skip::is_root_or_skip;
+use procstorm_tests::wait;
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn host() -> Result<Host, Fault> {
+    Host::start("core-w", "", "")
+}
+
+#[test]
+fn nonsense_is_answered_in_one_line_and_nothing_panics() -> Result<(), Fault> {
+    if !is_root_or_skip("nonsense_is_answered_in_one_line_and_nothing_panics") {
+        return Ok(());
+    }
+    let host = host()?;
+    let deep = format!("{{\"version\":{}", "[".repeat(200_000));
+    let bomb = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3].to_vec();
+    let good = notification(&[Post::storm(44_001, "core-w")]).to_string();
+    let twice = good.replacen("\"alertname\":", "\"alertname\":\"x\",\"alertname\":", 1);
+    for body in [
+        Vec::new(),
+        b"null".to_vec(),
+        b"{\"version\":\"4\",\"alerts\":[]}".to_vec(),
+        b"\xff\xfe\x00".to_vec(),
+        deep.into_bytes(),
+        bomb,
+        twice.into_bytes(),
+        good.replace("\"4\"", "\"5\"").into_bytes(),
+        good.replace("firing", "fir\u{202e}ing").into_bytes(),
+    ] {
+        let shown: String = String::from_utf8_lossy(&body).chars().take(60).collect();
+        let answer = host.post_body(body)?;
+        assert_eq!(answer.status, 400, "{shown}");
+        assert_eq!(answer.body.matches('\n').count(), 1, "{:?}", answer.body);
+        assert!(answer.body.len() < 400, "{:?}", answer.body);
+    }
+    assert_eq!(host.post_body(vec![b' '; (1 << 20) + 1])?.status, 413);
+    assert_eq!(host.get("/nowhere")?.status, 404);
+    assert_eq!(host.get("/webhook")?.status, 405);
+    assert_eq!(host.get("/remediations/99")?.status, 404);
+    assert_eq!(host.get("/remediations/x")?.status, 404);
+    assert_eq!(host.get("/api/v1/remediations?before=x&limit=-1")?.status, 200);
+    assert!(!host.daemon.log().contains("panic"), "{}", host.daemon.log());
+    Ok(())
+}
+
+#[test]
+fn only_the_token_opens_the_webhook() -> Result<(), Fault> {
+    if !is_root_or_skip("only_the_token_opens_the_webhook") {
+        return Ok(());
+    }
+    let host = host()?;
+    let http = Http::new()?;
+    let body = notification(&[Post::storm(44_001, "core-w")]).to_string();
+    let good = format!("Bearer {TOKEN}");
+    for value in ["", "Bearer", "Bearer x", &good.replace('a', "b"), &format!("{good}x")] {
+        let headers = [("authorization", value)];
+        let answer = http.post(&host.url("/webhook"), &headers, body.clone())?;
+        assert_eq!((answer.status, answer.body.as_str()), (401, "unauthorized\n"), "{value:?}");
+    }
+    assert_eq!(http.post(&host.url("/webhook"), &[], body)?.status, 401);
+    assert!(host.remediations()?.is_empty());
+    for page in ["/", "/metrics", "/-/ready", "/api/v1/remediations"] {
+        assert!(!host.get(page)?.body.contains(TOKEN), "{page}");
+    }
+    assert!(!host.daemon.log().contains(TOKEN));
+    Ok(())
+}
+
+#[test]
+fn a_slow_client_is_dropped_and_holds_up_no_other() -> Result<(), Fault> {
+    if !is_root_or_skip("a_slow_client_is_dropped_and_holds_up_no_other") {
+        return Ok(());
+    }
+    let host = host()?;
+    let head = format!(
+        "POST /webhook HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 100\r\n\r\n{{"
+    );
+    let mut slow: Vec<_> = (0..100)
+        .map(|_| {
+            let mut stream = TcpStream::connect(host.address()).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let answer = wait::until("a good alert gets through", SOON, || {
+        host.post(&[Post::storm(44_001, "core-w").with("host", "elsewhere")]).ok()
+    })?;
+    assert_eq!(answer.status, 200);
+    let first = slow.first_mut().unwrap();
+    first.set_read_timeout(Some(SOON)).unwrap();
+    let mut end = String::new();
+    first.read_to_string(&mut end).unwrap();
+    assert!(end.starts_with("HTTP/1.1 408"), "{end}");
+    Ok(())
+}
+
+/// The log of a start that must fail.
+fn refused(host: &mut Host, further: &[&str]) -> Result<String, Fault> {
+    host.stop()?;
+    host.relaunch(further)?;
+    let status = wait::until("refuses to start", SOON, || host.daemon.exited().ok().flatten())?;
+    assert!(!status.success());
+    Ok(host.daemon.log())
+}
+
+#[test]
+fn what_would_let_others_in_does_not_start() -> Result<(), Fault> {
+    if !is_root_or_skip("what_would_let_others_in_does_not_start") {
+        return Ok(());
+    }
+    let mut host = host()?;
+    let token = host.dir().join("token");
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o644)).unwrap();
+    let log = refused(&mut host, &[])?;
+    assert!(log.contains("0644") && !log.contains(TOKEN), "{log}");
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
+
+    let policy = host.dir().join("remediator.yml");
+    let text = fs::read_to_string(&policy).unwrap();
+    let open = text.lines().filter(|line| !line.starts_with("token_file")).collect::<Vec<_>>();
+    fs::write(&policy, open.join("\n")).unwrap();
+    let log = refused(&mut host, &["--web.listen-address=0.0.0.0:0"])?;
+    assert!(log.contains("set token_file"), "{log}");
+    // On loopback it may, and says so.
+    host.restart()?;
+    assert!(host.daemon.log().contains("everybody on this machine may ask"));
+
+    fs::write(&policy, "host: 7\nplaybooks: {}\nnonsense: true\n").unwrap();
+    let log = refused(&mut host, &[])?;
+    for key in ["host: must be text", "playbooks: must not be empty", "nonsense: is not a key"] {
+        assert!(log.contains(key), "{key} in {log}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_reload_takes_the_good_and_leaves_the_bad() -> Result<(), Fault> {
+    if !is_root_or_skip("a_reload_takes_the_good_and_leaves_the_bad") {
+        return Ok(());
+    }
+    let mut host = host()?;
+    let status = "procstorm_config_last_reload_successful";
+    host.wait_for_metric(status, 1.0)?;
+    host.change_policy("core-w", "    threshold: nonsense", "")?;
+    host.reload()?;
+    host.wait_for_metric(status, 0.0)?;
+    // The old policy is still in force.
+    assert_eq!(
+        host.post(&[Post::storm(44_001, "core-w")])?.body,
+        "1 accepted, 0 coalesced, 0 refused\n"
+    );
+    host.change_policy("another", "", "")?;
+    fs::write(host.dir().join("token"), "another-token-for-the-loopback").unwrap();
+    host.reload()?;
+    host.wait_for_metric(status, 1.0)?;
+    assert_eq!(host.post(&[Post::storm(44_001, "core-w")])?.status, 401, "the token was changed");
+    fs::write(host.dir().join("token"), TOKEN).unwrap();
+    host.reload()?;
+    wait::until("the token is back", SOON, || {
+        let answer = host.post(&[Post::storm(44_001, "core-w")]).ok()?;
+        (answer.body == "0 accepted, 0 coalesced, 1 refused\n").then_some(())
+    })?;
+    assert!(host.stop()?.success(), "SIGTERM ends it with 0");
+    Ok(())
+}
+
+#[test]
+fn pages_come_with_headers_and_names_cannot_break_them() -> Result<(), Fault> {
+    if !is_root_or_skip("pages_come_with_headers_and_names_cannot_break_them") {
+        return Ok(());
+    }
+    let host = host()?;
+    let hostile = "<script>alert(1)</script>\u{1b}[2J\nts=now level=error message=forged";
+    host.post(&[Post::storm(44_001, "core-w").with("user", hostile).with("alertname", hostile)])?;
+    host.post(&[Post::storm(44_001, "core-w").with("extra", hostile)])?;
+    host.wait_for_verdicts(&["no_longer_true"])?;
+    for page in ["/", "/remediations/1"] {
+        assert!(!host.get(page)?.body.contains("<script>"), "{page}");
+    }
+    let log = host.daemon.log();
+    assert!(!log.contains('\u{1b}'), "{log}");
+    assert!(!log.lines().any(|line| line.starts_with("ts=now")), "{log}");
+    Ok(())
+}
