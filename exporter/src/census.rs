@@ -41,7 +41,8 @@ pub struct Census {
 
 impl Census {
     /// Counts all processes in `proc`: the kernel's own threads only if asked for, zombies always.
-    /// Fails if the directory cannot be read.
+    /// Fails if the directory cannot be read, or a process for another reason than that it has
+    /// gone or may not be looked at: no count is better than a wrong one.
     pub fn take(proc: &mut ProcDir, kernel_threads: bool) -> io::Result<Self> {
         let mut census = Self::default();
         let mut buffer = [MaybeUninit::uninit(); DIRECTORY_BITE];
@@ -50,7 +51,7 @@ impl Census {
             // Nobody but root owns a thread of the kernel, or the overflow uid where root is not
             // known (a user namespace): for all others the cheaper file says enough.
             let of_kernel = |uid| !kernel_threads && (uid == 0 || uid == overflow_uid);
-            census.add(proc.glance(pid, of_kernel));
+            census.add(proc.glance(pid, of_kernel)?);
             Ok::<(), io::Error>(())
         })?;
         Ok(census)

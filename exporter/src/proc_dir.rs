@@ -92,11 +92,17 @@ impl ProcDir {
 
     /// What counting needs of a process, with as few system calls as there can be and without an
     /// allocation: its uid, and its name from `comm`, or from the costlier `stat` where
-    /// `may_be_kernel` says that a process of that uid could be a thread of the kernel.
-    pub(crate) fn glance(&self, pid: i32, may_be_kernel: impl FnOnce(u32) -> bool) -> Glance {
-        self.try_glance(pid, may_be_kernel).unwrap_or_else(|error| match error {
-            Errno::PERM | Errno::ACCESS => Glance::Denied,
-            _ => Glance::Vanished,
+    /// `may_be_kernel` says that a process of that uid could be a thread of the kernel. An error
+    /// (no descriptor left, say) is none of the process: it must not look as if that had vanished.
+    pub(crate) fn glance(
+        &self,
+        pid: i32,
+        may_be_kernel: impl FnOnce(u32) -> bool,
+    ) -> io::Result<Glance> {
+        self.try_glance(pid, may_be_kernel).or_else(|error| match error {
+            Errno::NOENT | Errno::SRCH => Ok(Glance::Vanished),
+            Errno::PERM | Errno::ACCESS => Ok(Glance::Denied),
+            _ => Err(error.into()),
         })
     }
 

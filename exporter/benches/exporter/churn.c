@@ -2,6 +2,7 @@
  * churn N UID: N processes, one after the other on each of four lines, born with a name of their
  * own and gone.
  */
+#define _GNU_SOURCE
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

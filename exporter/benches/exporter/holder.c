@@ -2,6 +2,7 @@
  * holder N UID USERS COMMANDS: holds N sleeping processes, spread over USERS uids from UID on and
  * over COMMANDS names. Says "ready" when all are there; ends them all when its input ends.
  */
+#define _GNU_SOURCE
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
