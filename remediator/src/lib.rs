@@ -15,6 +15,7 @@
 //! - [`account`]: whose mail and processes.
 //! - [`agreement`]: whether policy, rules and Alertmanager's routes fit together.
 //! - [`args`], [`daemon`]: from the command line to the end.
+//! - [`check`], [`explain`]: what the policy means, and what it would do with a payload.
 //! - [`config`]: the host's own policy, `remediator.yml`.
 //! - [`force`]: what of it is in force.
 //! - [`metrics`]: what Prometheus is told.
@@ -26,9 +27,11 @@ pub mod account;
 pub mod agreement;
 pub mod alertmanager;
 pub mod args;
+pub mod check;
 pub mod config;
 pub mod daemon;
 pub mod engine;
+pub mod explain;
 pub mod force;
 pub mod journal;
 pub mod kill;

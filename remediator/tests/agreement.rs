@@ -10,6 +10,7 @@ use std::time::Duration;
 use procstorm_remediator::agreement::routes::Routing;
 use procstorm_remediator::agreement::rules::{ReadError, Rules};
 use procstorm_remediator::agreement::{Place, Playbook, Policy, check};
+use procstorm_remediator::check::{Others, report};
 
 const RULES: &str = r#"
 groups:
@@ -196,4 +197,26 @@ fn files_that_cannot_be_read_are_named() {
         let error = Routing::read(&file).expect_err(text).to_string();
         assert!(error.contains(what) && error.contains("alertmanager.yml"), "{error}");
     }
+}
+
+#[test]
+fn the_files_that_are_shipped_agree() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let (rules, alertmanager) = (root.join("rules"), root.join("alertmanager/alertmanager.yml"));
+    let others = Others { rules: &rules, alertmanager: &alertmanager };
+    let policy = root.join("remediator/remediator.yml");
+    let said = report(&policy, "moscow", Some(others)).expect("they agree");
+    assert!(said.contains("the three agree"), "{said}");
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let raised = directory.path().join("remediator.yml");
+    let text = fs::read_to_string(&policy).expect("the example");
+    assert!(text.contains("threshold: 90"));
+    fs::write(&raised, text.replace("threshold: 90", "threshold: 100")).expect("written");
+    let error = report(&raised, "moscow", Some(others)).expect_err("above the rule's").to_string();
+    assert!(error.contains("acts from 100 on") && error.contains("asks for it from 90"), "{error}");
+    let place = error.strip_prefix(&format!("{}:", raised.display())).expect("the file first");
+    let line: usize = place.split(':').next().expect("a line").parse().expect("a number");
+    let first = text.lines().position(|line| line.trim() == "imapd_storm:").expect("there");
+    assert!((first + 1..=first + 2).contains(&line), "line {line}, the playbook is at {first}");
 }

@@ -68,7 +68,7 @@ impl Shared {
 }
 
 /// Asks for a user's name, or for a uid where the exporter found no name.
-fn look_up(names: &NameService, user: &UserName) -> Result<Identity, String> {
+pub(crate) fn look_up(names: &NameService, user: &UserName) -> Result<Identity, String> {
     let known = names.uid_of(user.as_str(), NAME_DEADLINE).map_err(|error| chain(&error))?;
     if let Some(uid) = known {
         return Ok(Identity::Named(Account { name: user.clone(), uid }));

@@ -14,6 +14,7 @@ mod lanes;
 mod pursuit;
 mod steps;
 
+pub(crate) use facts::look_up;
 pub(crate) use steps::recorded_archives;
 
 use std::path::PathBuf;

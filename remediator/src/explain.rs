@@ -1,0 +1,157 @@
+//! `explain`: what would be done with a captured payload, and why. Nothing is done.
+
+use std::fmt::{self, Display, Formatter};
+use std::path::Path;
+
+use jiff::Timestamp;
+use procstorm_exporter::name_service::NameService;
+
+use crate::config::{Config, Step};
+use crate::engine::look_up;
+use crate::force::Force;
+use crate::kill::{Survey, Target, survey};
+use crate::mailbox::Planned;
+use crate::payload::{Alert, Notification};
+use crate::policy::{
+    Decision, Facts, History, Identity, Plan, Request, admit, allowed_account, decide,
+};
+use crate::printable::printable;
+
+/// What would be done with each alert of `notification`, in the state that the machine is in now.
+///
+/// The cool-down and the limits are not considered: they depend on what the daemon has done.
+/// `own_uid` is the uid that the daemon would run as.
+#[must_use]
+pub fn explain(
+    config: &Config,
+    notification: &Notification,
+    procfs: &Path,
+    own_uid: u32,
+) -> String {
+    let force = Force::new(config.clone(), None);
+    let names = NameService::default();
+    let looker = Looker { force: &force, names: &names, procfs, own_uid };
+    let alerts = notification.alerts.iter().zip(1..);
+    let mut text: String = alerts
+        .map(|(alert, number)| format!("{}\n{}\n", Heading(number, alert), looker.verdict(alert)))
+        .collect();
+    if notification.truncated > 0 {
+        let count = notification.truncated;
+        text.push_str(&format!("Alertmanager left {count} alerts out: set max_alerts to 0.\n"));
+    }
+    text.push_str("Cool-down and limits are not considered here.\n");
+    text
+}
+
+struct Heading<'a>(usize, &'a Alert);
+
+impl Display for Heading<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self(number, alert) = self;
+        let of = |label| printable(alert.label(label));
+        write!(
+            f,
+            "Alert {number}: {}, user {}, command {}",
+            of("alertname"),
+            of("user"),
+            of("command")
+        )
+    }
+}
+
+/// Looks at the machine, and touches nothing.
+struct Looker<'a> {
+    force: &'a Force,
+    names: &'a NameService,
+    procfs: &'a Path,
+    own_uid: u32,
+}
+
+impl Looker<'_> {
+    fn verdict(&self, alert: &Alert) -> String {
+        self.judge(alert).unwrap_or_else(|why| format!("  Nothing would be done: {why}."))
+    }
+
+    fn judge(&self, alert: &Alert) -> Result<String, String> {
+        let config = &self.force.config;
+        let request = admit(config, alert).map_err(|refusal| refusal.to_string())?;
+        let identity = look_up(self.names, request.user())?;
+        let account = allowed_account(config, &request, &identity, self.own_uid)
+            .map_err(|refusal| refusal.to_string())?;
+        let target = Target { uid: account.uid, command: *request.command() };
+        let found = survey(self.procfs, &target).map_err(|error| error.to_string())?;
+        self.decide(&request, identity, &found)
+    }
+
+    fn decide(
+        &self,
+        request: &Request,
+        identity: Identity,
+        found: &Survey,
+    ) -> Result<String, String> {
+        let facts = Facts {
+            identity,
+            own_uid: self.own_uid,
+            living: u64::try_from(found.living.len()).unwrap_or(u64::MAX),
+            history: History::default(),
+            silenced_by: None,
+            now: Timestamp::now(),
+        };
+        match decide(&self.force.config, request, &facts) {
+            Decision::Act(plan) => Ok(self.act(&plan, request.playbook(), found)),
+            Decision::Wait(until) => Err(format!("the cool-down runs until {until}")),
+            Decision::Refuse(refusal) => Err(refusal.to_string()),
+        }
+    }
+
+    fn act(&self, plan: &Plan, playbook: &str, found: &Survey) -> String {
+        let account = plan.account();
+        let mut lines = vec![format!(
+            "  Playbook {playbook} would run{}: {} processes of uid {} live.",
+            if plan.is_dry_run() { " DRY" } else { "" },
+            found.living.len(),
+            account.uid
+        )];
+        for step in plan.steps() {
+            match step {
+                Step::ArchiveMailFile => lines.extend(self.archives(plan)),
+                Step::KillUserProc => {
+                    let pids: Vec<_> = found.living.iter().map(i32::to_string).collect();
+                    lines.push(format!("  kill_user_proc: pids {}", pids.join(" ")));
+                }
+            }
+        }
+        lines.join("\n")
+    }
+
+    fn archives(&self, plan: &Plan) -> Vec<String> {
+        let name = Step::ArchiveMailFile.label();
+        let directory = &self.force.config.mail.archive;
+        if !directory.is_dir() {
+            // Opening would make it, for whoever runs this and not for the daemon.
+            return vec![format!("  {name}: {} is no directory yet", directory.display())];
+        }
+        let archiver = match self.force.archiver() {
+            Ok(archiver) => archiver,
+            Err(error) => return vec![format!("  {name}: would fail: {error}")],
+        };
+        let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
+        let plans = archiver.plan(&plan.account().name, plan.account().uid, now);
+        if plans.is_empty() {
+            return vec![format!("  {name}: there is no mail file")];
+        }
+        let line = |source: &Path, what: String| format!("  {name}: {} {what}", source.display());
+        plans
+            .iter()
+            .map(|form| match &form.action {
+                Ok(Planned::Copy { path, bytes }) => {
+                    line(&form.source, format!("({bytes} bytes) to {}", path.display()))
+                }
+                Ok(Planned::Identical { path }) => {
+                    line(&form.source, format!("is saved already as {}", path.display()))
+                }
+                Err(failure) => line(&form.source, format!("would not be saved: {failure}")),
+            })
+            .collect()
+    }
+}
