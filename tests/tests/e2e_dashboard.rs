@@ -1,0 +1,37 @@
+//! The shipped dashboard on the whole system, in a real storm: data in each panel.
+
+use std::fs;
+use std::time::Duration;
+
+use procstorm_tests::dashboard::Dashboard;
+use procstorm_tests::skip::is_root_or_skip;
+use procstorm_tests::stack::{Person, Stack, Timing};
+use procstorm_tests::storm::Storm;
+use procstorm_tests::{programs, wait};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[test]
+fn each_panel_shows_data_in_a_real_storm() {
+    if !is_root_or_skip("each_panel_shows_data_in_a_real_storm") {
+        return;
+    }
+    let json = fs::read_to_string(programs::project().join("grafana/procstorm.json")).unwrap();
+    let dashboard = Dashboard::read(&json).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (alice, bob) = (Person::new("alice", 46_900), Person::new("bob", 46_901));
+    let stack = Stack::start(dir.path(), &[alice.clone(), bob.clone()], Timing::Fast).unwrap();
+    stack.site.put_mail(&alice, "alice", b"From alice\n", 0o600).unwrap();
+    // One storm that is ended, and one that no playbook ends: it stays to be looked at.
+    let _ended = Storm::raise(alice.uid, b"imapd", 95).unwrap();
+    let _stays = Storm::raise(bob.uid, b"vi", 35).unwrap();
+    let full = wait::until("data everywhere", LIMIT, || {
+        dashboard.empty(&stack.prometheus).unwrap().is_empty().then_some(())
+    });
+    assert!(
+        full.is_ok(),
+        "without data: {:?}\n{}",
+        dashboard.empty(&stack.prometheus),
+        stack.remediator.log()
+    );
+}
