@@ -36,6 +36,10 @@ pub struct Args {
     #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]
     pub procfs: PathBuf,
 
+    /// Do not give up the rights that are not needed (Landlock, seccomp).
+    #[arg(long = "no-sandbox")]
+    pub no_sandbox: bool,
+
     /// What is logged: debug, info, warn or error.
     #[arg(long = "log.level", value_name = "LEVEL", default_value_t)]
     pub log_level: Level,

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -11,9 +12,9 @@ use procstorm_exporter::web::listen::listen;
 use procstorm_exporter::web::{Settings, security::Security};
 use procstorm_remediator::args::Args;
 use procstorm_remediator::config::Config;
-use procstorm_remediator::daemon::{Start, orders, run};
+use procstorm_remediator::daemon::{Start, orders, places, run};
 use procstorm_remediator::kill::Bounds;
-use procstorm_remediator::sandbox::Sandbox;
+use procstorm_remediator::sandbox::{self, Sandbox};
 use procstorm_remediator::web::CONNECTIONS_MAX;
 
 fn main() -> ExitCode {
@@ -41,14 +42,23 @@ fn check(args: &Args) -> Result<(), Box<dyn Error>> {
 fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
     let machine = machine()?;
     let security = args.web_config.as_deref().map(Security::open).transpose()?.map(Arc::new);
+    let config = Config::read(&args.config_file, &machine)?;
+    // Before the runtime starts its threads: a sandbox holds for those that are started in it.
+    let sandbox = if args.no_sandbox {
+        Sandbox::disabled()
+    } else {
+        let files = [Some(&args.config_file), args.web_config.as_ref()];
+        let files: Vec<_> = files.into_iter().flatten().map(PathBuf::as_path).collect();
+        sandbox::enter(&places(&config, &args.procfs, &files))
+    };
     let start = Start {
         config_file: args.config_file.clone(),
-        config: Config::read(&args.config_file, &machine)?,
+        config,
         machine,
         procfs: args.procfs.clone(),
         bounds: Bounds::default(),
         web: Settings { security, max_connections: CONNECTIONS_MAX, ..Settings::default() },
-        sandbox: Sandbox::disabled(),
+        sandbox,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -144,10 +144,10 @@ fn two_daemons_do_not_share_a_journal() -> Result<(), Fault> {
     if !is_root_or_skip("two_daemons_do_not_share_a_journal") {
         return Ok(());
     }
-    let first = Host::start("core-j", "", "")?;
+    let mut first = Host::start("core-j", "", "")?;
     let top = format!("state: {}", first.dir().join("state").display());
     let second = Host::start("core-j", "", &top)?;
     is_out_of_order(&second, "another process")?;
-    drop(first);
+    first.stop()?;
     is_in_order(&second)
 }

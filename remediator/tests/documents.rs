@@ -1,0 +1,162 @@
+//! Manual page, unit and README agree with the program.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use procstorm_remediator::journal::Journal;
+use procstorm_remediator::metrics::Metrics;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_procstorm-remediator");
+
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(file(name)).unwrap()
+}
+
+/// Runs a tool that may not be there; then says so.
+fn run(test: &str, tool: &str, arguments: &[&str]) -> Option<Output> {
+    let output = Command::new(tool).args(arguments).output();
+    if output.is_err() {
+        drop(writeln!(std::io::stderr(), "SKIPPED: {test}: {tool} is not there"));
+    }
+    output.ok()
+}
+
+/// The words that begin with two dashes.
+fn flags(text: &str) -> BTreeSet<String> {
+    text.split(|c: char| c.is_whitespace() || c == '=')
+        .filter_map(|word| word.strip_prefix("--"))
+        .map(|word| word.trim_end_matches(|c: char| !c.is_alphanumeric()).to_owned())
+        .collect()
+}
+
+#[test]
+fn the_manual_page_has_exactly_the_flags_of_the_program() {
+    let page = read("procstorm-remediator.8");
+    let help = Command::new(BINARY).arg("--help").output().unwrap().stdout;
+    let options: String = page
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Fl Fl "))
+        .map(|line| format!("--{line}\n"))
+        .collect();
+    assert_eq!(flags(&options), flags(&String::from_utf8(help).unwrap()));
+}
+
+#[test]
+fn the_manual_page_has_the_metrics_and_the_policys_keys() {
+    let page = read("procstorm-remediator.8");
+    let metrics = Metrics::new().unwrap();
+    let config = procstorm_remediator::config::Config::read(&file("remediator.yml"), "here");
+    metrics.prepare(&config.unwrap());
+    let text = String::from_utf8(metrics.render().unwrap()).unwrap();
+    let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    for name in names.filter(|name| name.starts_with("procstorm_")) {
+        assert!(page.contains(name), "{name} is not in the manual page");
+    }
+    for line in read("remediator.yml").lines() {
+        let line = line.split('#').next().unwrap_or_default();
+        let Some((key, _)) = line.split_once(':') else { continue };
+        let key = key.trim();
+        if !matches!(key, "mail" | "accounts" | "playbooks" | "imapd_storm") {
+            assert!(page.contains(key), "{key} is not in the manual page");
+        }
+    }
+}
+
+#[test]
+fn the_manual_page_is_well_formed() {
+    let page = file("procstorm-remediator.8").display().to_string();
+    let test = "the_manual_page_is_well_formed";
+    let Some(lint) = run(test, "mandoc", &["-T", "lint", "-W", "warning", &page]) else { return };
+    assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stdout));
+}
+
+#[test]
+fn the_unit_leaves_little_to_attack_and_does_not_blind() {
+    let unit = read("procstorm-remediator.service");
+    for line in ["ProtectProc=default", "ProcSubset=all", "PrivateUsers=no"] {
+        assert!(unit.lines().any(|found| found == line), "{line} is not in the unit");
+    }
+    let path = file("procstorm-remediator.service").display().to_string();
+    let test = "the_unit_leaves_little_to_attack_and_does_not_blind";
+    let arguments = ["security", "--offline=true", "--no-pager", "--threshold=20", &path];
+    let Some(security) = run(test, "systemd-analyze", &arguments) else { return };
+    let told = [security.stdout, security.stderr].concat();
+    assert!(security.status.success(), "{}", String::from_utf8_lossy(&told));
+}
+
+#[test]
+fn each_setting_of_the_unit_has_a_reason_above_it() {
+    let unit = read("procstorm-remediator.service");
+    let mut reasoned = false;
+    for line in unit.lines() {
+        match line {
+            "" => reasoned = false,
+            line if line.starts_with('#') => reasoned = true,
+            line if line.starts_with('[') => reasoned = true,
+            line => assert!(reasoned, "{line} has no reason"),
+        }
+    }
+}
+
+#[test]
+fn the_queries_in_the_readme_work() {
+    let place = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let journal = Journal::start(place.path()).unwrap();
+    runtime.block_on(journal.probe()).unwrap();
+    let database = rusqlite::Connection::open(place.path().join("journal.sqlite")).unwrap();
+    let readme = read("README.md");
+    let queries: Vec<_> = readme
+        .split("sqlite3 -readonly -box journal.sqlite \"")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+        .collect();
+    assert!(queries.len() >= 3);
+    for query in queries {
+        assert!(database.prepare(query).is_ok(), "{query}: {:?}", database.prepare(query).err());
+    }
+}
+
+#[test]
+fn the_verdicts_in_the_readme_are_those_of_the_kill() {
+    use procstorm_remediator::kill::Verdict;
+    let readme = read("README.md");
+    for verdict in [
+        Verdict::NoneSeenForMs(1),
+        Verdict::Respawning,
+        Verdict::Stuck,
+        Verdict::Denied,
+        Verdict::Blind,
+        Verdict::NoLongerTrue,
+        Verdict::Unfinished,
+        Verdict::Refused(String::new()),
+        Verdict::Failed(String::new()),
+    ] {
+        assert!(readme.contains(&format!("`{}`", verdict.label())), "{}", verdict.label());
+    }
+}
+
+#[test]
+fn check_explains_the_example_and_names_faults() {
+    let check = |file: &Path| {
+        let mut command = Command::new(BINARY);
+        command.arg("--check").arg("--config.file").arg(file).output().unwrap()
+    };
+    let good = check(&file("remediator.yml"));
+    assert!(good.status.success());
+    assert!(String::from_utf8(good.stdout).unwrap().contains("Playbook imapd_storm: when"));
+    let bad = check(&file("tests/config/threshold_is_zero.yml"));
+    assert!(!bad.status.success());
+    let told = String::from_utf8(bad.stderr).unwrap();
+    assert!(
+        told.contains("threshold_is_zero.yml: playbooks.imapd_storm.threshold: must"),
+        "{told}"
+    );
+}
