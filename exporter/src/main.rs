@@ -31,11 +31,18 @@ fn print_once(args: &Args) -> Result<(), Box<dyn Error>> {
     Ok(std::io::stdout().lock().write_all(&text)?)
 }
 
-/// One thread serves: what takes time, a scan, has a thread of its own.
+/// Threads for what takes time: a scan, a password, a look at whether we are ready. Few of them,
+/// however many ask.
+const BLOCKING_THREADS: usize = 8;
+
+/// One thread serves; what takes time has threads of its own.
 fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
     let security = args.web_config.as_deref().map(Security::open).transpose()?.map(Arc::new);
     let settings = web::Settings { security: security.clone(), ..web::Settings::default() };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()?;
     runtime.block_on(async {
         let mut listeners = Vec::new();
         for address in &args.listen {
