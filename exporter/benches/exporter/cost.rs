@@ -38,11 +38,12 @@ pub(crate) fn run(save: bool) -> bool {
     let (holder, floor) = (build("holder", directory.path()), build("floor", directory.path()));
     let (table, held) = table(&holder, &floor);
     println!("{table}");
-    let curve = curve(&holder, &floor);
+    let (curve, points) = curve(&holder, &floor);
+    println!("{points}");
     let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results");
     if save {
         std::fs::create_dir_all(&results).unwrap();
-        std::fs::write(results.join("cost.md"), table).unwrap();
+        std::fs::write(results.join("cost.md"), format!("{table}\n{points}")).unwrap();
         std::fs::write(results.join("cost.svg"), curve).unwrap();
         println!("saved in {}", results.display());
     }
@@ -141,14 +142,15 @@ fn render(rows: &[Row<'_>], (resident, idle): (u64, u64)) -> (String, bool) {
     (table, all && fits)
 }
 
-fn curve(holder: &Path, floor: &Path) -> String {
+/// The plot, and its points as a table.
+fn curve(holder: &Path, floor: &Path) -> (String, String) {
     let mut lines = [
         Line { name: "procstorm-exporter", colour: "#0b6e4f", points: Vec::new() },
         Line { name: "bare C loop", colour: "#999999", points: Vec::new() },
     ];
     let others = std::fs::read_dir("/proc").unwrap().flatten();
     let others = others.filter(|entry| entry.file_name().to_string_lossy().parse::<i32>().is_ok());
-    println!("| processes | exporter, ms | bare C loop, ms |\n|---|---|---|");
+    let mut table = "| processes | exporter, ms | bare C loop, ms |\n|---|---|---|\n".to_owned();
     let others = others.count();
     for processes in CURVE {
         let _held = Held::new(holder, processes);
@@ -159,9 +161,9 @@ fn curve(holder: &Path, floor: &Path) -> String {
         let ours = exporter.cost(n) * 1000.0;
         let least = floor_cost(floor, n) * 1000.0;
         let x = (processes + others) as f64;
-        println!("| {x} | {ours:.2} | {least:.2} |");
+        writeln!(table, "| {x} | {ours:.2} | {least:.2} |").unwrap();
         lines[0].points.push((x, ours));
         lines[1].points.push((x, least));
     }
-    plot("CPU time of one scrape", "processes", "ms", &lines)
+    (plot("CPU time of one scrape", "processes", "ms", &lines), table)
 }
