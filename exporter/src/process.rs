@@ -99,6 +99,13 @@ impl Stat {
         matches!(self.state, b'T' | b't')
     }
 
+    /// Whether it runs, or sleeps in a way that a signal ends (`R`, `S`): what a SIGSTOP has not
+    /// taken hold of yet.
+    #[must_use]
+    pub fn may_act(&self) -> bool {
+        matches!(self.state, b'R' | b'S')
+    }
+
     /// Whether it is dead and merely not reaped. A process whose first thread has exited while
     /// others run shows state `Z` too, but lives.
     #[must_use]

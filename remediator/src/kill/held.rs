@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::pin::{Delivery, Pin};
+use super::pin::{Delivery, Pin, pause};
 
 /// How far a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,16 @@ pub(super) enum Recheck {
     Same,
     /// It has another name or another owner by now.
     Changed,
+    /// It is, but the SIGSTOP has not taken hold yet: it may be in the middle of a system call
+    /// that gives it another name.
+    NotYetStopped,
 }
+
+/// How long [`Held::kill`] waits in all for those that are not yet stopped.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// The time between two looks at one that is not yet stopped.
+const GLANCE: Duration = Duration::from_micros(200);
 
 /// What came of killing all that are held.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,11 +105,12 @@ impl Held {
     /// early once `abort` is set.
     pub(super) fn kill(&mut self, abort: &AtomicBool, recheck: impl Fn(i32) -> Recheck) -> Kills {
         let mut kills = Kills::default();
+        let mut patience = PATIENCE;
         self.entries.retain(|&pid, (pin, phase)| {
             if *phase == Phase::Killed || abort.load(Ordering::Relaxed) {
                 return true;
             }
-            if recheck(pid) == Recheck::Changed {
+            if settle(pid, &recheck, &mut patience) == Recheck::Changed {
                 kills.changed = kills.changed.saturating_add(1);
                 resume(pin, *phase);
                 return false;
@@ -140,6 +150,19 @@ impl Held {
             false
         });
         exited
+    }
+}
+
+/// Rechecks until the process is stopped, or patience is at its end: one that sleeps
+/// uninterruptibly must not hold up the rest.
+fn settle(pid: i32, recheck: impl Fn(i32) -> Recheck, patience: &mut Duration) -> Recheck {
+    loop {
+        let seen = recheck(pid);
+        if seen != Recheck::NotYetStopped || patience.is_zero() {
+            return seen;
+        }
+        pause(GLANCE);
+        *patience = patience.saturating_sub(GLANCE);
     }
 }
 

@@ -77,3 +77,10 @@ impl Pin {
         Ok(proc_dir.nesting_of_pidfd(self.fd.as_raw_fd())?.map(|depth| depth > 1))
     }
 }
+
+/// Waits for a while in which nothing can happen that we would hear of.
+pub(super) fn pause(time: Duration) {
+    // An interrupted pause is a short one: the scans after it count all the same, and their
+    // verdict says how long they really took.
+    let _interrupted = poll(&mut [], Timespec::try_from(time).ok().as_ref());
+}

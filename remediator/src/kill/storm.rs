@@ -13,13 +13,12 @@ use std::time::{Duration, Instant};
 use procstorm_exporter::proc_dir::ProcDir;
 use procstorm_exporter::process::Stat;
 use procstorm_exporter::sight::blindness;
-use rustix::event::{Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::guard::{Caller, Standing, Untouchables, refusal};
 use super::held::{Held, Recheck};
-use super::pin::{Delivery, Pin};
+use super::pin::{Delivery, Pin, pause};
 use super::report::{Aftermath, Replacement, Report, Verdict, Zombie, judge, note};
 use super::sweep::{Sight, look, walk};
 use super::target::{Bounds, Target};
@@ -342,6 +341,9 @@ impl Crew<'_> {
         let kills = self.held.kill(self.abort, |pid| {
             match look(dir, pid, target, untouchables) {
                 Ok(Sight::Process(Standing::Other | Standing::Untouchable, _)) => Recheck::Changed,
+                Ok(Sight::Process(Standing::Living, stat)) if stat.may_act() => {
+                    Recheck::NotYetStopped
+                }
                 // What is gone or cannot be read is what it was when it was stopped.
                 Ok(Sight::Process(Standing::Living | Standing::Zombie, _))
                 | Ok(Sight::Gone | Sight::Hidden)
@@ -378,11 +380,4 @@ fn capacity(proc_dir: &ProcDir) -> usize {
     let limit = limit.unwrap_or(u64::from(u32::MAX));
     let spare = SPARE_DESCRIPTORS.min(limit / 4);
     usize::try_from(limit.saturating_sub(in_use).saturating_sub(spare)).unwrap_or(usize::MAX).max(1)
-}
-
-/// Waits for a while in which nothing can happen that we would hear of.
-fn pause(time: Duration) {
-    // An interrupted pause is a short one: the scans after it count all the same, and their
-    // verdict says how long they really took.
-    let _interrupted = poll(&mut [], Timespec::try_from(time).ok().as_ref());
 }
