@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::world::{BINARY, root_for, tool};
+use crate::world::{BINARY, root_for, skipped, tool};
 
 const DIRECTORY: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -42,7 +42,7 @@ fn the_package_installs_its_files_and_leaves_nothing() {
         .output()
         .unwrap();
     if install.status.code() == Some(77) {
-        eprintln!("SKIPPED: {test}: needs overlayfs");
+        skipped(test, "needs overlayfs");
         return;
     }
     let told = String::from_utf8(install.stdout).unwrap();
