@@ -27,6 +27,7 @@
 //! - [`programs`]: where the programs are.
 //! - [`http`]: a client that waits for its answer.
 //! - [`wait`]: waiting for an event, with a deadline.
+//! - [`isolation`]: a test that sees no process but those that it starts.
 //! - [`skip`]: says aloud that a test was not run.
 //! - [`exposition`]: reads what Prometheus scrapes.
 //! - [`fault`]: what went wrong, in a sentence.
@@ -45,6 +46,7 @@ pub mod fuzzing;
 pub mod host;
 pub mod http;
 pub mod interrupt;
+pub mod isolation;
 pub mod ledger;
 pub mod opponent;
 pub mod oracle;

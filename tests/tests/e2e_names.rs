@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use procstorm_tests::isolation::in_a_world_apart;
 use procstorm_tests::prometheus::Alert;
-use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::smtp::Mail;
 use procstorm_tests::stack::{Person, Stack, Timing};
 use procstorm_tests::storm::Storm;
@@ -25,7 +25,7 @@ const NAMES: [&[u8]; 7] = [
 
 #[test]
 fn hostile_names_reach_the_alert_and_the_mail_and_break_nothing() {
-    if !is_root_or_skip("hostile_names_reach_the_alert_and_the_mail_and_break_nothing") {
+    if !in_a_world_apart("hostile_names_reach_the_alert_and_the_mail_and_break_nothing") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -1,0 +1,45 @@
+//! A test that sees no process but those that it starts, and is seen by nobody else's counting:
+//! it runs once more, in a pid namespace of its own, where it is pid 1, with a /proc of its own.
+
+use std::env;
+use std::process::{Command, Stdio};
+
+use crate::programs;
+use crate::skip::is_root_or_skip;
+
+/// Set for the test that is inside.
+const INSIDE: &str = "PROCSTORM_TEST_INSIDE";
+
+/// Whether we are the one inside. Otherwise test `name` is run there now, and a failure there is
+/// one here; without root it is skipped, aloud.
+///
+/// # Panics
+/// If the test fails inside, or cannot be run there.
+#[must_use]
+#[expect(clippy::panic, reason = "a test fails by panicking")]
+pub fn in_a_world_apart(name: &str) -> bool {
+    if env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    if !is_root_or_skip(name) {
+        return false;
+    }
+    let run = || {
+        let mut again = Command::new(programs::other("setpriv")?);
+        again.args(["--pdeathsig", "KILL", "--"]).arg(programs::other("unshare")?);
+        again.args(["--pid", "--mount", "--fork", "--kill-child", "--mount-proc", "--"]);
+        let us = env::current_exe().map_err(crate::fault::Fault::new)?;
+        again.arg(us).args(["--exact", name, "--nocapture"]).env(INSIDE, "1");
+        again.stdin(Stdio::null()).output().map_err(crate::fault::Fault::new)
+    };
+    match run() {
+        Ok(output) if output.status.success() => false,
+        Ok(output) => panic!(
+            "{name} failed in a world apart ({}):\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        ),
+        Err(fault) => panic!("{name} cannot be run in a world apart: {fault}"),
+    }
+}
