@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use procstorm_exporter::logging::{Format, Level};
 
 /// Archives a user's mail file and kills a storm of processes when Alertmanager says so and the
@@ -10,9 +10,14 @@ use procstorm_exporter::logging::{Format, Level};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "procstorm-remediator", version, max_term_width = 100)]
 pub struct Args {
+    /// Another thing to do than to serve.
+    #[command(subcommand)]
+    pub task: Option<Task>,
+
     /// The host's policy; read anew at SIGHUP.
     #[arg(
         long = "config.file",
+        global = true,
         value_name = "FILE",
         default_value = "/etc/procstorm/remediator.yml"
     )]
@@ -21,6 +26,14 @@ pub struct Args {
     /// Check the policy, explain it in plain sentences, and end.
     #[arg(long)]
     pub check: bool,
+
+    /// With --check: do these rules agree with the policy? A rule file, or a directory of them.
+    #[arg(long, value_name = "PATH", requires = "check", requires = "alertmanager")]
+    pub rules: Option<PathBuf>,
+
+    /// With --check: does this Alertmanager configuration bring the rules' alerts to a webhook?
+    #[arg(long, value_name = "FILE", requires = "check", requires = "rules")]
+    pub alertmanager: Option<PathBuf>,
 
     /// Where to listen, as host:port, [host]:port or :port; may be given several times. Beyond
     /// loopback, the policy must name a token file, or the web configuration ask who speaks.
@@ -33,7 +46,7 @@ pub struct Args {
     pub web_config: Option<PathBuf>,
 
     /// Where /proc is mounted.
-    #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]
+    #[arg(long = "path.procfs", global = true, value_name = "DIR", default_value = "/proc")]
     pub procfs: PathBuf,
 
     /// Do not give up the rights that are not needed (Landlock, seccomp).
@@ -47,6 +60,17 @@ pub struct Args {
     /// In which form: logfmt or json.
     #[arg(long = "log.format", value_name = "FORMAT", default_value_t)]
     pub log_format: Format,
+}
+
+/// Another thing to do than to serve.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Task {
+    /// Say what would be done with a captured notification, and why, without doing it.
+    Explain {
+        /// The body that Alertmanager has posted, or would post.
+        #[arg(long, value_name = "FILE")]
+        payload: PathBuf,
+    },
 }
 
 #[cfg(test)]

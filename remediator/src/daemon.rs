@@ -1,14 +1,11 @@
 //! The daemon from start to stop.
 //!
-//! - [`places`]: what it reads and writes, for the sandbox.
 //! - [`run`]: serves on given sockets, under a given configuration, until told to stop.
 //! - [`Order`]: what it is told; [`orders`] are those of the system's signals.
 //! - [`StartError`]: why it does not even begin.
 
-use std::fs::DirBuilder;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +26,7 @@ use crate::journal::Journal;
 use crate::kill::Bounds;
 use crate::metrics::Metrics;
 use crate::outbox::{CONFIRM, Outbox};
-use crate::sandbox::{Layer, Places, Sandbox};
+use crate::sandbox::{Layer, Sandbox};
 use crate::web::token::{Token, TokenError};
 use crate::web::{self, Site};
 
@@ -113,28 +110,6 @@ struct Daemon {
     site: Arc<Site>,
     metrics: Metrics,
     letters: Arc<Notify>,
-}
-
-/// What the daemon reads and writes, for the sandbox. Makes the two directories that it writes
-/// where they are missing: afterwards it could not.
-#[must_use]
-pub fn places(config: &Config, procfs: &Path, files: &[&Path]) -> Places {
-    let write = [&config.state, &config.mail.archive];
-    for directory in write {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        if let Err(error) = made {
-            let directory = directory.display();
-            tracing::warn!(%directory, %error, "cannot be made; the sandbox keeps it closed");
-        }
-    }
-    // The directories of files, since an editor or a deployment replaces the file.
-    let files = files.iter().copied().chain(config.token_file.as_deref());
-    let of_files = files.filter_map(Path::parent).map(|parent| match parent {
-        here if here.as_os_str().is_empty() => PathBuf::from("."),
-        parent => parent.to_owned(),
-    });
-    let read = [procfs.to_owned(), config.mail.spool.clone()].into_iter().chain(of_files);
-    Places { read: read.collect(), write: write.map(PathBuf::clone).to_vec() }
 }
 
 /// Serves until it is told to stop, or nobody is left who could tell.

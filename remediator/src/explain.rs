@@ -1,21 +1,51 @@
 //! `explain`: what would be done with a captured payload, and why. Nothing is done.
 
 use std::fmt::{self, Display, Formatter};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use procstorm_exporter::name_service::NameService;
 
-use crate::config::{Config, Step};
+use crate::config::{Config, LoadError, Step};
 use crate::engine::look_up;
 use crate::force::Force;
 use crate::kill::{Survey, Target, survey};
 use crate::mailbox::Planned;
-use crate::payload::{Alert, Notification};
+use crate::payload::{Alert, BadPayload, Notification};
 use crate::policy::{
     Decision, Facts, History, Identity, Plan, Request, admit, allowed_account, decide,
 };
 use crate::printable::printable;
+
+/// Why nothing can be explained.
+#[derive(Debug, thiserror::Error)]
+pub enum ExplainError {
+    /// The policy has faults.
+    #[error(transparent)]
+    Policy(#[from] LoadError),
+    /// The payload cannot be read.
+    #[error("{0}: {1}")]
+    Read(PathBuf, #[source] io::Error),
+    /// It is no notification: the webhook would answer 400.
+    #[error("{0}: {1}")]
+    Payload(PathBuf, #[source] BadPayload),
+}
+
+/// [`explain`] of two files; `machine` is the host's name where the policy gives none. The caller
+/// stands for the daemon.
+pub fn report(
+    policy: &Path,
+    machine: &str,
+    payload: &Path,
+    procfs: &Path,
+) -> Result<String, ExplainError> {
+    let config = Config::read(policy, machine)?;
+    let body = std::fs::read(payload).map_err(|e| ExplainError::Read(payload.to_owned(), e))?;
+    let notification = Notification::parse(&body)
+        .map_err(|error| ExplainError::Payload(payload.to_owned(), error))?;
+    Ok(explain(&config, &notification, procfs, nix::unistd::geteuid().as_raw()))
+}
 
 /// What would be done with each alert of `notification`, in the state that the machine is in now.
 ///

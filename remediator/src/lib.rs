@@ -14,7 +14,7 @@
 //! What that rests upon:
 //! - [`account`]: whose mail and processes.
 //! - [`agreement`]: whether policy, rules and Alertmanager's routes fit together.
-//! - [`args`], [`daemon`]: from the command line to the end.
+//! - [`args`], [`startup`], [`daemon`]: from the command line to the end.
 //! - [`check`], [`explain`]: what the policy means, and what it would do with a payload.
 //! - [`config`]: the host's own policy, `remediator.yml`.
 //! - [`force`]: what of it is in force.
@@ -43,5 +43,6 @@ pub mod payload;
 pub mod policy;
 pub mod printable;
 pub mod sandbox;
+pub mod startup;
 pub mod status;
 pub mod web;

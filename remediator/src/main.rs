@@ -2,25 +2,26 @@
 
 use std::error::Error;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Parser;
 use procstorm_exporter::logging;
 use procstorm_exporter::web::listen::listen;
-use procstorm_exporter::web::{Settings, security::Security};
-use procstorm_remediator::args::Args;
-use procstorm_remediator::config::Config;
-use procstorm_remediator::daemon::{Start, orders, places, run};
-use procstorm_remediator::kill::Bounds;
-use procstorm_remediator::sandbox::{self, Sandbox};
-use procstorm_remediator::web::CONNECTIONS_MAX;
+use procstorm_remediator::args::{Args, Task};
+use procstorm_remediator::check::{self, Others};
+use procstorm_remediator::daemon::{orders, run};
+use procstorm_remediator::explain;
+use procstorm_remediator::startup::{machine, prepare};
 
 fn main() -> ExitCode {
     let args = Args::parse();
     logging::init(args.log_level, args.log_format);
-    let ended = if args.check { check(&args) } else { serve(&args) };
+    let ended = match &args.task {
+        Some(Task::Explain { payload }) => explain(&args, payload),
+        None if args.check => check(&args),
+        None => serve(&args),
+    };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -35,31 +36,22 @@ fn main() -> ExitCode {
 }
 
 fn check(args: &Args) -> Result<(), Box<dyn Error>> {
-    let config = Config::read(&args.config_file, &machine()?)?;
-    Ok(std::io::stdout().lock().write_all(config.explain().as_bytes())?)
+    let others = args.rules.as_deref().zip(args.alertmanager.as_deref());
+    let others = others.map(|(rules, alertmanager)| Others { rules, alertmanager });
+    print(&check::report(&args.config_file, &machine()?, others)?)
+}
+
+fn explain(args: &Args, payload: &Path) -> Result<(), Box<dyn Error>> {
+    print(&explain::report(&args.config_file, &machine()?, payload, &args.procfs)?)
+}
+
+fn print(text: &str) -> Result<(), Box<dyn Error>> {
+    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
 }
 
 fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
-    let machine = machine()?;
-    let security = args.web_config.as_deref().map(Security::open).transpose()?.map(Arc::new);
-    let config = Config::read(&args.config_file, &machine)?;
     // Before the runtime starts its threads: a sandbox holds for those that are started in it.
-    let sandbox = if args.no_sandbox {
-        Sandbox::disabled()
-    } else {
-        let files = [Some(&args.config_file), args.web_config.as_ref()];
-        let files: Vec<_> = files.into_iter().flatten().map(PathBuf::as_path).collect();
-        sandbox::enter(&places(&config, &args.procfs, &files))
-    };
-    let start = Start {
-        config_file: args.config_file.clone(),
-        config,
-        machine,
-        procfs: args.procfs.clone(),
-        bounds: Bounds::default(),
-        web: Settings { security, max_connections: CONNECTIONS_MAX, ..Settings::default() },
-        sandbox,
-    };
+    let start = prepare(args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut listeners = Vec::new();
@@ -68,10 +60,4 @@ fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
         }
         Ok(run(listeners, start, orders()?).await?)
     })
-}
-
-/// This machine's name, for a configuration that gives none.
-fn machine() -> Result<String, Box<dyn Error>> {
-    let name = nix::unistd::gethostname()?;
-    name.into_string().map_err(|name| format!("the host's name is no text: {name:?}").into())
 }

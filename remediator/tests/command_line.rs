@@ -1,0 +1,183 @@
+//! `--check` and `explain`, as a person runs them.
+
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// Nobody's uid, and it has no name.
+const UID: u32 = 44_990;
+
+fn remediator(arguments: &[&str]) -> Output {
+    let program = env!("CARGO_BIN_EXE_procstorm-remediator");
+    Command::new(program).args(arguments).output().expect("it starts")
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// A file of the project.
+fn shipped(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    root.join(path).to_str().expect("a path").to_owned()
+}
+
+#[test]
+fn check_says_that_the_three_files_agree_or_where_they_do_not() {
+    let (rules, routes) = (shipped("rules"), shipped("alertmanager/alertmanager.yml"));
+    let check = |policy: &str| {
+        remediator(&[
+            "--check",
+            "--config.file",
+            policy,
+            "--rules",
+            &rules,
+            "--alertmanager",
+            &routes,
+        ])
+    };
+    let policy = shipped("remediator/remediator.yml");
+    let good = check(&policy);
+    assert!(good.status.success(), "{}", said(&good));
+    assert!(said(&good).contains("the three agree"), "{}", said(&good));
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("renamed.yml");
+    let text = fs::read_to_string(&policy).expect("the example").replace("imapd_storm:", "storm:");
+    fs::write(&path, text).expect("written");
+    let bad = check(path.to_str().expect("a path"));
+    assert_eq!(bad.status.code(), Some(1), "{}", said(&bad));
+    for what in ["is in no policy", "no rule asks for playbook", "procstorm.rules.yml:"] {
+        assert!(said(&bad).contains(what), "{what}: {}", said(&bad));
+    }
+}
+
+/// A policy for `sleep` processes of a uid without a name, and what Alertmanager would post.
+struct Scene {
+    directory: TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name);
+        for name in ["spool", "archive"] {
+            fs::create_dir(at(name)).expect("made");
+        }
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        fs::set_permissions(at("archive"), permissions).expect("ours alone");
+        let policy = format!(
+            "host: here\nstate: {0}/state\nmail: {{spool: {0}/spool, archive: {0}/archive, reserve: 0B}}\n\
+             accounts: {{allow_nameless: true}}\nplaybooks:\n  nap: {{alerts: [Naps], command: sleep, \
+             threshold: 2, steps: [archive_mail_file, kill_user_proc]}}\n",
+            directory.path().display()
+        );
+        fs::write(at("remediator.yml"), policy).expect("written");
+        Self { directory }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn explain(&self, labels: &str) -> Output {
+        let alert = format!(
+            r#"{{"status":"firing","labels":{{{labels}}},"startsAt":"2026-11-23T13:51:45.789Z"}}"#
+        );
+        fs::write(self.at("post.json"), format!(r#"{{"version":"4","alerts":[{alert}]}}"#))
+            .expect("written");
+        let (policy, payload) = (self.at("remediator.yml"), self.at("post.json"));
+        let text = |path: &Path| path.to_str().expect("a path").to_owned();
+        remediator(&["explain", "--payload", &text(&payload), "--config.file", &text(&policy)])
+    }
+}
+
+/// Sleeping processes that end with their guard.
+struct Sleepers(Vec<Child>);
+
+impl Sleepers {
+    fn start(count: usize) -> Self {
+        let sleeper = |_| {
+            let mut command = Command::new("sleep");
+            command.arg("60").uid(UID).gid(UID).stdin(Stdio::null()).stdout(Stdio::null());
+            command.spawn().expect("it starts")
+        };
+        Self((0..count).map(sleeper).collect())
+    }
+}
+
+impl Drop for Sleepers {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            child.kill().and_then(|()| child.wait()).ok();
+        }
+    }
+}
+
+const LABELS: &str =
+    r#""host":"here","playbook":"nap","alertname":"Naps","command":"sleep","user":"44990""#;
+
+#[test]
+fn explain_says_which_pids_and_files_and_touches_neither() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln_skipped("explain_says_which_pids_and_files_and_touches_neither: needs root");
+        return;
+    }
+    let scene = Scene::new();
+    let mailbox = scene.at("spool/44990");
+    fs::write(&mailbox, "From a\n").expect("written");
+    std::os::unix::fs::chown(&mailbox, Some(UID), Some(UID)).expect("the user's");
+    let mut sleepers = Sleepers::start(2);
+
+    let output = scene.explain(LABELS);
+    let text = said(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("Playbook nap would run: 2 processes of uid 44990 live."), "{text}");
+    for child in &sleepers.0 {
+        assert!(text.contains(&format!(" {}", child.id())), "pid {}: {text}", child.id());
+    }
+    assert!(text.contains("spool/44990 (7 bytes) to "), "{text}");
+    for child in &mut sleepers.0 {
+        assert_eq!(child.try_wait().expect("ours"), None, "it lives");
+    }
+    assert_eq!(fs::read_dir(scene.at("archive")).expect("there").count(), 0);
+    assert!(!scene.at("state").exists(), "no journal is made");
+}
+
+#[test]
+fn explain_says_why_nothing_would_be_done() {
+    let scene = Scene::new();
+    for (from, to, why) in [
+        ("here", "there", "the alert is for host \"there\", this is \"here\""),
+        ("nap", "other", "there is no playbook \"other\""),
+        ("Naps", "Other", "alert \"Other\" may not name playbook \"nap\""),
+        ("sleep", "/bin/sleep", "is not exactly"),
+        ("44990", "../etc/passwd", "begins with '-' or '.'"),
+        ("44990", "44991", "0 processes live, below the threshold of 2"),
+        ("44990", "root", "uid 0"),
+    ] {
+        let output = scene.explain(&LABELS.replace(from, to));
+        let text = said(&output);
+        assert!(output.status.success(), "{text}");
+        assert!(text.contains("Nothing would be done: ") && text.contains(why), "{why}: {text}");
+    }
+}
+
+#[test]
+fn explain_names_a_file_that_is_no_notification() {
+    let scene = Scene::new();
+    let output = scene.explain("\"user\":7");
+    assert_eq!(output.status.code(), Some(1));
+    let text = said(&output);
+    assert!(text.contains("post.json: not an Alertmanager notification"), "{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+fn eprintln_skipped(what: &str) {
+    eprintln!("SKIPPED: {what}");
+}
