@@ -213,12 +213,12 @@ fn the_rules_say_what_the_scripts_said() {
     let prometheus = Prometheus::start(&config, dir.path()).unwrap();
 
     let all_scraped = format!("sum(scrape_samples_scraped) == {}", LINES * HOSTS.len());
-    wait::until("three scrapes of all lines", Duration::from_secs(30), || {
+    wait::until("three scrapes of all lines", Duration::from_secs(60), || {
         prometheus.query(&all_scraped).is_ok_and(|found| !found.is_empty()).then_some(())
     })
     .unwrap();
     // The lines never change, so what the rules say settles with the next evaluation.
-    let settled = wait::until("the scripts' alerts", Duration::from_secs(40), || {
+    let settled = wait::until("the scripts' alerts", Duration::from_secs(120), || {
         let observed = observed(&prometheus);
         (observed == expected).then_some(observed)
     });
