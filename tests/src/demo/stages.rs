@@ -4,6 +4,7 @@
 use std::fs;
 
 use crate::demo::COMMAND;
+use crate::prometheus::Alert;
 use crate::smtp::Mail;
 use crate::stack::{Person, Remediation, Stack};
 use crate::storm::Storm;
@@ -118,8 +119,10 @@ fn resolved<'a>(stack: &'a Stack, user: &'a str) -> impl FnMut() -> Option<Strin
     let mut fired = false;
     move || {
         let alerts = stack.prometheus.alerts().ok()?;
-        let fires = alerts.iter().any(|alert| alert.label("user") == user);
+        let of_storm =
+            |alert: &Alert| alert.label("user") == user && alert.label("command") == COMMAND;
+        let fires = alerts.iter().any(of_storm);
         fired |= fires;
-        (fired && !fires).then(|| "no alert fires".to_owned())
+        (fired && !fires).then(|| "no alert of the storm is left".to_owned())
     }
 }
