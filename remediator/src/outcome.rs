@@ -106,8 +106,8 @@ pub struct Story<'a> {
     pub command: &'a str,
     /// The playbook's.
     pub playbook: &'a str,
-    /// How many processes lived before.
-    pub before: u64,
+    /// How many processes lived before, if known.
+    pub before: Option<u64>,
     /// What became of the mail files; `None` if that was no step.
     pub archives: Option<&'a [FormNote]>,
     /// How it ended.
@@ -167,22 +167,22 @@ impl Story<'_> {
 
     fn ending(&self) -> (&str, Severity, String, Option<u64>) {
         let whose = format!("{} {}", self.user, self.command);
-        let before = self.before;
+        let before = number(self.before);
         match &self.end {
             End::Killed(report) => {
-                let (severity, summary) = killed(report, &whose, before);
+                let (severity, summary) = killed(report, &whose, &before);
                 (report.verdict.label(), severity, summary, left(report))
             }
             End::NoKill => {
                 let summary =
                     format!("saved the mail of {}, {before} {whose} processes live on", self.user);
-                ("archived", Severity::Info, summary, Some(before))
+                ("archived", Severity::Info, summary, self.before)
             }
             End::Stopped => {
                 let summary = format!(
                     "did not kill the {before} {whose} processes: the mail file could not be saved"
                 );
-                ("archive_failed", Severity::Critical, summary, Some(before))
+                ("archive_failed", Severity::Critical, summary, self.before)
             }
             End::DryRun(pids) => {
                 let count = pids.map_or(0, <[i32]>::len);
@@ -190,7 +190,7 @@ impl Story<'_> {
                     Some(_) => format!("dry run: would kill {count} {whose} processes"),
                     None => format!("dry run: would save the mail of {}", self.user),
                 };
-                ("dry_run", Severity::Info, summary, Some(before))
+                ("dry_run", Severity::Info, summary, self.before)
             }
             End::Interrupted(left) => {
                 let shown = if *left == 0 { "no".to_owned() } else { left.to_string() };
@@ -225,12 +225,16 @@ impl Story<'_> {
             | End::Interrupted(_)
             | End::Nothing(..) => {}
         }
-        let after = after.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
-        lines.push(format!("processes: {} before, {after} after; verdict: {verdict}", self.before));
+        let (before, after) = (number(self.before), number(after));
+        lines.push(format!("processes: {before} before, {after} after; verdict: {verdict}"));
         lines.push(format!("playbook {} on {}", self.playbook, self.host));
         let lines: Vec<_> = lines.iter().map(|line| printable(line)).collect();
         lines.join("\n")
     }
+}
+
+fn number(count: Option<u64>) -> String {
+    count.map_or_else(|| "unknown".to_owned(), |count| count.to_string())
 }
 
 /// How many live on, where the report can tell.
@@ -247,7 +251,7 @@ fn left(report: &Report) -> Option<u64> {
     }
 }
 
-fn killed(report: &Report, whose: &str, before: u64) -> (Severity, String) {
+fn killed(report: &Report, whose: &str, before: &str) -> (Severity, String) {
     let Report { exited, left, .. } = report;
     match &report.verdict {
         Verdict::NoneSeenForMs(_) if report.nested > 0 => {
@@ -380,5 +384,101 @@ impl Told {
         let annotations =
             annotations.into_iter().map(|(name, value)| owned((name, value))).collect();
         NewLetter { event, labels, annotations }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::kill::{Replacement, Zombie};
+
+    fn told(verdict: Verdict, change: impl FnOnce(&mut Report)) -> Told {
+        let mut report = Report::idle(verdict, Duration::from_millis(120));
+        (report.exited, report.signalled, report.matched) = (95, 95, 95);
+        change(&mut report);
+        story(End::Killed(&report), Some(&[])).tell()
+    }
+
+    fn story<'a>(end: End<'a>, archives: Option<&'a [FormNote]>) -> Story<'a> {
+        Story {
+            host: "moscow",
+            user: "alice",
+            command: "imapd",
+            playbook: "imapd_storm",
+            before: Some(95),
+            archives,
+            end,
+        }
+    }
+
+    #[test]
+    fn killed_all_is_said_only_when_it_is_so() {
+        let good = told(Verdict::NoneSeenForMs(100), |_| {});
+        assert_eq!(good.summary, "killed all alice imapd processes");
+        assert_eq!((good.severity, good.after), (Severity::Info, Some(0)));
+        assert!(good.description.contains("none seen for 100 ms"), "{}", good.description);
+        for (verdict, severity) in [
+            (Verdict::Respawning, Severity::Critical),
+            (Verdict::Stuck, Severity::Critical),
+            (Verdict::Denied, Severity::Critical),
+            (Verdict::Unfinished, Severity::Critical),
+            (Verdict::Blind, Severity::Critical),
+            (Verdict::Refused("uid 0".to_owned()), Severity::Critical),
+            (Verdict::Failed("no /proc".to_owned()), Severity::Critical),
+            (Verdict::NoLongerTrue, Severity::Info),
+        ] {
+            let told = told(verdict.clone(), |_| {});
+            assert!(!told.summary.contains("killed all"), "{verdict:?}: {}", told.summary);
+            assert_eq!((told.severity, told.verdict.as_str()), (severity, verdict.label()));
+        }
+        let nested = told(Verdict::NoneSeenForMs(100), |report| report.nested = 3);
+        assert!(!nested.summary.contains("killed all") && nested.summary.contains('3'));
+        assert_eq!((nested.severity, nested.after), (Severity::Warning, Some(3)));
+    }
+
+    #[test]
+    fn zombies_replacements_and_the_stuck_are_named() {
+        let told = told(Verdict::Respawning, |report| {
+            report.left = 7;
+            (report.zombies, report.zombie_count) = (vec![Zombie { pid: 4, parent: 5 }], 1);
+            (report.stuck, report.stuck_count) = (vec![6], 1);
+            let parent_command = "cron\nforged: line".to_owned();
+            report.replacements = vec![Replacement { pid: 8, parent: 9, parent_command }];
+            report.replacement_count = 40;
+        });
+        assert!(told.summary.contains("7 live"), "{}", told.summary);
+        for part in ["pid 4 by its parent 5", "pids 6", "40 appeared", "from parent 9 (cron?forged"]
+        {
+            assert!(told.description.contains(part), "{part} in {}", told.description);
+        }
+    }
+
+    #[test]
+    fn an_archive_that_failed_is_never_all_well() {
+        let report = Report::idle(Verdict::NoneSeenForMs(100), Duration::ZERO);
+        let fate = Fate::Failed { label: "symlink".to_owned(), text: "is a link".to_owned() };
+        let notes = [FormNote { form: Form::Mbox, source: "/var/mail/alice".into(), fate }];
+        let told = story(End::Killed(&report), Some(&notes)).tell();
+        assert_eq!(told.severity, Severity::Warning);
+        let line = "could not save user mail file /var/mail/alice: is a link";
+        assert!(told.description.lines().any(|shown| shown == line), "{}", told.description);
+        let stopped = story(End::Stopped, Some(&notes)).tell();
+        assert_eq!((stopped.severity, stopped.after), (Severity::Critical, Some(95)));
+    }
+
+    #[test]
+    fn a_letter_is_an_event_of_its_own() {
+        let story = story(End::Nothing("blind", "hidden"), None);
+        let told = story.tell();
+        let letter = told.letter(&story, "7-1".to_owned());
+        let label = |name: &str| letter.labels.get(name).map(String::as_str).unwrap_or_default();
+        assert_eq!(label("alertname"), "ProcstormOutcome");
+        assert_eq!(
+            (label("event"), label("verdict"), label("severity")),
+            ("7-1", "blind", "critical")
+        );
+        assert_eq!(letter.annotations.get("summary"), Some(&told.summary));
     }
 }

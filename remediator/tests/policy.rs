@@ -9,6 +9,7 @@ use procstorm_remediator::account::{Account, UserName};
 use procstorm_remediator::config::{Config, Step};
 use procstorm_remediator::payload::{Alert, Status};
 use procstorm_remediator::policy::{Decision, Facts, History, Identity, Plan, admit, decide};
+use proptest::prelude::*;
 
 fn config(extra: &str) -> Config {
     let text = format!(
@@ -193,4 +194,40 @@ fn limits_hold_for_one_user_and_for_all() {
 fn a_dry_run_of_the_whole_is_one_of_the_playbook() {
     let config = Config { dry_run: true, ..config("") };
     assert!(planned(&config, &facts()).is_dry_run());
+}
+
+proptest! {
+    /// Whatever the facts: what is done is a storm of an ordinary user's, within the limits.
+    #[test]
+    fn nothing_is_ever_done_to_the_wrong(
+        uid in prop_oneof![0_u32..1100, any::<u32>()],
+        own_uid in prop_oneof![0_u32..1100, any::<u32>()],
+        living in prop_oneof![0_u64..200, any::<u64>()],
+        name in "alice|postmaster|root|44",
+        identity in 0..3,
+        for_user in 0_u32..5,
+        in_total in 0_u32..8,
+        last in proptest::option::of(-100_i64..100),
+    ) {
+        let config = config("");
+        let request = admit(&config, &alert(&[("user", "alice")])).unwrap();
+        let identity = match identity {
+            0 => account(&name, uid),
+            1 => Identity::Nameless(uid),
+            _ => Identity::Unknown,
+        };
+        let last = last.map(|seconds| now() - SignedDuration::from_secs(seconds));
+        let history = History { last, for_user, in_total };
+        let facts = Facts { identity: identity.clone(), own_uid, living, history, ..facts() };
+        let decision = decide(&config, &request, &facts);
+        if let Decision::Act(plan) = decision {
+            prop_assert_eq!(identity, account(&name, uid));
+            prop_assert!(uid >= 1000 && uid != own_uid && living >= 90 && name != "postmaster");
+            prop_assert!(for_user < 3 && in_total < 5);
+            prop_assert!(last.is_none_or(|last| now().duration_since(last).as_secs() >= 30));
+            prop_assert_eq!(plan.account().uid, uid);
+        } else if let Decision::Wait(until) = decision {
+            prop_assert!(until > now() && until <= now() + SignedDuration::from_secs(30));
+        }
+    }
 }

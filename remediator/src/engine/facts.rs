@@ -15,6 +15,9 @@ use crate::policy::Identity;
 /// How long the name service may take for one question.
 const NAME_DEADLINE: Duration = Duration::from_secs(2);
 
+/// How long Alertmanager may take to say what is silenced: a storm goes on meanwhile.
+const SILENCE_DEADLINE: Duration = Duration::from_secs(2);
+
 /// How long after a name service did not answer it is asked again.
 const NAME_RETRY: Duration = Duration::from_secs(5);
 
@@ -57,9 +60,14 @@ impl Shared {
             return None;
         }
         let alertmanager = force.alertmanager.as_ref()?;
-        match alertmanager.silenced_by(&case.alert.labels).await {
-            Ok(silence) => silence,
-            Err(error) => {
+        let question = alertmanager.silenced_by(&case.alert.labels);
+        match tokio::time::timeout(SILENCE_DEADLINE, question).await {
+            Ok(Ok(silence)) => silence,
+            Err(_elapsed) => {
+                tracing::warn!(remediation = case.id, "silences are not told: none assumed");
+                None
+            }
+            Ok(Err(error)) => {
                 tracing::warn!(remediation = case.id, %error, "silences are not known: none assumed");
                 None
             }

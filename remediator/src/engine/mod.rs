@@ -33,6 +33,9 @@ use crate::kill::Bounds;
 use crate::metrics::Metrics;
 use lanes::Lanes;
 
+/// How long after a panic a remediation is taken up again.
+const AFTER_PANIC: Duration = Duration::from_secs(10);
+
 /// What an engine works with.
 #[derive(Debug)]
 pub struct Parts {
@@ -139,7 +142,7 @@ impl Shared {
         if let Ok(ids) = self.persist(|| self.parts.journal.unfinished()).await {
             for id in ids {
                 tracing::info!(remediation = id, "resumed");
-                pursuits.spawn(Arc::clone(&self).pursue(id));
+                pursuits.spawn(Arc::clone(&self).see_through(id));
             }
         }
         let mut stop = self.stop.clone();
@@ -147,7 +150,7 @@ impl Shared {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
                 id = begun.recv() => match id {
-                    Some(id) => { pursuits.spawn(Arc::clone(&self).pursue(id)); }
+                    Some(id) => { pursuits.spawn(Arc::clone(&self).see_through(id)); }
                     None => break,
                 },
                 Some(ended) = pursuits.join_next() => report_panic(ended),
@@ -155,6 +158,17 @@ impl Shared {
         }
         while let Some(ended) = pursuits.join_next().await {
             report_panic(ended);
+        }
+    }
+
+    /// Pursues a remediation, and again after a panic: what is not done would take in every later
+    /// alert of its kind.
+    async fn see_through(self: Arc<Self>, id: i64) {
+        while let Err(error) = tokio::spawn(Arc::clone(&self).pursue(id)).await {
+            tracing::error!(remediation = id, %error, "its task has panicked; it is tried again");
+            if self.pause(AFTER_PANIC).await == Err(Stopping) {
+                return;
+            }
         }
     }
 
@@ -189,6 +203,6 @@ impl Shared {
 
 fn report_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(%error, "a remediation's task has panicked; it is resumed at the next start");
+        tracing::error!(%error, "a remediation is left for the next start");
     }
 }

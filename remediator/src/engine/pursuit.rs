@@ -180,7 +180,7 @@ impl Shared {
             Done { kill: Some(report), .. } => End::Killed(report),
             Done { kill: None, .. } => End::NoKill,
         };
-        let story = matter.story(before, done.archives.as_deref(), end);
+        let story = matter.story(Some(before), done.archives.as_deref(), end);
         let watch = done.kill.as_ref().is_some_and(|report| is_worth_watching(&report.verdict));
         self.conclude(matter, &story, watch).await
     }
@@ -290,7 +290,7 @@ impl Shared {
             user,
             command: &command,
             playbook,
-            before: living,
+            before: Some(living),
             archives: None,
             end: End::Nothing(refusal.label(), &reason),
         };
@@ -318,7 +318,7 @@ impl Shared {
             SurveyError::Read { .. } => Verdict::Failed(String::new()),
         };
         let reason = error.to_string();
-        let story = matter.story(0, None, End::Nothing(verdict.label(), &reason));
+        let story = matter.story(None, None, End::Nothing(verdict.label(), &reason));
         self.conclude(matter, &story, false).await
     }
 
@@ -326,7 +326,7 @@ impl Shared {
     async fn end_interrupted(&self, matter: &Matter<'_>, living: u64) -> Result<(), Stopping> {
         let before = matter.case.before.unwrap_or(living);
         let archives = super::steps::recorded_archives(&matter.case.steps);
-        let story = matter.story(before, archives.as_deref(), End::Interrupted(living));
+        let story = matter.story(Some(before), archives.as_deref(), End::Interrupted(living));
         self.conclude(matter, &story, true).await
     }
 
@@ -387,7 +387,7 @@ impl Shared {
 impl<'a> Matter<'a> {
     fn story<'s>(
         &'s self,
-        before: u64,
+        before: Option<u64>,
         archives: Option<&'s [crate::outcome::FormNote]>,
         end: End<'s>,
     ) -> Story<'s> {

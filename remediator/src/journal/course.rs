@@ -205,7 +205,7 @@ impl Journal {
         .await
     }
 
-    /// It is refused. Returns whether it is done: it is not if an alert was coalesced to it after
+    /// It is refused. Returns whether it is done: it is not if an alert was coalesced to it since
     /// `looked`, the time of the look at the facts.
     pub async fn refuse(
         &self,
@@ -220,7 +220,7 @@ impl Journal {
                 "UPDATE remediations
                  SET state = 'done', ended_ms = ?2, verdict = ?3, summary = ?4
                  WHERE id = ?1 AND NOT EXISTS (
-                     SELECT 1 FROM alerts WHERE remediation = ?1 AND received_ms > ?5)",
+                     SELECT 1 FROM alerts WHERE remediation = ?1 AND received_ms >= ?5)",
                 params![id, ms(now), label, reason, ms(looked)],
             )?;
             Ok(refused == 1)
@@ -234,7 +234,7 @@ impl Journal {
         self.write(move |tx| {
             let closed = tx.execute(
                 "UPDATE remediations SET state = 'done' WHERE id = ?1 AND NOT EXISTS (
-                     SELECT 1 FROM alerts WHERE remediation = ?1 AND received_ms > ?2)",
+                     SELECT 1 FROM alerts WHERE remediation = ?1 AND received_ms >= ?2)",
                 params![id, ms(looked)],
             )?;
             Ok(closed == 1)

@@ -66,7 +66,7 @@ fn begin(tx: &Transaction<'_>, request: &Request, now: i64) -> Result<i64, Fault
         .prepare_cached("SELECT count(*) FROM remediations WHERE state <> 'done'")?
         .query_row([], |row| row.get(0))?;
     if waiting >= UNFINISHED_MAX {
-        return Err(Fault::Record(format!("{waiting} remediations are unfinished")));
+        return Err(Fault::Crowded(waiting));
     }
     tx.prepare_cached(
         "INSERT INTO remediations (playbook, user, command, state, accepted_ms, due_ms)

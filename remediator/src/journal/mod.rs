@@ -71,6 +71,9 @@ pub enum Fault {
     /// A value in it cannot be understood.
     #[error("a record cannot be read: {0}")]
     Record(String),
+    /// So much is unfinished that nothing more is accepted.
+    #[error("{0} remediations are unfinished: no more are accepted")]
+    Crowded(i64),
     /// Its thread has ended.
     #[error("the journal is closed")]
     Closed,
