@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::course::{self, StepRow};
 use super::outbox;
@@ -80,13 +80,20 @@ impl Journal {
         now: Timestamp,
     ) -> Result<bool, Fault> {
         self.read(move |connection| {
-            let told = connection.query_row(
-                "SELECT EXISTS (SELECT 1 FROM remediations WHERE playbook = ?1 AND user = ?2
-                     AND verdict = 'limit_reached' AND ended_ms > ?3)",
-                params![playbook, user, since(now, window)],
-                |row| row.get(0),
-            )?;
+            let told =
+                connection.query_row(TOLD, params![playbook, user, since(now, window)], |row| {
+                    row.get(0)
+                })?;
             Ok(told)
+        })
+        .await
+    }
+
+    /// Whether any limit was reached since a time.
+    pub async fn limit_was_reached(&self, since: Timestamp) -> Result<bool, Fault> {
+        self.read(move |connection| {
+            let reached = connection.query_row(REACHED, [ms(since)], |row| row.get(0))?;
+            Ok(reached)
         })
         .await
     }
@@ -185,31 +192,40 @@ fn record(connection: &Connection, row: &Row<'_>) -> Result<Record, Fault> {
     })
 }
 
+/// The newest of the same user and command, but the one that asks.
+const LAST: &str = "SELECT max(acted_ms) FROM remediations
+    WHERE uid = ?1 AND command = ?2 AND id <> ?3 AND acted_ms IS NOT NULL";
+
+/// How many of a playbook since a time, but the one that asks: upon a user,
+const COUNT_OF_USER: &str = "SELECT count(*) FROM remediations
+    WHERE playbook = ?1 AND acted_ms > ?2 AND id <> ?3 AND dry_run = 0 AND uid = ?4";
+
+/// and upon all.
+const COUNT_IN_TOTAL: &str = "SELECT count(*) FROM remediations
+    WHERE playbook = ?1 AND acted_ms > ?2 AND id <> ?3 AND dry_run = 0";
+
+/// Whether people were told since a time that a user's limit is reached.
+const TOLD: &str = "SELECT EXISTS (SELECT 1 FROM remediations
+    WHERE playbook = ?1 AND user = ?2 AND verdict = 'limit_reached' AND ended_ms > ?3)";
+
+/// Whether any limit was reached since a time.
+const REACHED: &str = "SELECT EXISTS (SELECT 1 FROM remediations
+    WHERE verdict = 'limit_reached' AND ended_ms > ?1)";
+
 fn history(connection: &Connection, question: &Question, now: Timestamp) -> Result<History, Fault> {
-    let last: Option<i64> = connection
-        .prepare_cached(
-            "SELECT max(acted_ms) FROM remediations
-             WHERE uid = ?1 AND command = ?2 AND id <> ?3 AND acted_ms IS NOT NULL",
-        )?
-        .query_row(params![question.uid, question.command, question.id], |row| row.get(0))?;
-    let mut count = connection.prepare_cached(
-        "SELECT count(*) FROM remediations
-         WHERE playbook = :playbook AND acted_ms > :since AND id <> :id AND dry_run = 0
-           AND (:uid IS NULL OR uid = :uid)",
-    )?;
-    let mut count = |uid: Option<u32>, window| -> Result<u32, Fault> {
-        let parameters = named_params! {
-            ":playbook": question.playbook,
-            ":since": since(now, window),
-            ":id": question.id,
-            ":uid": uid,
-        };
-        Ok(count.query_row(parameters, |row| row.get(0))?)
-    };
+    let Question { id, playbook, uid, command, limits } = question;
+    let last: Option<i64> =
+        connection.prepare_cached(LAST)?.query_row(params![uid, command, id], |row| row.get(0))?;
+    let of_user = since(now, limits.per_user.window);
+    let in_total = since(now, limits.total.window);
     Ok(History {
         last: last.map(time).transpose()?,
-        for_user: count(Some(question.uid), question.limits.per_user.window)?,
-        in_total: count(None, question.limits.total.window)?,
+        for_user: connection
+            .prepare_cached(COUNT_OF_USER)?
+            .query_row(params![playbook, of_user, id, uid], |row| row.get(0))?,
+        in_total: connection
+            .prepare_cached(COUNT_IN_TOTAL)?
+            .query_row(params![playbook, in_total, id], |row| row.get(0))?,
     })
 }
 
@@ -217,4 +233,33 @@ fn history(connection: &Connection, question: &Question, now: Timestamp) -> Resu
 fn since(now: Timestamp, window: Duration) -> i64 {
     let start = SignedDuration::try_from(window).ok().and_then(|w| now.checked_sub(w).ok());
     start.map_or(i64::MIN, ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A history of a million remediations makes no judgement slow: each question finds its rows
+    /// by an index, as SQLite's own plan says.
+    #[test]
+    fn no_question_reads_the_whole_history() {
+        let place = tempfile::tempdir().expect("a directory");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let journal = Journal::start(place.path()).expect("a thread");
+        let plans = journal.read(|connection| {
+            let mut plans = Vec::new();
+            for question in [LAST, COUNT_OF_USER, COUNT_IN_TOTAL, TOLD, REACHED] {
+                let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {question}"))?;
+                let mut rows = plan.raw_query();
+                while let Some(row) = rows.next()? {
+                    plans.push(row.get::<_, String>(3)?);
+                }
+            }
+            Ok(plans)
+        });
+        let plans = runtime.block_on(plans).expect("plans");
+        let looks: Vec<_> = plans.iter().filter(|plan| plan.contains("remediations")).collect();
+        assert_eq!(looks.len(), 5, "{plans:?}");
+        assert!(looks.iter().all(|plan| plan.contains("USING")), "{looks:?}");
+    }
 }

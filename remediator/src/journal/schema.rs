@@ -54,6 +54,8 @@ CREATE TABLE remediations (
 CREATE UNIQUE INDEX one_at_a_time ON remediations (playbook, user, command) WHERE state <> 'done';
 CREATE INDEX acted ON remediations (playbook, acted_ms) WHERE acted_ms IS NOT NULL;
 CREATE INDEX acted_upon ON remediations (uid, command, acted_ms) WHERE acted_ms IS NOT NULL;
+CREATE INDEX limits_reached ON remediations (playbook, user, ended_ms)
+    WHERE verdict = 'limit_reached';
 CREATE INDEX ended ON remediations (ended_ms) WHERE state = 'done';
 
 -- What was done, in order. A step without an end was interrupted.

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
+use jiff::{SignedDuration, Timestamp};
 use procstorm_exporter::scan::obstacle;
 use procstorm_exporter::web::{Response, reply};
 use serde::Serialize;
@@ -15,6 +16,9 @@ use crate::outcome::{Fate, FormNote};
 use crate::sandbox::Layer;
 use crate::status::view::{Detail, Mode, Overview, Remediation, Step};
 use crate::status::{HEADERS, page};
+
+/// How long the page says that a limit was reached.
+const LIMITED_FOR: SignedDuration = SignedDuration::from_hours(1);
 
 /// How many remediations a page shows.
 const PAGE: u32 = 50;
@@ -142,6 +146,10 @@ impl Site {
         }
         if self.journal.obstacle().is_some() {
             modes.push(Mode::Unrecorded);
+        }
+        let since = Timestamp::now().checked_sub(LIMITED_FOR).unwrap_or(Timestamp::MIN);
+        if self.journal.limit_was_reached(since).await.unwrap_or_default() {
+            modes.push(Mode::Limited);
         }
         modes
     }
