@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "check", requires = "rules")]
     pub alertmanager: Option<PathBuf>,
 
-    /// Where to listen, as host:port, [host]:port or :port; may be given several times. Beyond
+    /// Where to listen, as `host:port`, `[host]:port` or `:port`; may be given several times. Beyond
     /// loopback, the policy must name a token file, or the web configuration ask who speaks.
     #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "127.0.0.1:9958")]
     pub listen: Vec<String>,
