@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use hyper::http::uri::PathAndQuery;
 
 use crate::fold::Limits;
 use crate::logging::{Format, Level};
@@ -86,11 +87,17 @@ impl Args {
     }
 }
 
+/// A path by which a request can ask, as the server reads it, and which is not another page's. Two
+/// slashes would make the landing page's link one to another host.
 fn path(text: &str) -> Result<String, String> {
-    if text.len() > 1 && text.starts_with('/') && !text.starts_with("/-/") {
+    let ours = text.len() > 1 && !text.starts_with("/-/") && !text.starts_with("//");
+    let asked = PathAndQuery::try_from(text).is_ok_and(|asked| asked.path() == text);
+    if ours && asked && text.starts_with('/') {
         Ok(text.to_owned())
     } else {
-        Err("a path begins with \"/\", and is neither \"/\" nor one of \"/-/\"".to_owned())
+        Err("a path begins with one \"/\", is neither \"/\" nor one of \"/-/\", and holds no \
+             blank, \"?\" or \"#\""
+            .to_owned())
     }
 }
 
@@ -119,6 +126,10 @@ mod tests {
             "--web.telemetry-path=metrics",
             "--web.telemetry-path=/",
             "--web.telemetry-path=/-/healthy",
+            "--web.telemetry-path=//metrics",
+            "--web.telemetry-path=/my metrics",
+            "--web.telemetry-path=/metrics?all",
+            "--web.telemetry-path=/metrics#all",
             "--collector.max-series=0",
             "--collector.max-commands-per-user=few",
             "--log.level=loud",
