@@ -163,7 +163,7 @@ impl Exporter {
 
 impl Page {
     fn to_response(&self, headers: &HeaderMap) -> Response {
-        let zipped = headers.get_all(ACCEPT_ENCODING).iter().any(gzip::is_accepted);
+        let zipped = gzip::is_accepted(headers.get_all(ACCEPT_ENCODING));
         let body = match zipped {
             true => self.gzip.get_or_init(|| gzip::compress(&self.text)).clone(),
             false => self.text.clone(),

@@ -7,15 +7,25 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::header::HeaderValue;
 
-/// Whether an `Accept-Encoding` header takes gzip: named (or `*`), and not with a weight of 0.
+/// Whether these `Accept-Encoding` headers take gzip: named, or else by `*`, and not with a weight
+/// of 0 (RFC 9110, 12.5.3).
 #[must_use]
-pub fn is_accepted(header: &HeaderValue) -> bool {
-    header.to_str().unwrap_or_default().split(',').any(|coding| {
-        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
-        let weight = weight.trim().strip_prefix("q=").map_or(Ok(1.0), str::parse::<f64>);
-        let name = name.trim();
-        (name.eq_ignore_ascii_case("gzip") || name == "*") && weight.is_ok_and(|q| q > 0.0)
-    })
+pub fn is_accepted<'a>(headers: impl IntoIterator<Item = &'a HeaderValue>) -> bool {
+    let mut by_star = false;
+    for header in headers {
+        for coding in header.to_str().unwrap_or_default().split(',') {
+            let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+            let weight = weight.trim().to_ascii_lowercase();
+            let weight = weight.strip_prefix("q=").map_or(Ok(1.0), str::parse::<f64>);
+            let taken = weight.is_ok_and(|q| q > 0.0);
+            let name = name.trim();
+            if name.eq_ignore_ascii_case("gzip") {
+                return taken;
+            }
+            by_star |= name == "*" && taken;
+        }
+    }
+    by_star
 }
 
 /// `text` compressed, with the least effort: repeated names make most of its size.
@@ -41,11 +51,16 @@ mod tests {
             ("*", true),
             ("gzip;q=0", false),
             ("gzip; q=0.0, identity", false),
+            ("gzip;Q=0", false),
+            ("*, gzip;q=0", false),
+            ("gzip;q=0, *", false),
+            ("*;q=0, gzip", true),
             ("identity", false),
             ("xgzip", false),
             ("", false),
         ] {
-            assert_eq!(is_accepted(&HeaderValue::from_static(header)), accepted, "{header}");
+            let value = HeaderValue::from_static(header);
+            assert_eq!(is_accepted([&value]), accepted, "{header}");
         }
     }
 }
