@@ -1,7 +1,9 @@
 //! The exporter's program: reads the command line, binds the sockets, runs the library.
 
 use std::error::Error;
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -28,7 +30,10 @@ fn main() -> ExitCode {
 
 fn print_once(args: &Args) -> Result<(), Box<dyn Error>> {
     let text = Exporter::new(args, None).render()?;
-    Ok(std::io::stdout().lock().write_all(&text)?)
+    // Not through std's own stdout, which takes one that is not open for writing for written.
+    let mut stdout = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+    stdout.write_all(&text).map_err(|error| format!("cannot write the metrics: {error}"))?;
+    Ok(())
 }
 
 /// Threads for what takes time: a scan, a password, a look at whether we are ready. Few of them,
@@ -43,11 +48,14 @@ fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let mut listeners = Vec::new();
         for address in &args.listen {
             listeners.push(listen(address).await?);
         }
         Ok(daemon::run(listeners, Exporter::new(args, security), settings).await?)
-    })
+    });
+    // A scan that hangs, on a /proc that does not answer, must not hold up the end.
+    runtime.shutdown_background();
+    ended
 }

@@ -9,6 +9,7 @@
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ struct Inner {
     max_requests: usize,
     scrapes: Semaphore,
     scanner: Mutex<Scanner>,
+    /// That the next scan is to ask for all names anew.
+    names_expired: AtomicBool,
     exposition: Exposition,
     security: Option<Arc<Security>>,
     flight: SingleFlight<Result<Arc<Page>, String>>,
@@ -72,6 +75,7 @@ impl Exporter {
             max_requests: args.max_requests,
             scrapes: Semaphore::new(permits),
             scanner: Mutex::new(scanner),
+            names_expired: AtomicBool::new(false),
             exposition: Exposition::new(!args.disable_exporter_metrics),
             security,
             flight: SingleFlight::default(),
@@ -79,12 +83,13 @@ impl Exporter {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Reads the web configuration anew, and asks for all names anew at the next scan.
+    /// Reads the web configuration anew, and asks for all names anew at the next scan. Does not wait
+    /// for a scan under way.
     pub fn reload(&self) {
         if let Some(security) = &self.inner.security {
             security.reload();
         }
-        self.inner.scanner.lock().unwrap_or_else(PoisonError::into_inner).expire_names();
+        self.inner.names_expired.store(true, Ordering::Relaxed);
     }
 
     /// The metrics as text, from a scan of their own. Blocks.
@@ -179,7 +184,12 @@ impl Page {
 
 impl Inner {
     fn render(&self) -> Result<Vec<u8>, String> {
-        let scan = self.scanner.lock().unwrap_or_else(PoisonError::into_inner).scan();
+        let mut scanner = self.scanner.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.names_expired.swap(false, Ordering::Relaxed) {
+            scanner.expire_names();
+        }
+        let scan = scanner.scan();
+        drop(scanner);
         let scan = scan.map_err(|error| chain(&error))?;
         let valid = self.security.as_ref().map(|security| security.is_valid());
         self.exposition.render(&scan, valid).map_err(|error| chain(&error))

@@ -87,6 +87,23 @@ fn a_stop_lets_the_scrape_in_flight_finish() {
 }
 
 #[test]
+fn a_scan_that_hangs_holds_up_no_other_page_no_signal_and_no_end() {
+    if !root_for("a_scan_that_hangs_holds_up_no_other_page_no_signal_and_no_end") {
+        return;
+    }
+    let proc = ProcFixture::new();
+    let _never_passed = proc.barrier(2);
+    let program = Program::start(proc.path(), &[]);
+    let header = "X-Prometheus-Scrape-Timeout-Seconds: 0.3\r\n";
+    assert_eq!(program.get_with("/metrics", header).0, 503);
+    program.signal(Signal::HUP);
+    program.logged("reloaded");
+    assert_eq!(program.get("/-/healthy"), "healthy\n");
+    program.signal(Signal::TERM);
+    assert!(program.ended_well());
+}
+
+#[test]
 fn groups_that_are_gone_leave_no_series() {
     if !root_for("groups_that_are_gone_leave_no_series") {
         return;
@@ -142,6 +159,19 @@ fn what_makes_no_sense_stops_the_start() {
         let output = std::process::Command::new(crate::world::BINARY).arg(flag).output().unwrap();
         let log = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && log.contains(told), "{flag}: {log}");
+    }
+}
+
+#[test]
+fn once_fails_where_its_output_cannot_be_written() {
+    let proc = ProcFixture::new();
+    for (file, writable) in [("/dev/full", true), ("/dev/null", false)] {
+        let stdout = std::fs::OpenOptions::new().read(true).write(writable).open(file).unwrap();
+        let mut command = std::process::Command::new(crate::world::BINARY);
+        command.arg("--once").arg("--path.procfs").arg(proc.path()).stdout(stdout);
+        let output = command.output().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && log.contains("cannot write"), "{file}: {log}");
     }
 }
 
