@@ -2,7 +2,8 @@
 //!
 //! - A name once known is shown until the name service gives another: a service that fails, or
 //!   forgets an account whose processes still run, changes no series.
-//! - A uid that has no name is shown as its number, as `ps` does.
+//! - A uid that has no name is shown as its number, as `ps` does. So is one whose name is empty,
+//!   which would be no label at all, or too long for a name.
 //! - A uid never seen before is waited for, up to a deadline; but not while some other question
 //!   is overdue, so that a name service that hangs delays one scan and no more.
 
@@ -25,6 +26,16 @@ const REFRESH_UNKNOWN: Duration = Duration::from_secs(30);
 
 /// How long a name is remembered after the user's last process.
 const FORGET: Duration = Duration::from_secs(3600);
+
+/// So many users without a process are remembered at most: who may use many uids (those of
+/// `/etc/subuid`, say) could else make us grow.
+const MAX_REMEMBERED: usize = 10_000;
+
+/// So many questions are out at most, for the same reason; who finds no room is asked for later.
+const MAX_QUESTIONS: usize = 10_000;
+
+/// The longest name that is shown, in bytes: `LOGIN_NAME_MAX` of Linux.
+const NAME_MAX: usize = 256;
 
 /// Asks for the name of a uid, and may hang.
 type Ask = dyn Fn(u32) -> io::Result<Option<String>> + Send + Sync;
@@ -76,10 +87,12 @@ impl Names {
         }
         let mut awaited = 0;
         let patient = self.overdue(now) == 0;
+        let mut room = MAX_QUESTIONS.saturating_sub(self.questions());
         for uid in uids {
             let entry = self.known.entry(uid).or_insert_with(|| Entry::unknown(uid, now));
             entry.last_seen = now;
-            if entry.asked.is_none() && entry.is_stale(now) {
+            if room > 0 && entry.asked.is_none() && entry.is_stale(now) {
+                room -= 1;
                 awaited += usize::from(entry.answered.is_none());
                 entry.asked = Some(now);
                 let (ask, sender) = (Arc::clone(&self.ask), self.sender.clone());
@@ -92,9 +105,23 @@ impl Names {
         if patient {
             self.await_new(awaited, now);
         }
-        self.known.retain(|_, entry| {
-            entry.asked.is_some() || now.saturating_duration_since(entry.last_seen) < FORGET
+        self.forget(now);
+    }
+
+    /// Forgets users whose processes are gone: after a while, and sooner where there are too many.
+    fn forget(&mut self, now: Instant) {
+        let gone = self.known.iter().filter(|(_, entry)| {
+            let away = now.saturating_duration_since(entry.last_seen);
+            entry.asked.is_none() && !away.is_zero()
         });
+        let mut gone: Vec<_> = gone.map(|(&uid, entry)| (entry.last_seen, uid)).collect();
+        gone.sort_unstable();
+        let surplus = gone.len().saturating_sub(MAX_REMEMBERED);
+        for (i, (last_seen, uid)) in gone.into_iter().enumerate() {
+            if i < surplus || now.saturating_duration_since(last_seen) >= FORGET {
+                self.known.remove(&uid);
+            }
+        }
     }
 
     fn await_new(&mut self, mut awaited: usize, now: Instant) {
@@ -113,11 +140,11 @@ impl Names {
         entry.asked = None;
         entry.answered = Some(now);
         match name {
-            Ok(Some(name)) => {
+            Ok(Some(name)) if (1..=NAME_MAX).contains(&name.len()) => {
                 entry.text = name.into();
                 entry.named = true;
             }
-            Ok(None) => {}
+            Ok(_) => {}
             Err(error) => tracing::debug!(uid, %error, "the name service cannot say who this is"),
         }
     }
@@ -133,6 +160,11 @@ impl Names {
     pub fn overdue(&self, now: Instant) -> usize {
         let overdue = |asked| now.saturating_duration_since(asked) >= self.deadline;
         self.known.values().filter(|entry| entry.asked.is_some_and(overdue)).count()
+    }
+
+    /// How many questions are out.
+    fn questions(&self) -> usize {
+        self.known.values().filter(|entry| entry.asked.is_some()).count()
     }
 
     /// Asks again for all names at the next refresh.
@@ -237,6 +269,47 @@ mod tests {
         assert_eq!(names.overdue(later), 2);
         names.refresh(0..10, later);
         assert_eq!(&*names.text(9), "9", "it did not wait again");
+        drop(release);
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_shown_is_no_name() {
+        let (mut names, says) = scripted();
+        for (uid, name) in [(1, String::new()), (2, "x".repeat(NAME_MAX + 1))] {
+            *says.lock().expect("not poisoned") = Ok(Some(name));
+            names.refresh([uid], Instant::now());
+            assert_eq!(*names.text(uid), uid.to_string());
+        }
+    }
+
+    #[test]
+    fn however_many_users_come_and_go_few_are_remembered() {
+        let (mut names, _) = scripted();
+        let start = Instant::now();
+        for scan in 0..30 {
+            names.refresh(scan * 1000..(scan + 1) * 1000, start + Duration::from_secs(scan.into()));
+        }
+        let waiting = names.known.values().filter(|entry| entry.asked.is_some()).count();
+        assert!(names.known.len() <= 1000 + waiting + MAX_REMEMBERED);
+        assert!(names.known.contains_key(&28_000), "the last to go are the last to be forgotten");
+    }
+
+    #[test]
+    fn a_service_that_hangs_has_a_bounded_number_of_questions_to_answer() {
+        let (release, hold) = channel::<()>();
+        let hold = Mutex::new(hold);
+        let ask = move |_| {
+            let end = hold.lock().expect("not poisoned").recv();
+            assert!(end.is_err());
+            Ok(None)
+        };
+        let mut names = Names::asking(NameService::default(), Arc::new(ask));
+        let n = u32::try_from(MAX_QUESTIONS).expect("small") + 1000;
+        let now = Instant::now();
+        names.refresh(0..n, now);
+        assert_eq!(names.questions(), MAX_QUESTIONS);
+        names.refresh(n..2 * n, now + FORGET);
+        assert_eq!(names.questions(), MAX_QUESTIONS);
         drop(release);
     }
 
