@@ -4,6 +4,7 @@
 
 use std::io;
 
+use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -12,13 +13,20 @@ use tokio::task::JoinSet;
 use crate::server::Exporter;
 use crate::web;
 
-/// Serves `exporter` on all of `listeners` until SIGTERM or SIGINT. Fails if signals cannot be
+/// Descriptors that connections must leave: for listeners, a scan, the name service's threads, and
+/// the files of the web configuration.
+const NOT_FOR_CONNECTIONS: u64 = 32;
+
+/// Serves `exporter` on all of `listeners` until SIGTERM or SIGINT, with fewer connections than
+/// `settings` say where the limit of descriptors has no room for them. Fails if signals cannot be
 /// had, or a server breaks.
 pub async fn run(
     listeners: Vec<TcpListener>,
     exporter: Exporter,
-    settings: web::Settings,
+    mut settings: web::Settings,
 ) -> io::Result<()> {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    settings.max_connections = settings.max_connections.min(room_for_each(&listeners, limit));
     let (stopping, _) = watch::channel(false);
     let mut servers = JoinSet::new();
     for listener in listeners {
@@ -41,6 +49,13 @@ pub async fn run(
         ended??;
     }
     Ok(())
+}
+
+/// How many connections each listener may hold, of `limit` descriptors.
+fn room_for_each(listeners: &[TcpListener], limit: u64) -> usize {
+    let room = limit.saturating_sub(NOT_FOR_CONNECTIONS.min(limit / 2));
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    room.checked_div(listeners.len()).unwrap_or(room).max(1)
 }
 
 async fn until_told_to_stop(exporter: &Exporter) -> io::Result<()> {

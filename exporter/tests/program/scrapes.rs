@@ -176,6 +176,21 @@ fn once_fails_where_its_output_cannot_be_written() {
 }
 
 #[test]
+fn idle_connections_leave_descriptors_for_a_scan() {
+    let proc = ProcFixture::new();
+    let script = "ulimit -n 64; exec \"$0\" --web.listen-address 127.0.0.1:0 --path.procfs \"$1\" \
+                  \"$2\" \"$3\"";
+    let program = Program::spawn(
+        std::process::Command::new("sh")
+            .args(["-c", script, crate::world::BINARY])
+            .arg(proc.path()),
+    );
+    let idle: Vec<_> = (0..100).map(|_| TcpStream::connect(program.address()).unwrap()).collect();
+    assert!(program.get("/metrics").contains("procstorm_scan_processes 1\n"));
+    drop(idle);
+}
+
+#[test]
 fn scrapes_leak_no_descriptors() {
     let proc = ProcFixture::new();
     let program = Program::start(proc.path(), &[]);
