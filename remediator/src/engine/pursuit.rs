@@ -75,6 +75,7 @@ impl Shared {
 
     /// Is it still allowed, and still true? Then it is done.
     async fn judge(&self, case: &Case) -> Result<(), Stopping> {
+        self.release(case).await;
         let force = self.force();
         let looked = Timestamp::now();
         // Asked again, since the configuration may be another than when it was accepted.
@@ -96,7 +97,6 @@ impl Shared {
         if *self.stop.borrow() {
             return Err(Stopping);
         }
-        self.release(&matter).await;
         let looked = Timestamp::now();
         let survey = match self.survey(target).await {
             Ok(survey) => survey,
@@ -330,12 +330,16 @@ impl Shared {
         self.conclude(matter, &story, true).await
     }
 
-    /// Whoever was stopped by a kill that was cut off goes on, whatever is decided next.
-    async fn release(&self, matter: &Matter<'_>) {
-        if !was_interrupted(matter.case) {
+    /// Whoever was stopped by a kill that was cut off goes on, whatever is decided next: by what
+    /// is on record, since policy and name service may say something else by now.
+    async fn release(&self, case: &Case) {
+        let command = Command::new(case.alert.label("command").as_bytes());
+        let (true, Some(uid), Some(command)) = (was_interrupted(case), case.uid, command) else {
             return;
-        }
-        let (procfs, target, id) = (self.parts.procfs.clone(), matter.target(), matter.case.id);
+        };
+        let _lane = self.lanes.enter(uid, command).await;
+        let (procfs, id) = (self.parts.procfs.clone(), case.id);
+        let target = Target { uid, command };
         match tokio::task::spawn_blocking(move || release_stopped(&procfs, &target)).await {
             Ok(Ok(released)) => tracing::info!(
                 remediation = id,
