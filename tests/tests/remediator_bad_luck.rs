@@ -14,6 +14,13 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 const SOON: Duration = Duration::from_secs(20);
 
+/// What a clock that was an hour ahead has written, once the clock is right again.
+const AN_HOUR_AHEAD: &str = "
+    UPDATE alerts SET received_ms = received_ms + 3600000;
+    UPDATE remediations SET accepted_ms = accepted_ms + 3600000, due_ms = due_ms + 3600000,
+        acted_ms = acted_ms + 3600000, ended_ms = ended_ms + 3600000,
+        watch_ms = watch_ms + 3600000;";
+
 /// Changes the journal of a host whose daemon is stopped.
 fn change_journal(host: &Host, statements: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -23,6 +30,11 @@ fn change_journal(host: &Host, statements: &str) {
         .block_on(journal.write(move |transaction| Ok(transaction.execute_batch(&statements)?)))
         .unwrap();
     runtime.block_on(journal.close());
+}
+
+fn wait_until_dead(storm: &Storm, host: &Host) -> Result<(), Fault> {
+    wait::until("the storm is dead", SOON, || (storm.living().unwrap() == 0).then_some(()))
+        .inspect_err(|_| eprintln!("{}", host.daemon.log()))
 }
 
 /// Leaves a storm as a daemon does that is killed between SIGSTOP and SIGKILL.
@@ -66,6 +78,57 @@ fn whoever_was_stopped_goes_on_even_if_the_policy_was_changed_since() -> Result<
         .inspect_err(|_| eprintln!("{}", host.daemon.log()))?;
         host.wait_for_metric("procstorm_remediations_pending", 0.0)?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_clock_set_back_holds_no_kill_for_longer_than_the_cool_down() -> Result<(), Fault> {
+    if !is_root_or_skip("a_clock_set_back_holds_no_kill_for_longer_than_the_cool_down") {
+        return Ok(());
+    }
+    let uid = 42_020;
+    let playbook = "    settle: 0s\n    cooldown: 2s\n    limits: {per_user: 1/h}";
+    let mut host = Host::start("luck-b", playbook, "")?;
+    let first = Storm::raise(uid, b"luck-b", 8)?;
+    host.post(&[Post::storm(uid, "luck-b")])?;
+    host.wait_for_verdicts(&["none_seen"])?;
+    drop(first);
+    host.stop()?;
+    change_journal(&host, AN_HOUR_AHEAD);
+    host.restart()?;
+    let second = Storm::raise(uid, b"luck-b", 8)?;
+    host.post(&[Post::storm(uid, "luck-b")])?;
+    wait_until_dead(&second, &host)?;
+    host.wait_for_verdicts(&["none_seen", "none_seen"])
+}
+
+#[test]
+fn what_is_pending_when_the_clock_is_set_back_comes_to_its_end() -> Result<(), Fault> {
+    if !is_root_or_skip("what_is_pending_when_the_clock_is_set_back_comes_to_its_end") {
+        return Ok(());
+    }
+    let (waiting, refused, watched) = (42_030, 42_031, 42_032);
+    let playbook = "    settle: 2s\n    cooldown: 1s";
+    let mut host = Host::start("luck-c", playbook, "")?;
+    let storm = Storm::raise(watched, b"luck-c", 8)?;
+    host.post(&[watched, refused, waiting].map(|uid| Post::storm(uid, "luck-c")))?;
+    host.wait_for_metric("procstorm_remediations_pending", 0.0)?;
+    drop(storm);
+    let storm = Storm::raise(waiting, b"luck-c", 8)?;
+    host.stop()?;
+    let pending = format!(
+        "UPDATE remediations SET state = 'watching', watch_ms = ended_ms WHERE user = '{watched}';
+         UPDATE remediations SET state = 'accepted', ended_ms = NULL, verdict = NULL
+             WHERE user <> '{watched}';
+         UPDATE remediations SET due_ms = due_ms + 1000 WHERE user = '{waiting}';"
+    );
+    change_journal(&host, &format!("{pending}{AN_HOUR_AHEAD}"));
+    host.restart()?;
+    wait_until_dead(&storm, &host)?;
+    host.wait_for_metric("procstorm_remediations_pending", 0.0)?;
+    let mut verdicts = host.verdicts()?;
+    verdicts.sort();
+    assert_eq!(verdicts, ["no_longer_true", "none_seen", "none_seen"]);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! A remediation's way from accepted to done.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use procstorm_exporter::process::Command;
@@ -10,7 +10,7 @@ use super::steps::Done;
 use super::{Shared, Stopping};
 use crate::account::Account;
 use crate::config::{Config, Playbook, Step};
-use crate::force::{Force, RETRY};
+use crate::force::Force;
 use crate::journal::course::Ending;
 use crate::journal::records::Question;
 use crate::journal::{Case, State};
@@ -65,29 +65,32 @@ impl Shared {
         }
     }
 
+    /// Waits until it is due. Nothing waits for more than its cool-down: what seems to was
+    /// written before the clock was set back.
     async fn until_due(&self, case: &Case) -> Result<(), Stopping> {
-        let left = case.due.duration_since(Timestamp::now());
-        match Duration::try_from(left) {
-            Ok(left) if !left.is_zero() => self.pause(left).await,
-            Ok(_) | Err(_) => Ok(()),
+        if !case.deferred {
+            return Ok(());
         }
+        let force = self.force();
+        let cooldown = playbook_of(&force.config, case).map(|playbook| playbook.cooldown);
+        let left = since(Timestamp::now(), case.due).min(cooldown.unwrap_or_default());
+        if left.is_zero() { Ok(()) } else { self.pause(left).await }
     }
 
     /// Is it still allowed, and still true? Then it is done.
     async fn judge(&self, case: &Case) -> Result<(), Stopping> {
         self.release(case).await;
         let force = self.force();
-        let looked = Timestamp::now();
         // Asked again, since the configuration may be another than when it was accepted.
         let request = match admit(&force.config, &case.alert) {
             Ok(request) => request,
-            Err(refusal) => return self.refuse(case, &force, &refusal, None, looked).await,
+            Err(refusal) => return self.refuse(case, &force, &refusal, None).await,
         };
         let identity = self.identity(request.user()).await?;
         let own_uid = self.parts.own_uid;
         let account = match allowed_account(&force.config, &request, &identity, own_uid) {
             Ok(account) => account,
-            Err(refusal) => return self.refuse(case, &force, &refusal, None, looked).await,
+            Err(refusal) => return self.refuse(case, &force, &refusal, None).await,
         };
         let matter = Matter { case, force: &force, request: &request, account: &account };
         let target = matter.target();
@@ -97,7 +100,6 @@ impl Shared {
         if *self.stop.borrow() {
             return Err(Stopping);
         }
-        let looked = Timestamp::now();
         let survey = match self.survey(target).await {
             Ok(survey) => survey,
             Err(error) => return self.cannot_see(&matter, &error).await,
@@ -111,7 +113,7 @@ impl Shared {
             silenced_by: silenced_by.clone(),
             now: Timestamp::now(),
         };
-        self.settle_it(&matter, &survey, looked, facts).await
+        self.settle_it(&matter, &survey, facts).await
     }
 
     /// Decides, with nobody else deciding at the same time, and does what follows.
@@ -119,7 +121,6 @@ impl Shared {
         &self,
         matter: &Matter<'_>,
         survey: &Survey,
-        looked: Timestamp,
         facts: impl Fn(crate::policy::History) -> Facts,
     ) -> Result<(), Stopping> {
         let Matter { case, force, request, account } = matter;
@@ -146,7 +147,7 @@ impl Shared {
                 {
                     return self.end_interrupted(matter, facts.living).await;
                 }
-                self.refuse(case, force, &refusal, Some((request, facts.living)), looked).await
+                self.refuse(case, force, &refusal, Some((request, facts.living))).await
             }
             Decision::Act(plan) => {
                 let (id, living, now) = (case.id, facts.living, Timestamp::now());
@@ -247,16 +248,14 @@ impl Shared {
         force: &Force,
         refusal: &Refusal,
         known: Option<(&Request, u64)>,
-        looked: Timestamp,
     ) -> Result<(), Stopping> {
         if let (Refusal::LimitReached { rate, .. }, Some((request, living))) = (refusal, known) {
             return self.give_up(case, force, refusal, rate.window, request, living).await;
         }
         let (label, reason) = (refusal.label(), refusal.to_string());
         let journal = &self.parts.journal;
-        let refused = self
-            .persist(|| journal.refuse(case.id, label, reason.clone(), looked, Timestamp::now()))
-            .await?;
+        let refused =
+            self.persist(|| journal.refuse(case, label, reason.clone(), Timestamp::now())).await?;
         if refused {
             let playbook = case.alert.label("playbook");
             tracing::info!(
@@ -302,10 +301,14 @@ impl Shared {
             })
             .await?;
         if told_before {
-            let (label, now) = (refusal.label(), Timestamp::now());
-            self.persist(|| journal.refuse(case.id, label, reason.clone(), now, now)).await?;
-            tracing::warn!(remediation = case.id, user, playbook, reason, "refused");
-            self.parts.metrics.remediation(playbook, label);
+            let label = refusal.label();
+            let refused = self
+                .persist(|| journal.refuse(case, label, reason.clone(), Timestamp::now()))
+                .await?;
+            if refused {
+                tracing::warn!(remediation = case.id, user, playbook, reason, "refused");
+                self.parts.metrics.remediation(playbook, label);
+            }
             return Ok(());
         }
         self.end(case, force, playbook, &story.tell(), &story, None).await
@@ -357,21 +360,31 @@ impl Shared {
     /// Watches for the storm's return. Returns the remediation that follows, if it does.
     async fn watch(&self, case: &Case) -> Result<Option<i64>, Stopping> {
         let journal = &self.parts.journal;
-        let until = case.watch_until.unwrap_or_default();
+        let until = Instant::now() + self.left_to_watch(case);
         loop {
             let force = self.force();
-            let looked = Timestamp::now();
+            let last = Instant::now() >= until;
             if self.is_back(&force.config, case).await {
                 let next = self.persist(|| journal.repeat(case.id, Timestamp::now())).await?;
                 tracing::warn!(remediation = case.id, next, "the storm is back");
                 return Ok(Some(next));
             }
-            if looked >= until && self.persist(|| journal.end_watch(case.id, looked)).await? {
-                return Ok(None);
+            if last {
+                let ended = self.persist(|| journal.end_watch(case)).await?;
+                return Ok((!ended).then_some(case.id));
             }
-            let left = Duration::try_from(until.duration_since(Timestamp::now()));
-            self.pause(left.unwrap_or(RETRY).clamp(Duration::from_millis(20), WATCH_PAUSE)).await?;
+            let left = until.saturating_duration_since(Instant::now());
+            self.pause(left.clamp(Duration::from_millis(20), WATCH_PAUSE)).await?;
         }
+    }
+
+    /// How long the watch goes on. By the clock of the journal it is told only once, since that
+    /// may be set; and never more than the playbook says.
+    fn left_to_watch(&self, case: &Case) -> Duration {
+        let force = self.force();
+        let settle = playbook_of(&force.config, case).map(|playbook| playbook.settle);
+        let left = case.watch_until.map(|until| since(Timestamp::now(), until));
+        left.unwrap_or_default().min(settle.unwrap_or_default())
     }
 
     /// Whether there is a storm again. What cannot be counted is not back: the next alert asks.
@@ -443,7 +456,7 @@ fn count<T>(list: &[T]) -> u64 {
     u64::try_from(list.len()).unwrap_or(u64::MAX)
 }
 
-/// The time between the two; none if the clock was set back.
+/// The time from one to the other; none if that is the earlier one.
 fn since(start: Timestamp, end: Timestamp) -> Duration {
     Duration::try_from(end.duration_since(start)).unwrap_or_default()
 }

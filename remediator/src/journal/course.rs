@@ -55,6 +55,8 @@ pub struct Case {
     pub before: Option<u64>,
     /// The alert that it was accepted for; of the first one, if it repeats another.
     pub alert: Alert,
+    /// The number of the newest alert that it serves. What comes later asks for another look.
+    pub newest_alert: i64,
     /// What has been done.
     pub steps: Vec<StepRow>,
 }
@@ -206,22 +208,22 @@ impl Journal {
     }
 
     /// It is refused. Returns whether it is done: it is not if an alert was coalesced to it since
-    /// `looked`, the time of the look at the facts.
+    /// `case` was read.
     pub async fn refuse(
         &self,
-        id: i64,
+        case: &Case,
         label: &'static str,
         reason: String,
-        looked: Timestamp,
         now: Timestamp,
     ) -> Result<bool, Fault> {
+        let (id, newest) = (case.id, case.newest_alert);
         self.write(move |tx| {
             let refused = tx.execute(
                 "UPDATE remediations
                  SET state = 'done', ended_ms = ?2, verdict = ?3, summary = ?4
                  WHERE id = ?1 AND NOT EXISTS (
-                     SELECT 1 FROM alerts WHERE remediation = ?1 AND received_ms >= ?5)",
-                params![id, ms(now), label, reason, ms(looked)],
+                     SELECT 1 FROM alerts WHERE remediation = ?1 AND id > ?5)",
+                params![id, ms(now), label, reason, newest],
             )?;
             Ok(refused == 1)
         })
@@ -229,13 +231,14 @@ impl Journal {
     }
 
     /// The watch is over. Returns whether it is done: it is not if an alert was coalesced to it
-    /// after `looked`, the time of the last look at the storm.
-    pub async fn end_watch(&self, id: i64, looked: Timestamp) -> Result<bool, Fault> {
+    /// since `case` was read.
+    pub async fn end_watch(&self, case: &Case) -> Result<bool, Fault> {
+        let (id, newest) = (case.id, case.newest_alert);
         self.write(move |tx| {
             let closed = tx.execute(
                 "UPDATE remediations SET state = 'done' WHERE id = ?1 AND NOT EXISTS (
-                     SELECT 1 FROM alerts WHERE remediation = ?1 AND received_ms >= ?2)",
-                params![id, ms(looked)],
+                     SELECT 1 FROM alerts WHERE remediation = ?1 AND id > ?2)",
+                params![id, newest],
             )?;
             Ok(closed == 1)
         })
@@ -273,6 +276,7 @@ fn case(connection: &Connection, id: i64) -> Result<Case, Fault> {
     let (state, repeats, [accepted, due, acted, watch], uid, before) = row?;
     let accepted = accepted.unwrap_or_default();
     let due = due.unwrap_or_default();
+    let (newest_alert, alert) = alert(connection, id)?;
     Ok(Case {
         id,
         state: State::parse(&state)?,
@@ -283,28 +287,30 @@ fn case(connection: &Connection, id: i64) -> Result<Case, Fault> {
         watch_until: watch.map(time).transpose()?,
         uid,
         before: before.map(unsigned),
-        alert: alert(connection, id)?,
+        alert,
+        newest_alert,
         steps: steps(connection, id)?,
     })
 }
 
-/// The newest alert of the remediation, or of the one that it repeats.
-fn alert(connection: &Connection, remediation: i64) -> Result<Alert, Fault> {
+/// The newest alert of the remediation, or of the one that it repeats, and its number.
+fn alert(connection: &Connection, remediation: i64) -> Result<(i64, Alert), Fault> {
     let mut query = connection.prepare_cached(
         "WITH RECURSIVE chain (id, repeats) AS (
              SELECT id, repeats FROM remediations WHERE id = ?1
              UNION ALL
              SELECT r.id, r.repeats FROM remediations r JOIN chain c ON r.id = c.repeats)
-         SELECT a.fingerprint, a.starts_at, a.labels FROM alerts a
+         SELECT a.id, a.fingerprint, a.starts_at, a.labels FROM alerts a
          WHERE a.remediation IN (SELECT id FROM chain) ORDER BY a.id DESC LIMIT 1",
     )?;
-    let found: Option<(String, String, String)> = query
-        .query_row([remediation], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+    let found: Option<(i64, String, String, String)> = query
+        .query_row([remediation], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
         .optional()?;
-    let (fingerprint, starts_at, labels) =
+    let (id, fingerprint, starts_at, labels) =
         found.ok_or_else(|| Fault::Record(format!("remediation {remediation} has no alert")))?;
     let starts_at = starts_at.parse().map_err(|error| Fault::Record(format!("{error}")))?;
-    Ok(Alert { status: Status::Firing, labels: from_json(&labels)?, starts_at, fingerprint })
+    let labels = from_json(&labels)?;
+    Ok((id, Alert { status: Status::Firing, labels, starts_at, fingerprint }))
 }
 
 pub(super) fn steps(connection: &Connection, remediation: i64) -> Result<Vec<StepRow>, Fault> {

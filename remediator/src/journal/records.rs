@@ -66,7 +66,8 @@ pub struct Record {
 
 impl Journal {
     /// What was done before, within the windows of the limits. Dry runs do nothing, and so count
-    /// for the cool-down alone.
+    /// for the cool-down alone. What lies in the future was written by a clock that was wrong, and
+    /// does not count: it would hold every kill until then.
     pub async fn history(&self, question: Question, now: Timestamp) -> Result<History, Fault> {
         self.read(move |connection| history(connection, &question, now)).await
     }
@@ -80,10 +81,10 @@ impl Journal {
         now: Timestamp,
     ) -> Result<bool, Fault> {
         self.read(move |connection| {
+            let window = since(now, window);
             let told =
-                connection.query_row(TOLD, params![playbook, user, since(now, window)], |row| {
-                    row.get(0)
-                })?;
+                connection
+                    .query_row(TOLD, params![playbook, user, window, ms(now)], |row| row.get(0))?;
             Ok(told)
         })
         .await
@@ -194,19 +195,21 @@ fn record(connection: &Connection, row: &Row<'_>) -> Result<Record, Fault> {
 
 /// The newest of the same user and command, but the one that asks.
 const LAST: &str = "SELECT max(acted_ms) FROM remediations
-    WHERE uid = ?1 AND command = ?2 AND id <> ?3 AND acted_ms IS NOT NULL";
+    WHERE uid = ?1 AND command = ?2 AND id <> ?3 AND acted_ms <= ?4";
 
-/// How many of a playbook since a time, but the one that asks: upon a user,
+/// How many of a playbook in a time, but the one that asks: upon a user,
 const COUNT_OF_USER: &str = "SELECT count(*) FROM remediations
-    WHERE playbook = ?1 AND acted_ms > ?2 AND id <> ?3 AND dry_run = 0 AND uid = ?4";
+    WHERE playbook = ?1 AND acted_ms > ?2 AND acted_ms <= ?5 AND id <> ?3 AND dry_run = 0
+        AND uid = ?4";
 
 /// and upon all.
 const COUNT_IN_TOTAL: &str = "SELECT count(*) FROM remediations
-    WHERE playbook = ?1 AND acted_ms > ?2 AND id <> ?3 AND dry_run = 0";
+    WHERE playbook = ?1 AND acted_ms > ?2 AND acted_ms <= ?4 AND id <> ?3 AND dry_run = 0";
 
-/// Whether people were told since a time that a user's limit is reached.
+/// Whether people were told in a time that a user's limit is reached.
 const TOLD: &str = "SELECT EXISTS (SELECT 1 FROM remediations
-    WHERE playbook = ?1 AND user = ?2 AND verdict = 'limit_reached' AND ended_ms > ?3)";
+    WHERE playbook = ?1 AND user = ?2 AND verdict = 'limit_reached'
+        AND ended_ms > ?3 AND ended_ms <= ?4)";
 
 /// Whether any limit was reached since a time.
 const REACHED: &str = "SELECT EXISTS (SELECT 1 FROM remediations
@@ -214,18 +217,20 @@ const REACHED: &str = "SELECT EXISTS (SELECT 1 FROM remediations
 
 fn history(connection: &Connection, question: &Question, now: Timestamp) -> Result<History, Fault> {
     let Question { id, playbook, uid, command, limits } = question;
-    let last: Option<i64> =
-        connection.prepare_cached(LAST)?.query_row(params![uid, command, id], |row| row.get(0))?;
     let of_user = since(now, limits.per_user.window);
     let in_total = since(now, limits.total.window);
+    let now = ms(now);
+    let last: Option<i64> = connection
+        .prepare_cached(LAST)?
+        .query_row(params![uid, command, id, now], |row| row.get(0))?;
     Ok(History {
         last: last.map(time).transpose()?,
         for_user: connection
             .prepare_cached(COUNT_OF_USER)?
-            .query_row(params![playbook, of_user, id, uid], |row| row.get(0))?,
+            .query_row(params![playbook, of_user, id, uid, now], |row| row.get(0))?,
         in_total: connection
             .prepare_cached(COUNT_IN_TOTAL)?
-            .query_row(params![playbook, in_total, id], |row| row.get(0))?,
+            .query_row(params![playbook, in_total, id, now], |row| row.get(0))?,
     })
 }
 
