@@ -132,3 +132,23 @@ fn what_is_pending_when_the_clock_is_set_back_comes_to_its_end() -> Result<(), F
     Ok(())
 }
 
+#[test]
+fn what_is_accepted_while_the_journal_comes_back_is_pursued_once() -> Result<(), Fault> {
+    if !is_root_or_skip("what_is_accepted_while_the_journal_comes_back_is_pursued_once") {
+        return Ok(());
+    }
+    let uid = 42_040;
+    let mut first = Host::start("luck-d", "", "")?;
+    let top = format!("state: {}", first.dir().join("state").display());
+    let second = Host::start("luck-d", "    settle: 3s", &top)?;
+    let storm = Storm::raise(uid, b"luck-d", 8)?;
+    first.stop()?;
+    // Before the engine has asked the journal what is unfinished: it asks once a second.
+    let answer = second.post(&[Post::storm(uid, "luck-d")])?;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    wait_until_dead(&storm, &second)?;
+    second.wait_for_metric("procstorm_remediations_pending", 0.0)?;
+    assert_eq!(second.verdicts()?, ["none_seen"]);
+    Ok(())
+}
+

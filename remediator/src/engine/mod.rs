@@ -17,6 +17,7 @@ mod steps;
 pub(crate) use facts::look_up;
 pub(crate) use steps::recorded_archives;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -139,9 +140,11 @@ impl Engine {
 impl Shared {
     async fn dispatch(self: Arc<Self>, mut begun: mpsc::UnboundedReceiver<i64>) {
         let mut pursuits = JoinSet::new();
+        let mut resumed = HashSet::new();
         if let Ok(ids) = self.persist(|| self.parts.journal.unfinished()).await {
             for id in ids {
                 tracing::info!(remediation = id, "resumed");
+                resumed.insert(id);
                 pursuits.spawn(Arc::clone(&self).see_through(id));
             }
         }
@@ -150,6 +153,8 @@ impl Shared {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
                 id = begun.recv() => match id {
+                    // It was accepted before the journal said what is unfinished.
+                    Some(id) if resumed.remove(&id) => {}
                     Some(id) => { pursuits.spawn(Arc::clone(&self).see_through(id)); }
                     None => break,
                 },
