@@ -152,3 +152,28 @@ fn what_is_accepted_while_the_journal_comes_back_is_pursued_once() -> Result<(),
     Ok(())
 }
 
+#[test]
+fn a_repeat_whose_beginning_is_forgotten_is_not_stuck() -> Result<(), Fault> {
+    if !is_root_or_skip("a_repeat_whose_beginning_is_forgotten_is_not_stuck") {
+        return Ok(());
+    }
+    let uid = 42_050;
+    let mut host = Host::start("luck-e", "    settle: 0s\n    cooldown: 0s", "")?;
+    let first = Storm::raise(uid, b"luck-e", 8)?;
+    host.post(&[Post::storm(uid, "luck-e")])?;
+    host.wait_for_verdicts(&["none_seen"])?;
+    drop(first);
+    let storm = Storm::raise(uid, b"luck-e", 8)?;
+    host.stop()?;
+    change_journal(
+        &host,
+        "UPDATE remediations SET ended_ms = 1;
+         INSERT INTO remediations (repeats, playbook, user, command, state, accepted_ms, due_ms)
+             SELECT id, playbook, user, command, 'accepted', accepted_ms, due_ms
+             FROM remediations;",
+    );
+    host.restart()?;
+    wait_until_dead(&storm, &host)?;
+    host.wait_for_metric("procstorm_remediations_pending", 0.0)
+}
+

@@ -339,12 +339,19 @@ fn step(row: &Row<'_>) -> Result<StepRow, Fault> {
     })
 }
 
-/// Forgets what has been done for longer than the history is kept.
+/// Forgets what has been done for longer than the history is kept, but not what an unfinished
+/// remediation repeats: the alert that it is for stands there.
 pub(super) fn prune(tx: &Transaction<'_>, before: i64) -> Result<usize, Fault> {
     let gone = tx.execute(
-        "DELETE FROM remediations WHERE state = 'done' AND ended_ms < ?1 AND NOT EXISTS (
-             SELECT 1 FROM outcomes WHERE remediation = remediations.id
-                AND taken_ms IS NULL AND dropped IS NULL)",
+        "WITH RECURSIVE repeated (id) AS (
+             SELECT repeats FROM remediations WHERE state <> 'done'
+             UNION
+             SELECT r.repeats FROM remediations r JOIN repeated ON r.id = repeated.id)
+         DELETE FROM remediations WHERE state = 'done' AND ended_ms < ?1
+             AND NOT EXISTS (SELECT 1 FROM repeated WHERE id = remediations.id)
+             AND NOT EXISTS (
+                 SELECT 1 FROM outcomes WHERE remediation = remediations.id
+                    AND taken_ms IS NULL AND dropped IS NULL)",
         [before],
     )?;
     tx.execute("DELETE FROM alerts WHERE remediation IS NULL AND received_ms < ?1", [before])?;
