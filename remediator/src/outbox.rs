@@ -62,20 +62,11 @@ impl Outbox {
         let mut pause = shortest;
         let mut confirm_at = Instant::now() + self.confirm;
         loop {
-            let failed = match self.deliver().await {
-                Ok(()) => false,
-                Err(error) => {
-                    self.metrics.outcome("failed");
-                    tracing::warn!(%error, "outcomes wait");
-                    true
-                }
+            // What is cut off here is posted again, as the same alert.
+            let failed = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break,
+                failed = self.attend(&mut confirm_at) => failed,
             };
-            if Instant::now() >= confirm_at {
-                confirm_at = Instant::now() + self.confirm;
-                if let Err(error) = self.confirm().await {
-                    tracing::debug!(%error, "cannot ask which outcomes Alertmanager has");
-                }
-            }
             let wait = if failed { pause } else { self.confirm };
             pause = if failed { (pause * 2).min(longest) } else { shortest };
             tokio::select! {
@@ -90,6 +81,22 @@ impl Outbox {
             Ok(Err(error)) => tracing::warn!(%error, "outcomes wait for the next start"),
             Err(_) => tracing::warn!("outcomes wait for the next start"),
         }
+    }
+
+    /// Delivers, and asks what Alertmanager has, if it is time. Returns whether some still wait.
+    async fn attend(&self, confirm_at: &mut Instant) -> bool {
+        let delivered = self.deliver().await;
+        if let Err(error) = &delivered {
+            self.metrics.outcome("failed");
+            tracing::warn!(%error, "outcomes wait");
+        }
+        if Instant::now() >= *confirm_at {
+            *confirm_at = Instant::now() + self.confirm;
+            if let Err(error) = self.confirm().await {
+                tracing::debug!(%error, "cannot ask which outcomes Alertmanager has");
+            }
+        }
+        delivered.is_err()
     }
 
     async fn deliver(&self) -> Result<(), Undelivered> {

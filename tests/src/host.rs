@@ -308,6 +308,7 @@ pub struct Receiver {
 #[derive(Debug, Default)]
 struct State {
     failing: Option<u16>,
+    pause: Duration,
     posts: Vec<Value>,
     attempts: usize,
     silences: String,
@@ -346,6 +347,11 @@ impl Receiver {
     /// From now on every request fails with this status, or none does.
     pub fn fail(&self, status: Option<u16>) {
         self.state().failing = status;
+    }
+
+    /// From now on every answer takes so long.
+    pub fn slow_down(&self, pause: Duration) {
+        self.state().pause = pause;
     }
 
     /// Forgets what it was given, as one that was restarted.
@@ -394,8 +400,13 @@ impl Drop for Receiver {
 async fn answer(state: Arc<Mutex<State>>, request: Request) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let pause = {
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.attempts += usize::from(method == Method::POST);
+        state.pause
+    };
+    tokio::time::sleep(pause).await;
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-    state.attempts += usize::from(method == Method::POST);
     if let Some(status) = state.failing {
         return reply::text(StatusCode::from_u16(status).unwrap_or_default(), "told to fail\n");
     }
