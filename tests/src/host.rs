@@ -21,6 +21,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use crate::accounts::Accounts;
 use crate::daemon::Daemon;
 use crate::fault::{Fault, OrFault as _};
 use crate::http::{Answer, Http};
@@ -32,14 +33,15 @@ pub const TOKEN: &str = "a-token-for-the-loopback-alone";
 /// How long anything on a host may take that is not told otherwise.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A remediator and all that belongs to it. Users have no names here: an alert calls them by their
-/// uids.
+/// A remediator and all that belongs to it. Users have no names here, unless it is started among
+/// some: an alert calls them by their uids.
 #[derive(Debug)]
 pub struct Host {
     /// The running program.
     pub daemon: Daemon,
     dir: TempDir,
     address: String,
+    accounts: Accounts,
     http: Http,
 }
 
@@ -47,6 +49,16 @@ impl Host {
     /// Starts a remediator with the playbook `storm` for command `command` from 5 processes on.
     /// `changes` are lines of the playbook, `top` lines of the whole policy.
     pub fn start(command: &str, changes: &str, top: &str) -> Result<Self, Fault> {
+        Self::start_among(&[], command, changes, top)
+    }
+
+    /// The same, among users with names, who exist for it alone. Needs root if there are any.
+    pub fn start_among(
+        users: &[(&str, u32)],
+        command: &str,
+        changes: &str,
+        top: &str,
+    ) -> Result<Self, Fault> {
         let dir = tempfile::tempdir().or_fault("no directory")?;
         for name in ["mail", "arc"] {
             let path = dir.path().join(name);
@@ -59,8 +71,12 @@ impl Host {
         Self::write_policy(dir.path(), command, changes, top)?;
         let address = format!("127.0.0.1:{}", free_port()?);
         let http = Http::new()?;
-        let daemon = launch(dir.path(), &address, &[])?;
-        let mut host = Self { daemon, dir, address, http };
+        let accounts = match users {
+            [] => Accounts::of_the_machine(),
+            some => Accounts::with(some, dir.path())?,
+        };
+        let daemon = launch(dir.path(), &address, &accounts, &[])?;
+        let mut host = Self { daemon, dir, address, accounts, http };
         host.wait_until_healthy()?;
         Ok(host)
     }
@@ -206,7 +222,7 @@ impl Host {
 
     /// Starts it again, with further arguments, and does not wait for it.
     pub fn relaunch(&mut self, further: &[&str]) -> Result<(), Fault> {
-        self.daemon = launch(self.dir.path(), &self.address, further)?;
+        self.daemon = launch(self.dir.path(), &self.address, &self.accounts, further)?;
         Ok(())
     }
 
@@ -217,8 +233,13 @@ impl Host {
     }
 }
 
-fn launch(dir: &Path, address: &str, further: &[&str]) -> Result<Daemon, Fault> {
-    let mut command = std::process::Command::new(programs::ours("procstorm-remediator")?);
+fn launch(
+    dir: &Path,
+    address: &str,
+    accounts: &Accounts,
+    further: &[&str],
+) -> Result<Daemon, Fault> {
+    let mut command = accounts.command(&programs::ours("procstorm-remediator")?)?;
     command.arg(format!("--config.file={}", dir.join("remediator.yml").display()));
     if !further.iter().any(|argument| argument.starts_with("--web.listen-address")) {
         command.arg(format!("--web.listen-address={address}"));

@@ -26,16 +26,19 @@
 //! - [`daemon`]: a program that runs as long as its guard lives.
 //! - [`programs`]: where the programs are.
 //! - [`http`]: a client that waits for its answer.
+//! - [`browser`]: Chromium without a screen.
 //! - [`wait`]: waiting for an event, with a deadline.
 //! - [`isolation`]: a test that sees no process but those that it starts.
 //! - [`skip`]: says aloud that a test was not run.
 //! - [`exposition`]: reads what Prometheus scrapes.
+//! - [`toll`]: what a running program takes of the machine.
 //! - [`fault`]: what went wrong, in a sentence.
 //!
 //! What must hold for any input: [`fuzzing`].
 
 pub mod accounts;
 pub mod alertmanager;
+pub mod browser;
 pub mod daemon;
 pub mod dashboard;
 pub mod demo;
@@ -57,6 +60,7 @@ pub mod skip;
 pub mod smtp;
 pub mod stack;
 pub mod storm;
+pub mod toll;
 pub mod wait;
 pub mod world;
 

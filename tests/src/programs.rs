@@ -38,6 +38,13 @@ pub fn other(name: &str) -> Result<PathBuf, Fault> {
         .ok_or_else(|| Fault::new(format!("{name} is not there: run tests/tools.sh")))
 }
 
+/// A file that `tests/tools.sh` brought which is no program, by its path below `tools`.
+#[must_use]
+pub fn unpacked(path: &str) -> Option<PathBuf> {
+    let here = env::current_exe().ok()?;
+    here.ancestors().map(|dir| dir.join("tools").join(path)).find(|path| path.is_file())
+}
+
 /// The project's directory, with the rules and the configuration that are shipped.
 #[must_use]
 pub fn project() -> &'static Path {

@@ -5,6 +5,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use tokio::net::TcpListener;
 
+/// How many connections may wait to be accepted. Where the queue is full the kernel drops who
+/// comes, and a good client in the crowd tries again only after a second, then after two more, and
+/// so on.
+const QUEUE: i32 = 1024;
+
 /// An address on which we cannot listen.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}")]
@@ -29,5 +34,10 @@ pub async fn listen(address: &str) -> Result<TcpListener, ListenError> {
         Some(Err(error)) => Err(io::Error::new(io::ErrorKind::InvalidInput, error)),
         None => TcpListener::bind(address).await,
     };
-    bound.map_err(|source| ListenError { address: address.to_owned(), source })
+    let queued = bound.and_then(|listener| {
+        // On a socket that listens already this changes the length of its queue (`man 2 listen`).
+        rustix::net::listen(&listener, QUEUE)?;
+        Ok(listener)
+    });
+    queued.map_err(|source| ListenError { address: address.to_owned(), source })
 }

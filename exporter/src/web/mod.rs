@@ -11,7 +11,8 @@
 //! - `stall`: a stream that gives up on a peer that stops reading.
 //!
 //! Idle connections cannot keep others out: when the house is full, the one that has waited
-//! longest without a request of its own in work is closed in the newcomer's favour.
+//! longest without a request of its own in work is closed in the newcomer's favour. Nor can busy
+//! ones: a request in work is safe only if its handler knows who sent it ([`Standing`]).
 
 pub mod body;
 pub mod gzip;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -42,6 +44,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+pub use self::roster::Standing;
 use self::roster::{Roster, Seat};
 use self::security::Security;
 use self::stall::StallGuard;
@@ -239,6 +242,7 @@ impl Talk {
             None => None,
         };
         request.extensions_mut().insert(self.peer);
+        request.extensions_mut().insert(self.seat.standing());
         let mut response = match refusal {
             Some(refusal) => refusal,
             None => {
@@ -250,6 +254,10 @@ impl Talk {
         };
         if let Some((_, config)) = config {
             config.add_headers(response.headers_mut());
+        }
+        // In a crowd each gets one answer: who sends requests in heaps must queue up anew.
+        if self.seat.is_crowded() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

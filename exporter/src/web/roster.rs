@@ -23,7 +23,10 @@ struct Guests {
 #[derive(Debug)]
 struct Guest {
     busy: bool,
-    /// Whether a request of it was ever answered: such a one leaves after those who only sit.
+    /// Whether the handler knows who asks: then the request in work is not cut off.
+    vouched: bool,
+    /// Whether a request of it was ever answered: such a one leaves after those who only sit, as
+    /// long as these have half of the seats.
     served: bool,
     since: u64,
     leave: Arc<Notify>,
@@ -34,7 +37,8 @@ impl Roster {
         Self { guests: Arc::default(), max: max.max(1) }
     }
 
-    /// A seat for a newcomer, if need be that of the idlest guest; `None` where all are at work.
+    /// A seat for a newcomer, if need be that of the idlest guest; `None` where all are at work for
+    /// somebody who is known.
     pub(super) fn admit(&self) -> Option<Seat> {
         if self.lock().by_id.len() >= self.max && !self.evict_idlest() {
             return None;
@@ -43,20 +47,25 @@ impl Roster {
         let mut guests = self.lock();
         let (id, since) = (guests.next_id, guests.tick());
         guests.next_id += 1;
-        let guest = Guest { busy: false, served: false, since, leave: Arc::clone(&leave) };
+        let guest =
+            Guest { busy: false, vouched: false, served: false, since, leave: Arc::clone(&leave) };
         guests.by_id.insert(id, guest);
         Some(Seat { roster: self.clone(), id, leave })
     }
 
-    /// Tells the guest that has waited longest to leave, and takes it off the list at once. False
-    /// if all are at work.
+    /// Tells the guest that has waited longest to leave, and takes it off the list at once; where
+    /// none waits, one that is at work for somebody unknown, since a crowd of unknown that ask all
+    /// the time would keep everybody out. False if all others are known. Those who were served before stay where they can, but not if they fill
+    /// the house: then all newcomers would have to share what is left, and leave before they have
+    /// said what they want.
     pub(super) fn evict_idlest(&self) -> bool {
         let mut guests = self.lock();
-        let idle = guests.by_id.iter().filter(|(_, guest)| !guest.busy);
-        let Some(id) = idle.min_by_key(|(_, guest)| (guest.served, guest.since)).map(|(&id, _)| id)
-        else {
-            return false;
-        };
+        let newcomers = guests.by_id.values().filter(|guest| !guest.busy && !guest.served).count();
+        let spared = newcomers >= self.max / 2;
+        let movable = guests.by_id.iter().filter(|(_, guest)| !(guest.busy && guest.vouched));
+        let idlest =
+            movable.min_by_key(|(_, guest)| (guest.busy, spared && guest.served, guest.since));
+        let Some(id) = idlest.map(|(&id, _)| id) else { return false };
         if let Some(guest) = guests.by_id.remove(&id) {
             guest.leave.notify_one();
         }
@@ -92,6 +101,16 @@ impl Seat {
         Busy(self)
     }
 
+    /// For the handler of its requests.
+    pub(super) fn standing(&self) -> Standing {
+        Standing { roster: self.roster.clone(), id: self.id }
+    }
+
+    /// Whether half of the seats are taken.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.roster.lock().by_id.len() >= self.roster.max.div_ceil(2)
+    }
+
     /// Is done when the connection must leave.
     pub(super) async fn evicted(&self) {
         self.leave.notified().await;
@@ -101,6 +120,23 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.roster.lock().by_id.remove(&self.id);
+    }
+}
+
+/// By this a handler says that it knows who asks: in each request's extensions. Such a request is
+/// not cut off when newcomers need seats.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    roster: Roster,
+    id: u64,
+}
+
+impl Standing {
+    /// Vouches for who sent the request in work.
+    pub fn vouch(&self) {
+        if let Some(guest) = self.roster.lock().by_id.get_mut(&self.id) {
+            guest.vouched = true;
+        }
     }
 }
 
@@ -114,6 +150,7 @@ impl Drop for Busy<'_> {
         let since = guests.tick();
         if let Some(guest) = guests.by_id.get_mut(&self.0.id) {
             guest.busy = false;
+            guest.vouched = false;
             guest.served = true;
             guest.since = since;
         }
@@ -146,10 +183,27 @@ mod tests {
     }
 
     #[test]
-    fn nobody_at_work_is_thrown_out() {
-        let roster = Roster::new(1);
-        let working = roster.admit().expect("a free seat");
-        let work = working.busy();
+    fn those_who_were_served_do_not_keep_newcomers_out() {
+        let roster = Roster::new(4);
+        let regulars: Vec<_> = (0..4).map(|_| roster.admit().expect("a free seat")).collect();
+        regulars.iter().for_each(|seat| drop(seat.busy()));
+        let first = roster.admit().expect("a regular's seat");
+        let second = roster.admit().expect("another's");
+        assert!(seated(&roster, &first) && seated(&roster, &second));
+        assert_eq!(regulars.iter().filter(|seat| seated(&roster, seat)).count(), 2);
+    }
+
+    #[test]
+    fn nobody_known_at_work_is_thrown_out() {
+        let roster = Roster::new(2);
+        let known = roster.admit().expect("a free seat");
+        let unknown = roster.admit().expect("a free seat");
+        let (work, _pestering) = (known.busy(), unknown.busy());
+        known.standing().vouch();
+        let newcomer = roster.admit().expect("the seat of the unknown");
+        assert!(seated(&roster, &known) && !seated(&roster, &unknown));
+        let _more = newcomer.busy();
+        newcomer.standing().vouch();
         assert!(roster.admit().is_none());
         drop(work);
         assert!(roster.admit().is_some());

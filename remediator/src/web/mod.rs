@@ -2,7 +2,7 @@
 //!
 //! | path | method | who may | answer |
 //! |---|---|---|---|
-//! | `/webhook` | POST | the token | 200 once it is on record, whatever is decided; 400, 401, 413, 503 |
+//! | `/webhook` | POST | the token | 200 once it is on record, whatever is decided; 400, 401, 413, 415, 503 |
 //! | `/` | GET | see below | the status page |
 //! | `/remediations/ID` | GET | see below | one remediation with its steps |
 //! | `/api/v1/remediations` | GET | see below | the same as JSON, paged by `before` and `limit` |

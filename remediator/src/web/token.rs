@@ -38,6 +38,14 @@ pub enum TokenError {
         /// Its mode.
         mode: u32,
     },
+    /// Somebody else owns it, who so knows it and can change it.
+    #[error("token file {path} belongs to uid {owner}: it must belong to root or to the daemon", path = path.display())]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
     /// It holds no token.
     #[error(
         "token file {path} must hold one line of {TOKEN_MIN} to {FILE_MAX} visible characters",
@@ -47,7 +55,8 @@ pub enum TokenError {
 }
 
 impl Token {
-    /// Reads a token file: one line.
+    /// Reads a token file: one line. A symlink is followed, since deployments make them; what
+    /// counts is the file at its end.
     pub fn read(path: &Path) -> Result<Self, TokenError> {
         let fault = |source| TokenError::Read { path: path.to_owned(), source };
         // Opened first, then looked at, so that both are about the same file.
@@ -55,6 +64,10 @@ impl Token {
         let metadata = file.metadata().map_err(fault)?;
         if !metadata.is_file() {
             return Err(fault(io::Error::other("it is no regular file")));
+        }
+        let owner = metadata.uid();
+        if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
+            return Err(TokenError::Owner { path: path.to_owned(), owner });
         }
         let mode = metadata.mode() & 0o7777;
         if mode & 0o077 != 0 {

@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use hyper::StatusCode;
-use hyper::header::{HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{CONTENT_ENCODING, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use jiff::Timestamp;
 use procstorm_exporter::web::body::{self, BodyError};
-use procstorm_exporter::web::{Request, Response, reply};
+use procstorm_exporter::web::{Request, Response, Standing, reply};
 
 use super::Site;
 use crate::journal::{Judged, Receipt};
@@ -30,6 +30,15 @@ impl Site {
         if !self.may_ask(request.headers()) {
             self.metrics.notification("unauthorized");
             return unauthorized();
+        }
+        // From here on, no crowd of strangers takes its connection from it.
+        if let Some(standing) = request.extensions().get::<Standing>() {
+            standing.vouch();
+        }
+        if is_compressed(request.headers()) {
+            self.metrics.notification("bad_request");
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return reply::text(status, "compressed bodies are not taken\n");
         }
         let body = match body::read(request.into_body(), BODY_MAX, BODY_DEADLINE).await {
             Ok(body) => body,
@@ -110,6 +119,11 @@ fn summary(receipts: &[Receipt]) -> String {
     let coalesced = count(|receipt| matches!(receipt, Receipt::Coalesced(_)));
     let refused = count(|receipt| matches!(receipt, Receipt::Refused));
     format!("{accepted} accepted, {coalesced} coalesced, {refused} refused\n")
+}
+
+/// Nothing is ever inflated: Alertmanager does not compress, and a bomb needs somebody who unpacks.
+fn is_compressed(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().any(|coding| coding != "identity")
 }
 
 /// 401, without a word on what was wrong.
