@@ -140,6 +140,30 @@ tests_call="ps:procps unshare:util-linux nsenter:util-linux setpriv:util-linux
     mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs mandoc:mandoc sqlite3:sqlite3 openssl:openssl
     curl:curl jq:jq"
 
+# What the status pages are looked at with. Their test says aloud what it had to leave out.
+axe_core=4.14.1
+axe_core_sum=e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745
+browser() {
+    if [ "$(id -u)" = 0 ]; then
+        need chromium:chromium
+    elif ! have chromium; then
+        say "no chromium: the status pages are not looked at (apt-get install chromium)"
+    fi
+    [ ! -f "$tools/axe/axe.min.js" ] || return 0
+    # Only where npm is there already: it is a thousand packages, for one file.
+    if ! have npm; then
+        say "no npm: the status pages are looked at without axe-core"
+        return 0
+    fi
+    mkdir -p "$tools/axe"
+    (
+        cd "$tools/axe" && npm pack --silent "axe-core@$axe_core" >/dev/null &&
+            echo "$axe_core_sum  axe-core-$axe_core.tgz" | sha256sum --check --quiet &&
+            tar -xzf "axe-core-$axe_core.tgz" --strip-components=1 package/axe.min.js package/LICENSE
+    ) || say "axe-core cannot be had: the status pages are looked at without it"
+    rm -f "$tools/axe/axe-core-$axe_core.tgz"
+}
+
 bench() {
     missing="prometheus-node-exporter prometheus-process-exporter"
     # shellcheck disable=SC2086
@@ -153,7 +177,7 @@ bench() {
 # shellcheck disable=SC2086 # lists of words
 case "${1:-stack}" in
     stack) need $build_calls; stack ;;
-    test) need $build_calls $tests_call; stack ;;
+    test) need $build_calls $tests_call; stack; browser ;;
     bench) need $build_calls; stack; bench ;;
     *) say "usage: tests/tools.sh [stack|test|bench]"; exit 2 ;;
 esac
