@@ -70,11 +70,17 @@ impl NameService {
         question: impl FnOnce() -> T + Send + 'static,
     ) -> Receiver<T> {
         let (answer, receiver) = channel();
-        self.submit(Box::new(move || {
+        self.run(move || {
             // Whoever asked may have gone.
             answer.send(question()).unwrap_or_default();
-        }));
+        });
         receiver
+    }
+
+    /// The same for a question that sees to its answer itself: a channel for each of many thousand
+    /// would take more memory than all their names.
+    pub(crate) fn run(&self, question: impl FnOnce() + Send + 'static) {
+        self.submit(Box::new(question));
     }
 
     /// The name of `uid`, or `None` if it has none. Waits for the name service, so is to be called

@@ -96,10 +96,9 @@ impl Names {
                 awaited += usize::from(entry.answered.is_none());
                 entry.asked = Some(now);
                 let (ask, sender) = (Arc::clone(&self.ask), self.sender.clone());
-                // The answer comes through the channel of our own.
-                drop(self.service.ask(move || {
+                self.service.run(move || {
                     sender.send(Answer { uid, name: ask(uid) }).unwrap_or_default();
-                }));
+                });
             }
         }
         if patient {

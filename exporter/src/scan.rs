@@ -87,19 +87,20 @@ impl Scanner {
         let mut proc = open(&self.settings.procfs)?;
         let census = Census::take(&mut proc, self.settings.kernel_threads)
             .map_err(|source| ScanError { path: self.settings.procfs.clone(), source })?;
-        let mut counts = self.name(&census, start);
+        let (processes, vanished, denied) = (census.processes, census.vanished, census.denied);
+        let mut counts = self.name(census, start);
         let folded = fold(&mut counts, self.settings.limits);
-        let denied = (census.denied > 0).then_some(Blindness::Denied(census.denied));
-        let blindness = blindness(&proc).or(denied);
+        let hidden = (denied > 0).then_some(Blindness::Denied(denied));
+        let blindness = blindness(&proc).or(hidden);
         self.tell_of(blindness.as_ref());
 
         self.totals.scans += 1;
-        self.totals.vanished += census.vanished;
+        self.totals.vanished += vanished;
         self.totals.folded_groups += u64::try_from(folded.groups).unwrap_or(u64::MAX);
         Ok(Scan {
             counts,
-            processes: census.processes,
-            denied: census.denied,
+            processes,
+            denied,
             folded,
             blindness,
             overdue_names: self.names.overdue(Instant::now()),
@@ -115,11 +116,11 @@ impl Scanner {
 
     /// The counts by texts. Groups whose names are the same as text (commands that are not UTF-8,
     /// two uids of one name) become one, as a series may be there only once.
-    fn name(&mut self, census: &Census, now: Instant) -> Counts {
+    fn name(&mut self, census: Census, now: Instant) -> Counts {
         let uids: BTreeSet<u32> = census.groups.keys().map(|group| group.uid).collect();
         self.names.refresh(uids, now);
         let mut counts = Counts::new();
-        for (group, n) in &census.groups {
+        for (group, n) in census.groups {
             let commands = counts.entry(self.names.text(group.uid)).or_default();
             *commands.entry(group.command.to_text().into_owned()).or_default() += n;
         }
