@@ -78,7 +78,11 @@ fn killed_at_any_instant_it_loses_nothing_and_repeats_nothing() -> Result<(), Fa
         assert_eq!(all.len(), before + 1, "one alert, one remediation: {all:?}");
         assert!(matches!(verdict, "none_seen" | "interrupted"), "round {round}: {last}");
         interrupted += u64::from(verdict == "interrupted");
-        assert_eq!(storm.living()?, 0, "round {round}: {last}\n{}", host.daemon.log());
+        // Cut off between two signals, it may leave a few: fewer than a storm, and it says so.
+        let left = storm.living()?;
+        let may_be_left = verdict == "interrupted" && left < 5;
+        assert!(left == 0 || may_be_left, "round {round}: {last}\n{}", host.daemon.log());
+        assert_eq!(last["after"], left, "round {round}: {last}");
         assert!(survey(Path::new("/proc"), &target).unwrap().stopped.is_empty());
         survived += 1;
     }
