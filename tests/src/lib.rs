@@ -27,6 +27,7 @@
 //! - [`programs`]: where the programs are.
 //! - [`http`]: a client that waits for its answer.
 //! - [`browser`]: Chromium without a screen.
+//! - [`port`]: ports that nobody else takes.
 //! - [`wait`]: waiting for an event, with a deadline.
 //! - [`isolation`]: a test that sees no process but those that it starts.
 //! - [`skip`]: says aloud that a test was not run.
@@ -53,6 +54,7 @@ pub mod isolation;
 pub mod ledger;
 pub mod opponent;
 pub mod oracle;
+pub mod port;
 pub mod programs;
 pub mod prometheus;
 pub mod scrape_target;
@@ -64,12 +66,4 @@ pub mod toll;
 pub mod wait;
 pub mod world;
 
-use fault::OrFault as _;
-
-/// A port of the loopback that nobody listens on. Somebody may take it before it is used; the
-/// program then says so in its log and ends.
-pub fn free_port() -> Result<u16, fault::Fault> {
-    let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0));
-    let address = listener.and_then(|l| l.local_addr()).or_fault("no free port")?;
-    Ok(address.port())
-}
+pub use port::free_port;
