@@ -309,10 +309,19 @@ async fn prune(journal: Journal, force: InForce, mut stop: watch::Receiver<bool>
     loop {
         let history = SignedDuration::try_from(force.borrow().config.history).unwrap_or_default();
         if let Ok(before) = Timestamp::now().checked_sub(history) {
-            match journal.prune(before).await {
-                Ok(0) => {}
-                Ok(count) => tracing::info!(count, "remediations forgotten: older than history"),
-                Err(fault) => tracing::warn!(%fault, "nothing forgotten"),
+            let mut forgotten: usize = 0;
+            while !*stop.borrow() {
+                match journal.prune(before).await {
+                    Ok(0) => break,
+                    Ok(count) => forgotten = forgotten.saturating_add(count),
+                    Err(fault) => {
+                        tracing::warn!(%fault, "no more is forgotten");
+                        break;
+                    }
+                }
+            }
+            if forgotten > 0 {
+                tracing::info!(forgotten, "records older than history");
             }
         }
         if timeout(PRUNE, stop.wait_for(|stop| *stop)).await.is_ok() {

@@ -203,3 +203,31 @@ fn a_slow_alertmanager_does_not_hold_up_the_stop() -> Result<(), Fault> {
     assert_eq!(events.len(), 6);
     Ok(())
 }
+
+#[test]
+fn a_long_history_is_forgotten_within_the_sandbox_and_holds_up_no_alert() -> Result<(), Fault> {
+    if !is_root_or_skip("a_long_history_is_forgotten_within_the_sandbox_and_holds_up_no_alert") {
+        return Ok(());
+    }
+    let uid = 42_070;
+    let mut host = Host::start("luck-g", "    settle: 0s", "")?;
+    host.stop()?;
+    change_journal(
+        &host,
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+         INSERT INTO remediations (playbook, user, command, state, accepted_ms, due_ms, ended_ms)
+             SELECT 'storm', 'u' || i, 'luck-g', 'done', 1, 1, 1 FROM n;
+         INSERT INTO steps (remediation, name, began_ms, detail)
+             SELECT id, 'kill_user_proc', 1, printf('%.300c', 'x') FROM remediations;
+         INSERT INTO outcomes (remediation, event, created_ms, labels, annotations, taken_ms)
+             SELECT id, id, 1, '{}', '{}', 1 FROM remediations;",
+    );
+    let storm = Storm::raise(uid, b"luck-g", 8)?;
+    host.restart()?;
+    host.post(&[Post::storm(uid, "luck-g")])?;
+    wait_until_dead(&storm, &host)?;
+    wait::until("all of it is forgotten", Duration::from_secs(60), || {
+        (host.remediations().ok()?.len() == 1).then_some(())
+    })
+    .map_err(|fault| Fault::new(format!("{}\n{}", fault.whole(), host.daemon.log())))
+}

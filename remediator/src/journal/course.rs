@@ -7,6 +7,9 @@ use super::outbox::{self, NewLetter};
 use super::{Fault, Journal, from_json, ms, signed, time, unsigned};
 use crate::payload::{Alert, Status};
 
+/// How many records are forgotten in one transaction.
+const FORGET_AT_ONCE: i64 = 200;
+
 /// How far a remediation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -340,20 +343,26 @@ fn step(row: &Row<'_>) -> Result<StepRow, Fault> {
 }
 
 /// Forgets what has been done for longer than the history is kept, but not what an unfinished
-/// remediation repeats: the alert that it is for stands there.
+/// remediation repeats: the alert that it is for stands there. A little at a time, as others wait.
 pub(super) fn prune(tx: &Transaction<'_>, before: i64) -> Result<usize, Fault> {
     let gone = tx.execute(
         "WITH RECURSIVE repeated (id) AS (
              SELECT repeats FROM remediations WHERE state <> 'done'
              UNION
              SELECT r.repeats FROM remediations r JOIN repeated ON r.id = repeated.id)
-         DELETE FROM remediations WHERE state = 'done' AND ended_ms < ?1
-             AND NOT EXISTS (SELECT 1 FROM repeated WHERE id = remediations.id)
-             AND NOT EXISTS (
-                 SELECT 1 FROM outcomes WHERE remediation = remediations.id
-                    AND taken_ms IS NULL AND dropped IS NULL)",
-        [before],
+         DELETE FROM remediations WHERE id IN (
+             SELECT id FROM remediations r WHERE state = 'done' AND ended_ms < ?1
+                 AND NOT EXISTS (SELECT 1 FROM repeated WHERE id = r.id)
+                 AND NOT EXISTS (
+                     SELECT 1 FROM outcomes WHERE remediation = r.id
+                        AND taken_ms IS NULL AND dropped IS NULL)
+             LIMIT ?2)",
+        [before, FORGET_AT_ONCE],
     )?;
-    tx.execute("DELETE FROM alerts WHERE remediation IS NULL AND received_ms < ?1", [before])?;
-    Ok(gone)
+    let refused = tx.execute(
+        "DELETE FROM alerts WHERE id IN (
+             SELECT id FROM alerts WHERE remediation IS NULL AND received_ms < ?1 LIMIT ?2)",
+        [before, FORGET_AT_ONCE],
+    )?;
+    Ok(gone.saturating_add(refused))
 }

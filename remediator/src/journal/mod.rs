@@ -266,6 +266,8 @@ fn open(state: &Path) -> Result<Open, Fault> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
+    // The sandbox keeps every directory closed in which SQLite would make a temporary file.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
     let health: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if health != "ok" {
         return Err(Fault::Damaged(health));

@@ -160,7 +160,8 @@ impl Journal {
         .await
     }
 
-    /// Forgets what was done before `before`. Returns how many remediations.
+    /// Forgets some of what was done and refused before `before`. Returns how many records; 0 if
+    /// there is none left.
     pub async fn prune(&self, before: Timestamp) -> Result<usize, Fault> {
         self.write(move |tx| course::prune(tx, ms(before))).await
     }

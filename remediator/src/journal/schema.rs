@@ -57,6 +57,7 @@ CREATE INDEX acted_upon ON remediations (uid, command, acted_ms) WHERE acted_ms 
 CREATE INDEX limits_reached ON remediations (playbook, user, ended_ms)
     WHERE verdict = 'limit_reached';
 CREATE INDEX ended ON remediations (ended_ms) WHERE state = 'done';
+CREATE INDEX repeated ON remediations (repeats) WHERE repeats IS NOT NULL;
 
 -- What was done, in order. A step without an end was interrupted.
 CREATE TABLE steps (
@@ -83,6 +84,7 @@ CREATE TABLE outcomes (
     ends_ms     INTEGER,                   -- and how long it is to keep it
     dropped     TEXT                       -- why it is no longer tried
 ) STRICT;
+CREATE INDEX outcomes_of_remediation ON outcomes (remediation);
 CREATE INDEX outcomes_waiting ON outcomes (id) WHERE taken_ms IS NULL AND dropped IS NULL;
 CREATE INDEX outcomes_live ON outcomes (ends_ms) WHERE taken_ms IS NOT NULL;
 
