@@ -284,6 +284,22 @@ impl Post {
         self.status = "resolved";
         self
     }
+
+    /// As Prometheus posts it to Alertmanager: of an episode that began long ago, and that goes
+    /// on or is over.
+    #[must_use]
+    pub fn of_prometheus(&self) -> Value {
+        let labels: serde_json::Map<String, Value> =
+            self.labels.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        let ends = if self.status == "firing" { "2099-01-01" } else { "2020-01-02" };
+        json!({
+            "labels": labels,
+            "annotations": {"inline": "  95 alice imapd"},
+            "startsAt": "2020-01-01T00:00:00Z",
+            "endsAt": format!("{ends}T00:00:00Z"),
+            "generatorURL": "http://prometheus/graph",
+        })
+    }
 }
 
 /// The body of a notification.

@@ -224,7 +224,7 @@ impl Journal {
             let refused = tx.execute(
                 "UPDATE remediations
                  SET state = 'done', ended_ms = ?2, verdict = ?3, summary = ?4
-                 WHERE id = ?1 AND NOT EXISTS (
+                 WHERE id = ?1 AND state IN ('accepted', 'acting') AND NOT EXISTS (
                      SELECT 1 FROM alerts WHERE remediation = ?1 AND id > ?5)",
                 params![id, ms(now), label, reason, newest],
             )?;
