@@ -1,5 +1,25 @@
 //! A real pair of Alertmanagers before a remediator: whatever they repeat, double or lose, nothing
 //! is done twice and nothing is left undone.
+//!
+//! What Alertmanager does, and the test that holds the remediator right under it; without a file,
+//! it is one of these here.
+//!
+//! | Alertmanager | test |
+//! |---|---|
+//! | says it at least once, a pair that is cut apart twice | `a_pair_that_is_told_the_same_acts_once_and_mails_once`, `a_pair_that_is_cut_apart_says_it_twice_and_it_is_done_once` |
+//! | repeats after 5xx, and after 4xx at the next interval | `what_could_not_be_taken_is_said_again_by_both_and_done_once`; `remediator_web`: `only_the_token_opens_the_webhook`, `nonsense_is_answered_in_one_line_and_nothing_panics` |
+//! | as a pair, doubles after 5xx | `what_could_not_be_taken_is_said_again_by_both_and_done_once` |
+//! | gives a post 10 s: the answer does not wait for the work | `remediator_names`: `a_name_service_that_hangs_delays_no_answer_and_nobody_else` |
+//! | calls a group firing if one of its alerts is | `of_a_group_of_a_hundred_each_is_judged_and_the_resolved_are_left_alone` |
+//! | names an episode by fingerprint and start; the cool-down is per user and command | `remediator_course`: `during_the_cool_down_an_alert_waits_and_is_not_lost` |
+//! | repeats with the same fingerprint and start | `a_repeat_of_the_same_episode_ends_the_storm_that_is_back` |
+//! | is silent while an alert fires on | `remediator_course`: `a_storm_that_returns_is_ended_again_until_the_limit_and_people_are_told` |
+//! | keeps a new alert of a known group until the next interval: one group a user | `rules/check.sh` compares the routes |
+//! | calls resolved what could not be scraped | `of_a_group_of_a_hundred_each_is_judged_and_the_resolved_are_left_alone` |
+//! | leaves alerts out at `max_alerts` | `what_alertmanager_leaves_out_is_counted_and_told` |
+//! | has other fields in other versions | unit test `payload`: `an_alert_is_read_and_what_is_new_is_ignored` |
+//! | logs the answer | `remediator_web`: `nonsense_is_answered_in_one_line_and_nothing_panics` |
+//! | does not tell of a silence made since | `a_silence_made_at_one_of_the_pair_stops_the_repeat` |
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
