@@ -14,13 +14,15 @@ use crate::programs;
 pub struct Accounts {
     /// The directory with `passwd` and `nsswitch.conf`, where they are not the machine's own.
     dir: Option<PathBuf>,
+    /// A further name service, an NSS module.
+    module: Option<PathBuf>,
 }
 
 impl Accounts {
     /// The machine's own users, and no other: for who is not root.
     #[must_use]
     pub fn of_the_machine() -> Self {
-        Self { dir: None }
+        Self { dir: None, module: None }
     }
 
     /// The machine's users and `more`, each a name and a uid. The files that say so are kept in
@@ -36,7 +38,18 @@ impl Accounts {
             let path = dir.join(name);
             fs::write(&path, text).or_fault(format!("cannot write {}", path.display()))?;
         }
-        Ok(Self { dir: Some(dir.to_owned()) })
+        Ok(Self { dir: Some(dir.to_owned()), module: None })
+    }
+
+    /// The same, and whom the NSS module at `module` knows under the name `service`. It is loaded
+    /// from the start: the sandbox of a daemon would not let it be read later.
+    pub fn served_by(mut self, service: &str, module: &Path) -> Result<Self, Fault> {
+        if let Some(dir) = &self.dir {
+            let text = format!("passwd: files {service}\n");
+            fs::write(dir.join("nsswitch.conf"), text).or_fault("cannot write nsswitch.conf")?;
+        }
+        self.module = Some(module.to_owned());
+        Ok(self)
     }
 
     /// A command that runs `program` among these users.
@@ -45,6 +58,9 @@ impl Accounts {
         let mut command = Command::new(programs::other("unshare")?);
         command.args(["--mount", "--propagation", "private", "sh", "-c", MOUNT_AND_RUN]);
         command.arg(dir).arg(program);
+        if let Some(module) = &self.module {
+            command.env("LD_PRELOAD", module);
+        }
         Ok(command)
     }
 }

@@ -59,6 +59,17 @@ impl Host {
         changes: &str,
         top: &str,
     ) -> Result<Self, Fault> {
+        Self::start_served(users, None, command, changes, top)
+    }
+
+    /// The same, with the NSS module `service`, a name and a path, as a further name service.
+    pub fn start_served(
+        users: &[(&str, u32)],
+        service: Option<(&str, &Path)>,
+        command: &str,
+        changes: &str,
+        top: &str,
+    ) -> Result<Self, Fault> {
         let dir = tempfile::tempdir().or_fault("no directory")?;
         for name in ["mail", "arc"] {
             let path = dir.path().join(name);
@@ -74,6 +85,10 @@ impl Host {
         let accounts = match users {
             [] => Accounts::of_the_machine(),
             some => Accounts::with(some, dir.path())?,
+        };
+        let accounts = match service {
+            Some((name, module)) => accounts.served_by(name, module)?,
+            None => accounts,
         };
         let daemon = launch(dir.path(), &address, &accounts, &[])?;
         let mut host = Self { daemon, dir, address, accounts, http };
