@@ -45,6 +45,8 @@ impl Request {
 pub enum Identity {
     /// It has an account of that name.
     Named(Account),
+    /// It is another name of an account, which is called so.
+    Alias(String),
     /// The name is a uid in digits, and no account has that uid.
     Nameless(u32),
     /// It knows neither.
@@ -177,6 +179,16 @@ pub enum Refusal {
     /// The name service does not know the user.
     #[error("there is no user {0}")]
     UnknownUser(UserName),
+    /// The name service takes it for an account that it calls otherwise: a second name of the
+    /// same uid, or another case. The exporter's alerts bear the account's own name, and
+    /// `accounts.protected` is a list of those.
+    #[error("user {user} is called {name} by the name service")]
+    Alias {
+        /// The name that the alert bears.
+        user: UserName,
+        /// The account's own.
+        name: Quoted,
+    },
     /// The uid has no name, and the configuration leaves such alone.
     #[error("uid {0} has no name (accounts.allow_nameless)")]
     NamelessUid(u32),
@@ -237,6 +249,7 @@ impl Refusal {
             Self::OtherCommand { .. } => "other_command",
             Self::BadUserName(_) => "bad_user_name",
             Self::UnknownUser(_) => "unknown_user",
+            Self::Alias { .. } => "alias",
             Self::NamelessUid(_) => "nameless_uid",
             Self::ProtectedUser(_) => "protected_user",
             Self::Root(_) => "root",
@@ -356,6 +369,10 @@ pub fn allowed_account(
             Account { name: request.user.clone(), uid: *uid }
         }
         Identity::Nameless(uid) => return Err(Refusal::NamelessUid(*uid)),
+        Identity::Alias(name) => {
+            let (user, name) = (request.user.clone(), Quoted::new(name));
+            return Err(Refusal::Alias { user, name });
+        }
         Identity::Unknown => return Err(Refusal::UnknownUser(request.user.clone())),
     };
     let Account { name, uid } = &account;

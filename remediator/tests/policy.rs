@@ -128,6 +128,7 @@ fn the_wrong_account_is_refused() {
     for (identity, label) in [
         (Identity::Unknown, "unknown_user"),
         (Identity::Nameless(1001), "nameless_uid"),
+        (Identity::Alias("postmaster".to_owned()), "alias"),
         (account("alice", 0), "root"),
         (account("alice", 999), "system_uid"),
         (account("postmaster", 1001), "protected_user"),

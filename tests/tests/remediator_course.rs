@@ -231,3 +231,22 @@ fn a_failed_archive_is_told_and_stops_the_kill_only_if_it_should() -> Result<(),
     assert!(description.contains("symbolic link"), "{description}");
     Ok(())
 }
+
+#[test]
+fn another_name_of_an_account_is_refused_and_its_own_is_taken() -> Result<(), Fault> {
+    if !is_root_or_skip("another_name_of_an_account_is_refused_and_its_own_is_taken") {
+        return Ok(());
+    }
+    let uid = 44_095;
+    let storm = Storm::raise(uid, b"core-alias", 6)?;
+    // The first line of a uid is its own name, as for the exporter.
+    let users = [("carla", uid), ("hostmaster", uid)];
+    let host = Host::start_among(&users, "core-alias", "", "")?;
+    host.post(&[Post::storm(uid, "core-alias").with("user", "hostmaster")])?;
+    host.wait_for_verdicts(&["alias"])?;
+    assert_eq!(storm.living()?, 6);
+    host.post(&[Post::storm(uid, "core-alias").with("user", "carla")])?;
+    host.wait_for_verdicts(&["alias", "none_seen"])?;
+    assert_eq!(storm.living()?, 0);
+    Ok(())
+}

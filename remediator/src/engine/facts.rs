@@ -79,16 +79,25 @@ impl Shared {
 pub(crate) fn look_up(names: &NameService, user: &UserName) -> Result<Identity, String> {
     let known = names.uid_of(user.as_str(), NAME_DEADLINE).map_err(|error| chain(&error))?;
     if let Some(uid) = known {
-        return Ok(Identity::Named(Account { name: user.clone(), uid }));
+        return Ok(match name_of(names, uid)? {
+            Some(name) if name != user.as_str() => Identity::Alias(name),
+            Some(_) | None => Identity::Named(Account { name: user.clone(), uid }),
+        });
     }
     let Ok(uid) = user.as_str().parse::<u32>() else { return Ok(Identity::Unknown) };
+    match name_of(names, uid)? {
+        None => Ok(Identity::Nameless(uid)),
+        Some(name) => {
+            let name = UserName::new(&name).map_err(|fault| fault.to_string())?;
+            Ok(Identity::Named(Account { name, uid }))
+        }
+    }
+}
+
+fn name_of(names: &NameService, uid: u32) -> Result<Option<String>, String> {
     let answer = names.ask(move || NameService::name_of(uid)).recv_timeout(NAME_DEADLINE);
     match answer {
-        Ok(Ok(None)) => Ok(Identity::Nameless(uid)),
-        Ok(Ok(Some(name))) => match UserName::new(&name) {
-            Ok(name) => Ok(Identity::Named(Account { name, uid })),
-            Err(fault) => Err(fault.to_string()),
-        },
+        Ok(Ok(name)) => Ok(name),
         Ok(Err(error)) => Err(format!("the name service cannot say who uid {uid} is: {error}")),
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
             Err(format!("the name service does not say who uid {uid} is"))

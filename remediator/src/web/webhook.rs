@@ -15,6 +15,7 @@ use super::Site;
 use crate::journal::{Judged, Receipt};
 use crate::payload::Notification;
 use crate::policy::admit;
+use crate::printable::line;
 
 /// The largest body. An alert takes some 2 KiB, so this is a group of five hundred. Only who may
 /// ask gets as far as a body, on one of at most [`CONNECTIONS_MAX`](super::CONNECTIONS_MAX)
@@ -57,7 +58,7 @@ impl Site {
             Err(error) => {
                 tracing::warn!(%error, "a post is no notification");
                 self.metrics.notification("bad_request");
-                reply::text(StatusCode::BAD_REQUEST, format!("{}\n", one_line(&error.to_string())))
+                reply::text(StatusCode::BAD_REQUEST, format!("{}\n", line(&error.to_string())))
             }
         }
     }
@@ -135,9 +136,4 @@ pub(super) fn unauthorized() -> Response {
 
 fn unavailable(why: &str) -> Response {
     reply::text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
-}
-
-/// Alertmanager logs the answer: one line, not too long.
-fn one_line(text: &str) -> String {
-    crate::printable::printable(text).chars().take(300).collect()
 }
