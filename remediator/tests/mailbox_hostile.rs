@@ -18,7 +18,7 @@ use mailbox_world::{
     with_own_mounts,
 };
 use procstorm_remediator::account::UserName;
-use procstorm_remediator::mailbox::{Archiver, Failure, Settings};
+use procstorm_remediator::mailbox::{Archiver, Failure, Reserve, Settings};
 use proptest::prelude::*;
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_with};
 
@@ -339,8 +339,12 @@ fn child(world: &World) -> Command {
 fn daemon_with_other_rights() {
     let [spool, archive_dir, expect] = ["PROCSTORM_SPOOL", "PROCSTORM_ARC", "PROCSTORM_EXPECT"]
         .map(|name| std::env::var(name).unwrap());
-    let settings =
-        Settings { spool: spool.into(), archive: archive_dir.into(), ..Settings::default() };
+    let settings = Settings {
+        spool: spool.into(),
+        archive: archive_dir.into(),
+        reserve: Reserve::Bytes(0),
+        ..Settings::default()
+    };
     let archiver = Archiver::open(settings).unwrap();
     let archived = archive_one(&archiver, "alice", 43_102, NOW);
     assert!(archived.lost.is_empty(), "{archived:?}");

@@ -17,7 +17,7 @@ use mailbox_world::{
     NOW, World, archive_one, archive_result, kept, meanwhile, pass, pattern, skipped_unless_root,
 };
 use nix::fcntl::{FcntlArg, fcntl};
-use procstorm_remediator::mailbox::{Archived, Archiver, Method, Settings};
+use procstorm_remediator::mailbox::{Archived, Archiver, Method, Reserve, Settings};
 
 const MIB: usize = 1 << 20;
 
@@ -411,7 +411,8 @@ fn killed_in_mid_copy_nothing_half_written_is_visible() {
 fn daemon_that_is_killed() {
     let [spool, arc] =
         ["PROCSTORM_SPOOL", "PROCSTORM_ARC"].map(|name| std::env::var(name).unwrap());
-    let settings = Settings { spool: spool.into(), archive: arc.into(), ..Settings::default() };
+    let (spool, archive) = (spool.into(), arc.into());
+    let settings = Settings { spool, archive, reserve: Reserve::Bytes(0), ..Settings::default() };
     let archiver = Archiver::open(settings).unwrap();
     println!("\ndaemon: begun");
     let archived = archive_one(&archiver, "alice", 43_211, NOW);

@@ -204,6 +204,8 @@ impl Site {
                 ("http://127.0.0.1:9093", alertmanager),
                 ("archive: /var/mail/arc", &format!("archive: {}", path(self.archive()))),
                 ("spool: /var/mail", &format!("spool: {}", path(self.spool()))),
+                // The machine's own disk may be fuller than a mail server's should be.
+                ("reserve: 5%", "reserve: 16MiB"),
                 ("min_uid: 1000", &format!("min_uid: {}", self.min_uid)),
                 ("allow_own_uid: false", &format!("allow_own_uid: {}", !self.root)),
             ],
