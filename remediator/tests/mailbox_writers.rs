@@ -206,8 +206,8 @@ fn a_torn_copy_is_never_called_unchanged() {
 }
 
 #[test]
-fn without_a_pause_every_copy_is_called_changed() {
-    if skipped_unless_root("without_a_pause_every_copy_is_called_changed") {
+fn beside_a_writer_without_a_pause_copies_are_called_changed() {
+    if skipped_unless_root("beside_a_writer_without_a_pause_copies_are_called_changed") {
         return;
     }
     let world = World::new();
@@ -215,7 +215,7 @@ fn without_a_pause_every_copy_is_called_changed() {
     let length = 16 * MIB;
     let source = world.mail("alice", 43_205, &vec![0; length]);
     let file = for_writing(&source);
-    let (mut number, mut torn) = (0, 0);
+    let (mut number, mut torn, mut changed) = (0, 0, 0);
     meanwhile(
         || {
             number += 1;
@@ -225,12 +225,17 @@ fn without_a_pause_every_copy_is_called_changed() {
             for round in 0..8 {
                 let archived = archive_one(&archiver, "alice", 43_205, NOW + round);
                 let (head, tail) = stamps(&archived);
-                assert!(archived.changed, "{archived:?}");
-                torn += u32::from(head != tail);
+                // On a busy machine the writer may not get its turn during a whole copy, which
+                // is then rightly called unchanged.
+                let whole = head == tail || head == tail + 1;
+                assert!(archived.changed || whole, "{head} {tail} {archived:?}");
+                changed += u32::from(archived.changed);
+                torn += u32::from(!whole);
             }
         },
     );
-    println!("8 copies: all called changed, {torn} torn");
+    assert!(changed > 0, "the writer wrote all the time");
+    println!("8 copies: {changed} called changed, {torn} torn");
 }
 
 #[test]
