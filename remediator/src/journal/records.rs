@@ -31,6 +31,8 @@ pub struct Question {
 pub struct Pending {
     /// Remediations that are not done.
     pub remediations: u64,
+    /// Those among them whose steps are done, and whose storm may come back.
+    pub watched: u64,
     /// Outcomes that Alertmanager has not taken.
     pub outcomes: u64,
 }
@@ -114,11 +116,15 @@ impl Journal {
     /// How much there is to do.
     pub async fn pending(&self) -> Result<Pending, Fault> {
         self.read(|connection| {
-            let unfinished: i64 = connection
-                .prepare_cached("SELECT count(*) FROM remediations WHERE state <> 'done'")?
-                .query_row([], |row| row.get(0))?;
+            let (unfinished, watched): (i64, i64) = connection
+                .prepare_cached(
+                    "SELECT count(*), count(*) FILTER (WHERE state = 'watching')
+                     FROM remediations WHERE state <> 'done'",
+                )?
+                .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let (remediations, watched) = (unsigned(unfinished), unsigned(watched));
             let outcomes = unsigned(outbox::waiting(connection)?);
-            Ok(Pending { remediations: unsigned(unfinished), outcomes })
+            Ok(Pending { remediations, watched, outcomes })
         })
         .await
     }

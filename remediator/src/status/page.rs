@@ -15,7 +15,13 @@ pub fn overview(view: &Overview) -> String {
             @for &mode in &view.modes { (mode_card(mode)) }
             li class=[(view.pending > 0).then_some("work")] {
                 strong { (view.pending) " pending" }
-                span { "accepted and not finished" }
+                span { "accepted, and not yet acted upon to the end" }
+            }
+            @if view.watched > 0 {
+                li {
+                    strong { (view.watched) " watched" }
+                    span { "acted upon; should the storm come back, it is ended again" }
+                }
             }
             @if view.outcomes_pending > 0 {
                 li.work {
@@ -189,6 +195,7 @@ mod tests {
             version: "0.1.0".to_owned(),
             modes: vec![Mode::Live],
             pending: 0,
+            watched: 0,
             outcomes_pending: 0,
             sandbox: Vec::new(),
             remediations,

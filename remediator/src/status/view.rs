@@ -49,8 +49,10 @@ pub struct Overview {
     pub version: String,
     /// What it may do; more than one may hold.
     pub modes: Vec<Mode>,
-    /// Alerts and remediations that wait.
+    /// Remediations whose steps are not done.
     pub pending: u64,
+    /// Remediations whose steps are done, and whose storm may come back.
+    pub watched: u64,
     /// Outcomes that Alertmanager has not taken yet.
     pub outcomes_pending: u64,
     /// What keeps the sandbox from being whole; empty when nothing does.

@@ -51,7 +51,8 @@ impl Site {
             host: force.config.host.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             modes: self.modes(force.config.dry_run).await,
-            pending: pending.remediations,
+            pending: pending.remediations.saturating_sub(pending.watched),
+            watched: pending.watched,
             outcomes_pending: pending.outcomes,
             sandbox: [("Landlock", &sandbox.landlock), ("seccomp", &sandbox.seccomp)]
                 .into_iter()
