@@ -52,10 +52,11 @@ pub fn report(
             return Err(CheckError::Disagree(disagreements));
         }
         let (asked, rules_path) = (rules.requests.len(), rules_path.display());
+        let places = if asked == 1 { "place" } else { "places" };
         // Writing to a String does not fail.
         writeln!(
             text,
-            "{rules_path} asks for its playbooks at {asked} places, and {} brings every such alert \
+            "{rules_path} asks for its playbooks at {asked} {places}, and {} brings every such alert \
              to a webhook: the three agree.",
             alertmanager.display()
         )

@@ -28,6 +28,8 @@ fn main() -> ExitCode {
             // A line for each, as a configuration can have many faults.
             for line in error.to_string().lines() {
                 let cause = error.source().map(ToString::to_string);
+                // Some name their cause themselves.
+                let cause = cause.filter(|cause| !line.contains(cause));
                 tracing::error!(cause, "{line}");
             }
             ExitCode::FAILURE

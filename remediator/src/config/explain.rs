@@ -58,7 +58,7 @@ fn mail(config: &Config, f: &mut Formatter<'_>) -> fmt::Result {
     let mail = &config.mail;
     let reserve = match mail.reserve {
         Reserve::Percent(percent) => format!("{percent} % of the file system"),
-        Reserve::Bytes(bytes) => format!("{bytes} bytes"),
+        Reserve::Bytes(bytes) => spoken_size(bytes),
     };
     writeln!(
         f,
@@ -76,7 +76,8 @@ fn mail(config: &Config, f: &mut Formatter<'_>) -> fmt::Result {
     if let Some(bytes) = kept.max_bytes {
         writeln!(
             f,
-            "The archives of one user hold at most {bytes} bytes, the newest in any case."
+            "The archives of one user hold at most {}, the newest in any case.",
+            spoken_size(bytes)
         )?;
     }
     Ok(())
@@ -119,6 +120,41 @@ fn spoken_step(step: Step, book: &Playbook) -> String {
     }
 }
 
+/// A size as one would write it: in the largest unit that needs no fraction.
+fn spoken_size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 7] = [
+        (1 << 40, "TiB"),
+        (1 << 30, "GiB"),
+        (1_000_000_000, "GB"),
+        (1 << 20, "MiB"),
+        (1_000_000, "MB"),
+        (1 << 10, "KiB"),
+        (1_000, "kB"),
+    ];
+    let fits = |(size, _): &&(u64, _)| bytes > 0 && bytes.is_multiple_of(*size);
+    let Some((size, unit)) = UNITS.iter().find(fits) else { return format!("{bytes} bytes") };
+    format!("{} {unit}", bytes.checked_div(*size).unwrap_or_default())
+}
+
 fn often(rate: Rate) -> String {
     format!("{} times in {}", rate.count, spoken(rate.window))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_told_in_the_unit_it_was_given_in() {
+        for (bytes, told) in [
+            (0, "0 bytes"),
+            (1_023, "1023 bytes"),
+            (2_000, "2 kB"),
+            (512 << 20, "512 MiB"),
+            (10_000_000_000, "10 GB"),
+            (20 << 30, "20 GiB"),
+        ] {
+            assert_eq!(spoken_size(bytes), told);
+        }
+    }
 }

@@ -167,7 +167,7 @@ impl Shared {
             self.parts.metrics.reaction(since(case.alert.starts_at, began));
         }
         tracing::info!(
-            remediation = case.id, user = request.user().as_str(), command = ?request.command(),
+            remediation = case.id, user = request.user().as_str(), command = %request.command().to_text(),
             playbook = request.playbook(), processes = before, dry_run = plan.is_dry_run(), "acts"
         );
         let done = self.take_steps(force, case, plan).await?;

@@ -160,7 +160,7 @@ impl Shared {
         let verdict = report.verdict.label();
         tracing::info!(
             remediation = case.id, user = plan.account().name.as_str(), uid = target.uid,
-            command = ?target.command, verdict, matched = report.matched,
+            command = %target.command.to_text(), verdict, matched = report.matched,
             signalled = report.signalled, exited = report.exited, left = report.left,
             zombies = report.zombie_count, stuck = report.stuck_count,
             replacements = report.replacement_count, rounds = report.rounds,
