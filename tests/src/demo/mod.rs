@@ -87,7 +87,8 @@ fn say_where(stack: &Stack, dir: &Path) -> Result<(), Fault> {
     say(&format!("all files are below {}", dir.display()))?;
     for (name, url) in [
         ("exporter", format!("{}/metrics", stack.exporter_url())),
-        ("Prometheus", format!("{}/alerts", stack.prometheus.url())),
+        // Its alerts are at /alerts, Debian's at /classic/alerts; both lead there from here.
+        ("Prometheus", format!("{}/", stack.prometheus.url())),
         ("Alertmanager", format!("{}/api/v2/alerts", stack.alertmanager.url())),
         ("remediator", format!("{}/", stack.remediator_url())),
     ] {
