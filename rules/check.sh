@@ -9,6 +9,11 @@ PROMTOOL=${PROMTOOL:-$(tool promtool)}
 AMTOOL=${AMTOOL:-$(tool amtool)}
 
 say() { printf 'rules: %s\n' "$*"; }
+for program in "$PROMTOOL" "$AMTOOL"; do
+    command -v "$program" >/dev/null && continue
+    say "FAILED: there is no $program here; 'make rules' fetches it" >&2
+    exit 1
+done
 quietly() { out=$("$@" 2>&1) || { printf '%s\n' "$out" >&2; say "FAILED: $*"; exit 1; }; }
 
 quietly "$PROMTOOL" check rules rules/procstorm.rules.yml

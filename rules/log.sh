@@ -16,13 +16,14 @@ PATH="$(dirname "$0")/../target/tools/bin:$PATH"
 
 # The samples themselves and not a value every so many seconds: a line for each run, at the
 # run's own time.
-"${PROMTOOL:-promtool}" query instant --format=json --time="$end" \
+# In a variable, as a pipe would end well where promtool fails.
+found=$("${PROMTOOL:-promtool}" query instant --format=json --time="$end" \
     "${PROMETHEUS_URL:-http://localhost:9090}" \
-    "user_command_class:procstorm_processes:logged{level=\"$level\",host=\"$host\"}[$range]" |
-    jq -r '
-        def pad: tostring | (4 - length) as $n | if $n > 0 then " " * $n + . else . end;
-        # ps shows a control character as "?".
-        def shown: (. // "") | gsub("[\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}]"; "?");
-        [.[] | .metric as $of | .values[] | {at: .[0], count: (.[1] | tonumber), $of}]
-        | sort_by(.at, .of.user, .of.command)[]
-        | "\(.at | floor | todate) \(.count | pad) \(.of.user | shown) \(.of.command | shown)"'
+    "user_command_class:procstorm_processes:logged{level=\"$level\",host=\"$host\"}[$range]")
+printf '%s\n' "$found" | jq -r '
+    def pad: tostring | (4 - length) as $n | if $n > 0 then " " * $n + . else . end;
+    # ps shows a control character as "?".
+    def shown: (. // "") | gsub("[\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}]"; "?");
+    [.[] | .metric as $of | .values[] | {at: .[0], count: (.[1] | tonumber), $of}]
+    | sort_by(.at, .of.user, .of.command)[]
+    | "\(.at | floor | todate) \(.count | pad) \(.of.user | shown) \(.of.command | shown)"'
