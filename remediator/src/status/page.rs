@@ -15,12 +15,12 @@ pub fn overview(view: &Overview) -> String {
             @for &mode in &view.modes { (mode_card(mode)) }
             li class=[(view.pending > 0).then_some("work")] {
                 strong { (view.pending) " pending" }
-                span { "accepted, and not yet acted upon to the end" }
+                span { "accepted, and not done yet" }
             }
             @if view.watched > 0 {
                 li {
                     strong { (view.watched) " watched" }
-                    span { "acted upon; should the storm come back, it is ended again" }
+                    span { "done; their return is looked out for" }
                 }
             }
             @if view.outcomes_pending > 0 {
@@ -66,6 +66,7 @@ pub fn remediation(view: &Detail) -> String {
             (fact("Processes", &format!("{} before, {} after", count(run.before), count(run.after))))
             (fact("Took", &milliseconds(run.milliseconds)))
             @for path in &run.archives { (fact("Mail saved as", path)) }
+            @for why in &run.archive_failures { (fact("Mail not saved", why)) }
         }
         h2 { "Steps" }
         @if view.steps.is_empty() { p { "None was taken." } }
@@ -116,7 +117,10 @@ fn table(remediations: &[Remediation]) -> Markup {
                 td.number data-label="Before" { (count(run.before)) }
                 td.number data-label="After" { (count(run.after)) }
                 td data-label="Verdict" { (verdict(run)) }
-                td.mono data-label="Mail saved as" { (printable(&run.archives.join(" "))) }
+                td.mono data-label="Mail saved as" {
+                    (printable(&run.archives.join(" ")))
+                    @if !run.archive_failures.is_empty() { " " span.bad { "not saved" } }
+                }
                 td.number data-label="Took" { (milliseconds(run.milliseconds)) }
             } } }
         }
@@ -185,6 +189,7 @@ mod tests {
             verdict: "none_seen".to_owned(),
             summary: "killed all alice imapd processes".to_owned(),
             archives: vec!["/var/mail/arc/alice.956900000".to_owned()],
+            archive_failures: Vec::new(),
             milliseconds: Some(85),
         }
     }
@@ -220,6 +225,15 @@ mod tests {
         ] {
             assert!(page.contains(text), "{text} is missing in {page}");
         }
+    }
+
+    #[test]
+    fn what_was_not_saved_is_told_beside_what_was() {
+        assert!(!overview_of(vec![run()]).contains("not saved"));
+        let mut failed = run();
+        failed.archive_failures = vec!["/var/mail/.alice.pop is a <link>".to_owned()];
+        let page = overview_of(vec![failed]);
+        assert!(page.contains("alice.956900000") && page.contains("not saved"), "{page}");
     }
 
     #[test]

@@ -88,6 +88,8 @@ pub struct Remediation {
     pub summary: String,
     /// Where the mail was saved.
     pub archives: Vec<String>,
+    /// Why mail was not saved; empty if all was, or none was to be.
+    pub archive_failures: Vec<String>,
     /// How long it took.
     pub milliseconds: Option<u64>,
 }

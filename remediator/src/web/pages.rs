@@ -1,5 +1,7 @@
 //! What people and Prometheus look at.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
@@ -165,6 +167,7 @@ impl Site {
 }
 
 fn remediation(record: &Record) -> Remediation {
+    let (saved, not_saved) = archives(&record.steps);
     Remediation {
         id: record.id,
         started: record.began.to_string(),
@@ -176,18 +179,23 @@ fn remediation(record: &Record) -> Remediation {
         after: record.after,
         verdict: record.verdict.clone().unwrap_or_else(|| "running".to_owned()),
         summary: record.summary.clone(),
-        archives: archives(&record.steps),
+        archives: saved,
+        archive_failures: not_saved,
         milliseconds: record.milliseconds,
     }
 }
 
-fn archives(steps: &[StepRow]) -> Vec<String> {
-    let notes = crate::engine::recorded_archives(steps).unwrap_or_default();
-    let path = |note: &FormNote| match &note.fate {
-        Fate::Archived(archived) => Some(archived.path.display().to_string()),
-        Fate::Planned(_) | Fate::Failed { .. } => None,
-    };
-    notes.iter().filter_map(path).collect()
+/// Where mail files were saved, and why others were not.
+fn archives(steps: &[StepRow]) -> (Vec<String>, Vec<String>) {
+    let (mut saved, mut not_saved) = (Vec::new(), Vec::new());
+    for FormNote { fate, .. } in crate::engine::recorded_archives(steps).unwrap_or_default() {
+        match fate {
+            Fate::Archived(archived) => saved.push(archived.path.display().to_string()),
+            Fate::Planned(_) => {}
+            Fate::Failed { text, .. } => not_saved.push(text),
+        }
+    }
+    (saved, not_saved)
 }
 
 fn step(row: &StepRow) -> Step {
@@ -219,21 +227,32 @@ fn flatten(name: &str, value: &serde_json::Value, facts: &mut Vec<(String, Strin
     use serde_json::Value;
     let inner = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
     match value {
+        Value::Object(map) if let Some(milliseconds) = span(map) => {
+            facts.push((name.to_owned(), milliseconds));
+        }
         Value::Object(map) => {
             for (key, value) in map.iter().filter(|(key, _)| *key != "pids") {
                 flatten(&inner(key), value, facts);
             }
         }
         Value::Array(items) if items.is_empty() => {}
+        Value::Array(items) if let [only] = items.as_slice() => flatten(name, only, facts),
         Value::Array(items) => {
-            for (index, value) in items.iter().enumerate().take(20) {
-                flatten(&inner(&index.to_string()), value, facts);
+            for (number, value) in (1_u8..=20).zip(items) {
+                flatten(&inner(&number.to_string()), value, facts);
             }
         }
         Value::String(text) => facts.push((name.to_owned(), text.clone())),
         Value::Null => {}
         Value::Bool(_) | Value::Number(_) => facts.push((name.to_owned(), value.to_string())),
     }
+}
+
+/// A span of time as it is recorded, in words; `None` if the object is something else.
+fn span(map: &serde_json::Map<String, serde_json::Value>) -> Option<String> {
+    let seconds = map.get("secs")?.as_u64()?;
+    let nanos = u32::try_from(map.get("nanos")?.as_u64()?).ok()?;
+    (map.len() == 2).then(|| format!("{:.1?}", Duration::new(seconds, nanos)))
 }
 
 /// The number that a query asks for.
