@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::StatusCode;
 use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
 use tokio::time::timeout;
 
 use super::{Response, reply};
@@ -25,7 +26,9 @@ pub enum BodyError {
 }
 
 impl BodyError {
-    /// The answer to send: 413, 408 or 400, with one line that says why.
+    /// The answer to send: 413, 408 or 400, with one line that says why. It ends the connection,
+    /// as what is left of the body would be in the way of the next request; the client is told, so
+    /// that it does not send one.
     #[must_use]
     pub fn to_response(&self) -> Response {
         let status = match self {
@@ -33,7 +36,9 @@ impl BodyError {
             Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Broken(_) => StatusCode::BAD_REQUEST,
         };
-        reply::text(status, format!("{self}\n"))
+        let mut response = reply::text(status, format!("{self}\n"));
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
     }
 }
 
