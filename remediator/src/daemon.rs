@@ -126,8 +126,11 @@ pub async fn run(
     let mut others = JoinSet::new();
     others.spawn(daemon.outbox().run(ended.clone()));
     others.spawn(prune(daemon.journal.clone(), daemon.force.subscribe(), ended));
+    // Apart, since a file system that does not answer must not keep an order waiting.
+    tokio::spawn(say_obstacles(Arc::clone(&daemon.site)));
     while let Some(Order::Reload) = orders.recv().await {
         daemon.reload();
+        tokio::spawn(say_obstacles(Arc::clone(&daemon.site)));
     }
     tracing::info!("stopping");
     // First nobody is served any more, then what was begun comes to an end, then that is told.
@@ -289,6 +292,13 @@ fn asks_who_speaks(security: &Security) -> bool {
 
 fn read_token(file: Option<&Path>) -> Result<Option<Token>, TokenError> {
     file.map(Token::read).transpose()
+}
+
+/// Says what `/-/ready` would say, to those who look into the log alone.
+async fn say_obstacles(site: Arc<Site>) {
+    for obstacle in site.obstacles().await {
+        tracing::error!(obstacle, "not ready");
+    }
 }
 
 /// Says what an operator should notice at once.

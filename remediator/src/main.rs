@@ -55,11 +55,15 @@ fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
     // Before the runtime starts its threads: a sandbox holds for those that are started in it.
     let start = prepare(args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let mut listeners = Vec::new();
         for address in &args.listen {
             listeners.push(listen(address).await?);
         }
         Ok(run(listeners, start, orders()?).await?)
-    })
+    });
+    // What still hangs, on a file system that does not answer, must not hold up the end: the
+    // journal knows how far it came.
+    runtime.shutdown_background();
+    ended
 }

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -148,4 +149,25 @@ fn two_daemons_do_not_share_a_journal() -> Result<(), Fault> {
     is_out_of_order(&second, "another process")?;
     first.stop()?;
     is_in_order(&second)
+}
+
+#[test]
+fn an_archive_that_cannot_be_used_is_told_at_the_start() -> Result<(), Fault> {
+    if !is_root_or_skip("an_archive_that_cannot_be_used_is_told_at_the_start") {
+        return Ok(());
+    }
+    let mut host = Host::start("core-arc", "", "")?;
+    let archive = host.dir().join("arc");
+    assert!(host.stop()?.success());
+    fs::set_permissions(&archive, fs::Permissions::from_mode(0o755)).unwrap();
+    host.restart()?;
+    let told = || {
+        let log = host.daemon.log();
+        let line = log.lines().find(|line| line.contains("message=\"not ready\""))?.to_owned();
+        Some(line)
+    };
+    let line = wait::until("it says so in its log", SOON, told)?;
+    assert!(line.contains("level=error") && line.contains("/arc"), "{line}");
+    assert_eq!(host.get("/-/ready")?.status, 503);
+    Ok(())
 }

@@ -111,9 +111,32 @@ impl Copy<'_> {
 
     fn clip(&self, copied_to: u64, whole: u64) -> Result<u64, Failure> {
         let length = metadata(&self.source.file, &self.source.path)?.len();
-        let bytes = copied_to.max(whole.min(length));
+        let copied = copied_to.max(whole.min(length));
+        let bytes = self.first_nul(length, copied)?;
         self.target.set_len(bytes).map_err(|error| self.write_failed(&error))?;
         Ok(bytes)
+    }
+
+    /// Where the first NUL is in the copy between `start` and `end`; `end` if there is none. What
+    /// lies behind the source's new end was read before that was cut off, and is kept as far as it
+    /// is mail: the kernel clears the rest of a page through which it cuts, so that a page which is
+    /// read at that moment comes with NULs from the cut on.
+    fn first_nul(&self, start: u64, end: u64) -> Result<u64, Failure> {
+        let mut buffer = Vec::new();
+        let mut offset = start;
+        while offset < end {
+            let wanted = usize::try_from(end - offset).unwrap_or(BUFFER).min(BUFFER);
+            buffer.resize(wanted, 0);
+            self.target
+                .read_exact_at(&mut buffer, offset)
+                .map_err(|error| failed("read back in", self.vault.path(), &error))?;
+            let found = buffer.iter().position(|&byte| byte == 0);
+            offset += u64::try_from(found.unwrap_or(wanted)).unwrap_or_default();
+            if found.is_some() {
+                break;
+            }
+        }
+        Ok(offset.min(end))
     }
 
     /// The next stretch of data at or after `offset` and before `size`.

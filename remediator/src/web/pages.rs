@@ -117,6 +117,12 @@ impl Site {
 
     /// `GET /-/ready`: whether it can see, write down and save.
     pub(super) async fn ready(&self) -> Response {
+        let all = self.obstacles().await.join("; ");
+        reply::ready((!all.is_empty()).then_some(all.as_str()))
+    }
+
+    /// What keeps it from seeing, writing down or saving, a sentence each.
+    pub async fn obstacles(&self) -> Vec<String> {
         let mut obstacles: Vec<String> = self.blindness().await.into_iter().collect();
         if self.journal.probe().await.is_err() {
             let unknown = || "the journal does not work".to_owned();
@@ -128,8 +134,7 @@ impl Site {
             Ok(Err(error)) => obstacles.push(chain(&error)),
             Err(error) => obstacles.push(error.to_string()),
         }
-        let all = obstacles.join("; ");
-        reply::ready((!all.is_empty()).then_some(all.as_str()))
+        obstacles
     }
 
     async fn listing(&self, before: i64, limit: u32) -> Result<Listing, Fault> {
