@@ -5,7 +5,9 @@
 //! moment in which to replace a dead one, and a storm that forks on runs into its user's limit of
 //! processes, for those that are stopped still count.
 
+use std::collections::HashSet;
 use std::io;
+use std::mem;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -26,6 +28,11 @@ use super::target::{Bounds, Target};
 /// How many scans a round makes to stop all; a storm that still grows then is killed as far as
 /// it is held.
 const FREEZE_SCANS: u32 = 16;
+
+/// How many scans that saw nobody alive, but somebody dying, are not taken for empty. A chain of
+/// processes that each fork an heir and exit can slip past a scan, but not without a trace. Bounded,
+/// since a user may well have other processes that come and go.
+const UNSETTLED_SCANS: u32 = 50;
 
 /// Descriptors left to the rest of the daemon, where the limit is large enough.
 const SPARE_DESCRIPTORS: u64 = 256;
@@ -89,9 +96,18 @@ struct Scan {
     nested: u64,
     zombies: Vec<Zombie>,
     zombie_count: u64,
+    /// Of the storm, and died since the scan before.
+    newly_dead: u64,
+    /// The user's, and gone before their names were seen.
+    slipped: u64,
 }
 
 impl Scan {
+    /// Whether somebody has just gone who may have left an heir.
+    fn is_unsettled(&self) -> bool {
+        self.newly_dead > 0 || self.slipped > 0
+    }
+
     fn saw_none_alive(&self) -> bool {
         self.held == 0 && self.at_large == 0 && self.denied == 0
     }
@@ -114,6 +130,9 @@ struct Crew<'a> {
     held: Held,
     signals: u64,
     scan: Scan,
+    /// The storm's dead of this scan, and of the one before.
+    dead: HashSet<i32>,
+    dead_before: HashSet<i32>,
     report: Report,
 }
 
@@ -158,6 +177,8 @@ impl<'a> Storm<'a> {
             held: Held::default(),
             signals: 0,
             scan: Scan::default(),
+            dead: HashSet::new(),
+            dead_before: HashSet::new(),
             report: Report::idle(Verdict::Unfinished, Duration::ZERO),
         };
         Ok(Self { proc_dir, crew })
@@ -165,9 +186,11 @@ impl<'a> Storm<'a> {
 
     /// Rounds and confirming scans, until enough scans saw none (returns for how long), or no
     /// more can be done (returns `None`). It ends: a round counts towards its bound, an empty
-    /// scan towards the confirmations, and all else waits for the deadline.
+    /// scan towards the confirmations, one that is not quite empty towards a bound of its own,
+    /// and all else waits for the deadline.
     fn run(&mut self) -> Result<Option<Duration>, Halt> {
         let mut quiet_scans: u32 = 0;
+        let mut unsettled_scans: u32 = 0;
         let mut quiet_since = Instant::now();
         loop {
             let begun = Instant::now();
@@ -178,6 +201,13 @@ impl<'a> Storm<'a> {
                 crew.report.rounds = crew.report.rounds.saturating_add(1);
                 crew.kill_held(&self.proc_dir)?;
             } else if crew.held.is_empty() && crew.scan.saw_none_alive() {
+                let may_chase = unsettled_scans < UNSETTLED_SCANS && crew.may_signal();
+                if crew.scan.is_unsettled() && may_chase {
+                    // Looked for again at once: whoever forks and exits is fast.
+                    unsettled_scans = unsettled_scans.saturating_add(1);
+                    quiet_scans = 0;
+                    continue;
+                }
                 if quiet_scans == 0 {
                     quiet_since = begun;
                 }
@@ -200,8 +230,8 @@ impl<'a> Storm<'a> {
     /// Scans, and stops and holds what it finds, until a scan finds nothing new.
     fn stop_all(&mut self) -> Result<(), Halt> {
         for _ in 0..FREEZE_SCANS {
-            self.crew.scan = Scan::default();
             let crew = &mut self.crew;
+            crew.begin_scan();
             walk(&mut self.proc_dir, |dir, pid| crew.visit(dir, pid))?;
             if self.crew.scan.held == 0 {
                 break;
@@ -243,6 +273,11 @@ impl<'a> Storm<'a> {
 }
 
 impl Crew<'_> {
+    fn begin_scan(&mut self) {
+        self.scan = Scan::default();
+        self.dead_before = mem::take(&mut self.dead);
+    }
+
     /// Whether another process may be taken on.
     fn may_signal(&self) -> bool {
         self.started.elapsed() < self.bounds.deadline
@@ -278,17 +313,20 @@ impl Crew<'_> {
 
     /// Pins first, checks after, signals through the pin.
     fn take(&mut self, dir: &ProcDir, pid: i32) -> Result<(), Halt> {
-        let Some(pin) = Pin::open(pid)? else { return Ok(()) };
+        let Some(pin) = Pin::open(pid)? else { return self.slip() };
         let stat = match look(dir, pid, self.target, &self.untouchables)? {
             Sight::Process(Standing::Living, stat) => stat,
             Sight::Process(Standing::Zombie, stat) => {
+                self.dead.insert(pid);
+                if !self.dead_before.contains(&pid) {
+                    self.scan.newly_dead = self.scan.newly_dead.saturating_add(1);
+                }
                 let zombie = Zombie { pid, parent: stat.parent };
                 note(&mut self.scan.zombies, &mut self.scan.zombie_count, zombie);
                 return Ok(());
             }
-            Sight::Process(Standing::Untouchable | Standing::Other, _) | Sight::Gone => {
-                return Ok(());
-            }
+            Sight::Process(Standing::Untouchable | Standing::Other, _) => return Ok(()),
+            Sight::Gone => return self.slip(),
             Sight::Hidden => return Err(Halt::Blind),
         };
         if !self.bounds.nested_namespaces {
@@ -298,7 +336,7 @@ impl Crew<'_> {
                     self.scan.nested = self.scan.nested.saturating_add(1);
                     return Ok(());
                 }
-                None => return Ok(()),
+                None => return self.slip(),
             }
         }
         if self.is_full() || !self.may_signal() {
@@ -306,6 +344,12 @@ impl Crew<'_> {
             return Ok(());
         }
         self.stop(dir, pin, &stat);
+        Ok(())
+    }
+
+    /// It went while it was looked at.
+    fn slip(&mut self) -> Result<(), Halt> {
+        self.scan.slipped = self.scan.slipped.saturating_add(1);
         Ok(())
     }
 
