@@ -13,6 +13,7 @@ use clap::Parser;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use procstorm_exporter::process::Command;
 use procstorm_remediator::kill::{Bounds, Target, end_storm};
+use procstorm_remediator::sandbox::{Places, enter};
 use procstorm_tests::fault::{Fault, OrFault as _};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -47,6 +48,9 @@ struct Circumstances {
     /// With the own uid allowed as a target.
     #[arg(long)]
     allow_own_uid: bool,
+    /// In the daemon's sandbox.
+    #[arg(long)]
+    sandboxed: bool,
     /// In that time.
     #[arg(long, default_value_t = 5_000)]
     deadline_ms: u64,
@@ -87,7 +91,15 @@ impl Circumstances {
         let mut lost = CapabilitySet::empty();
         lost.set(CapabilitySet::KILL, self.without_cap_kill);
         lost.set(CapabilitySet::SYS_PTRACE, self.without_cap_sys_ptrace);
-        give_up(lost)
+        give_up(lost)?;
+        if self.sandboxed {
+            let places = Places { read: vec!["/proc".into()], write: Vec::new() };
+            let sandbox = enter(&places);
+            if !sandbox.landlock.is_full() || !sandbox.seccomp.is_full() {
+                return Err(Fault::new(format!("no whole sandbox: {sandbox:?}")));
+            }
+        }
+        Ok(())
     }
 
     fn end(&self) -> Result<(), Fault> {
