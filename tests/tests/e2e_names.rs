@@ -56,11 +56,15 @@ fn hostile_names_reach_the_alert_and_the_mail_and_break_nothing() {
         assert_eq!(alert.label("playbook"), "", "nobody may kill it");
     }
 
-    let mail = wait::until("the mail", LIMIT, || {
-        let red = |mail: &Mail| mail.subject().contains("ProcNumChkRed");
-        stack.mail.mails().into_iter().rfind(red)
+    // Whoever was scraped before the last storm was raised is mailed before, too.
+    let mail = wait::until("a mail with each name", LIMIT, || {
+        let lines =
+            |mail: &Mail| mail.text().lines().filter(|l| l.starts_with("  30 mallory")).count();
+        let all =
+            |mail: &Mail| mail.subject().contains("ProcNumChkRed") && lines(mail) == NAMES.len();
+        stack.mail.mails().into_iter().rfind(all)
     })
-    .unwrap();
+    .unwrap_or_else(|fault| panic!("{fault}: {:#?}", stack.mail.mails()));
     assert_eq!(mail.header("Bcc"), None);
     assert_eq!(mail.to, ["postmaster@example.org"]);
     let lines: Vec<String> = mail.text().lines().map(str::to_owned).collect();
