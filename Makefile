@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Programs that tests/tools.sh unpacked come first, then the machine's own.
 export PATH := $(abspath $(TARGET))/tools/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: help build release demo run test check lint fmt docs deny rules unit bench clean
+.PHONY: help build release demo run test check lint fmt docs deny rules unit bench fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -66,6 +66,13 @@ bench: ## costs beside those of others, as ratios
 	@tests/tools.sh bench
 	$(CARGO) build --quiet --release --workspace --bins
 	$(CARGO) bench --workspace
+
+fuzz: ## libFuzzer on every kind of input from outside, FUZZ_SECONDS each (needs cargo-fuzz)
+	@$(CARGO) fuzz --version >/dev/null || { echo "fuzz: cargo install cargo-fuzz" >&2; exit 1; }
+	for target in stat_line command_name user_name payload config; do \
+	    (cd tests && RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir fuzz --sanitizer none $$target -- \
+	        -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=4096) || exit 1; \
+	done
 
 clean: ## remove what was built and unpacked
 	$(CARGO) clean

@@ -133,6 +133,8 @@ struct Crew<'a> {
     /// The storm's dead of this scan, and of the one before.
     dead: HashSet<i32>,
     dead_before: HashSet<i32>,
+    /// Whom we have killed: that they go is no news.
+    killed: HashSet<i32>,
     report: Report,
 }
 
@@ -179,6 +181,7 @@ impl<'a> Storm<'a> {
             scan: Scan::default(),
             dead: HashSet::new(),
             dead_before: HashSet::new(),
+            killed: HashSet::new(),
             report: Report::idle(Verdict::Unfinished, Duration::ZERO),
         };
         Ok(Self { proc_dir, crew })
@@ -313,12 +316,12 @@ impl Crew<'_> {
 
     /// Pins first, checks after, signals through the pin.
     fn take(&mut self, dir: &ProcDir, pid: i32) -> Result<(), Halt> {
-        let Some(pin) = Pin::open(pid)? else { return self.slip() };
+        let Some(pin) = Pin::open(pid)? else { return self.slip(pid) };
         let stat = match look(dir, pid, self.target, &self.untouchables)? {
             Sight::Process(Standing::Living, stat) => stat,
             Sight::Process(Standing::Zombie, stat) => {
                 self.dead.insert(pid);
-                if !self.dead_before.contains(&pid) {
+                if !self.dead_before.contains(&pid) && !self.killed.contains(&pid) {
                     self.scan.newly_dead = self.scan.newly_dead.saturating_add(1);
                 }
                 let zombie = Zombie { pid, parent: stat.parent };
@@ -326,7 +329,7 @@ impl Crew<'_> {
                 return Ok(());
             }
             Sight::Process(Standing::Untouchable | Standing::Other, _) => return Ok(()),
-            Sight::Gone => return self.slip(),
+            Sight::Gone => return self.slip(pid),
             Sight::Hidden => return Err(Halt::Blind),
         };
         if !self.bounds.nested_namespaces {
@@ -336,7 +339,7 @@ impl Crew<'_> {
                     self.scan.nested = self.scan.nested.saturating_add(1);
                     return Ok(());
                 }
-                None => return self.slip(),
+                None => return self.slip(pid),
             }
         }
         if self.is_full() || !self.may_signal() {
@@ -348,8 +351,9 @@ impl Crew<'_> {
     }
 
     /// It went while it was looked at.
-    fn slip(&mut self) -> Result<(), Halt> {
-        self.scan.slipped = self.scan.slipped.saturating_add(1);
+    fn slip(&mut self, pid: i32) -> Result<(), Halt> {
+        let is_news = !self.killed.contains(&pid);
+        self.scan.slipped = self.scan.slipped.saturating_add(u64::from(is_news));
         Ok(())
     }
 
@@ -397,6 +401,7 @@ impl Crew<'_> {
         self.report.changed = self.report.changed.saturating_add(kills.changed);
         self.scan.denied = self.scan.denied.saturating_add(kills.denied);
         for pid in kills.killed {
+            self.killed.insert(pid);
             note(&mut self.report.pids, &mut self.report.signalled, pid);
         }
         if self.abort.load(Ordering::Relaxed) {
