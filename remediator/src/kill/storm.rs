@@ -222,7 +222,9 @@ impl<'a> Storm<'a> {
             } else {
                 quiet_scans = 0;
                 let only_denied = crew.held.is_empty() && crew.scan.at_large == 0;
-                if only_denied || !crew.may_signal() {
+                // Whoever was killed may take a moment to go, whether or not more may be.
+                let is_waited_for = !crew.held.is_empty() && !crew.is_late();
+                if only_denied || !(crew.may_signal() || is_waited_for) {
                     return Ok(None);
                 }
                 crew.await_exits();
@@ -281,9 +283,13 @@ impl Crew<'_> {
         self.dead_before = mem::take(&mut self.dead);
     }
 
+    fn is_late(&self) -> bool {
+        self.started.elapsed() >= self.bounds.deadline
+    }
+
     /// Whether another process may be taken on.
     fn may_signal(&self) -> bool {
-        self.started.elapsed() < self.bounds.deadline
+        !self.is_late()
             && self.report.rounds < self.bounds.rounds
             && self.signals.saturating_add(SIGNALS_EACH) <= self.bounds.signals
     }
