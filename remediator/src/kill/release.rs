@@ -15,16 +15,18 @@ use super::target::Target;
 /// What [`release_stopped`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Released {
-    /// The stopped processes that were sent SIGCONT.
+    /// Those that were seen stopped, and were sent SIGCONT.
     pub resumed: Vec<i32>,
     /// Those that we have no right to signal.
     pub denied: Vec<i32>,
 }
 
-/// Sends SIGCONT to each process of `target` that is stopped. For a daemon that starts again and
-/// finds a remediation of this target begun and not finished: call it before the recount, since
-/// the recount may say that there is nothing to do any more. A process that its own user had
-/// stopped goes on too; nothing tells the two apart.
+/// Sends SIGCONT to each process of `target`. For a daemon that starts again and finds a
+/// remediation of this target begun and not finished: call it before the recount, since the
+/// recount may say that there is nothing to do any more. Not only to those that are stopped: a
+/// SIGSTOP may not have taken hold yet, of a process that waits for its turn on a busy machine or
+/// for a disk, and a SIGCONT takes it back. A process that its own user had stopped goes on too;
+/// nothing tells the two apart.
 pub fn release_stopped(procfs: &Path, target: &Target) -> Result<Released, SurveyError> {
     let read = |source| SurveyError::Read { path: procfs.to_owned(), source };
     let mut proc_dir = ProcDir::open(procfs).map_err(read)?;
@@ -38,12 +40,10 @@ pub fn release_stopped(procfs: &Path, target: &Target) -> Result<Released, Surve
             return Ok(());
         }
         let Some(pin) = Pin::open(pid)? else { return Ok(()) };
-        if let Sight::Process(Standing::Living, stat) = look(dir, pid, target, &untouchables)?
-            && stat.is_stopped()
-        {
+        if let Sight::Process(Standing::Living, stat) = look(dir, pid, target, &untouchables)? {
             match pin.signal(Signal::CONT) {
-                Delivery::Sent => released.resumed.push(pid),
-                Delivery::Gone => {}
+                Delivery::Sent if stat.is_stopped() => released.resumed.push(pid),
+                Delivery::Sent | Delivery::Gone => {}
                 Delivery::Denied => released.denied.push(pid),
             }
         }
