@@ -6,19 +6,27 @@
 //!   and reaps, as a subreaper, what that leaves.
 //! - the *nursery* starts the sleepers, prints their pids in one line when all bear their name,
 //!   and reaps each that dies, as init would.
-//! - a *sleeper* takes uid and name, says that it is there, and sleeps.
+//! - a *sleeper* takes its uid, says that it is there, takes its name when it is told to, and sleeps.
+//!
+//! None takes its name before all are there: who watches for storms sees none or all of it, as
+//! nearly as can be, and not one that rises for as long as a busy machine takes to start programs.
+//! Whoever watches may also kill them at once, so that a sleeper that is gone is not waited for.
 //!
 //! Each dies with its parent (PR_SET_PDEATHSIG). No signal is ever sent by pid.
 
 use std::env;
 use std::ffi::{CString, OsString};
 use std::io::{self, PipeReader, Read as _, Write as _, pipe};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
 use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
 use procstorm_tests::fault::{Fault, OrFault as _};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitOptions, set_child_subreaper, set_parent_process_death_signal};
 
@@ -67,14 +75,18 @@ fn nursery(uid: &OsString, text: &OsString, command: &OsString) -> Result<(), Fa
     let count: usize =
         text.to_str().and_then(|n| n.parse().ok()).ok_or_else(|| Fault::new("no count"))?;
     let (there, say_there) = pipe().or_fault("no pipe")?;
+    let (tell, told) = UnixStream::pair().or_fault("no sockets")?;
     let mut pids = Vec::with_capacity(count);
     for _ in 0..count {
         let stdout = say_there.try_clone().or_fault("no pipe")?;
-        let sleeper = again("sleeper", &[uid, text, command])?.stdout(stdout).spawn();
+        let stdin = OwnedFd::from(told.try_clone().or_fault("no socket")?);
+        let mut sleeper = again("sleeper", &[uid, text, command])?;
+        let sleeper = sleeper.stdin(stdin).stdout(stdout).spawn();
         pids.push(sleeper.or_fault("cannot start a sleeper")?.id().to_string());
     }
-    drop(say_there);
+    drop((say_there, told));
     all_there(there, count)?;
+    all_named(tell)?;
     writeln!(io::stdout(), "{}", pids.join(" ")).or_fault("nobody listens")?;
     reap_all()?;
     // Stay until the keeper says so: its standard input, not the storm's end, ends it.
@@ -83,10 +95,21 @@ fn nursery(uid: &OsString, text: &OsString, command: &OsString) -> Result<(), Fa
     }
 }
 
-/// Waits until each sleeper has written its byte.
+/// Waits until each sleeper has written its byte, and let go of the pipe.
 fn all_there(mut there: PipeReader, count: usize) -> Result<(), Fault> {
-    let mut bytes = vec![0; count];
-    there.read_exact(&mut bytes).or_fault("a sleeper did not come up")
+    let mut bytes = Vec::with_capacity(count);
+    there.read_to_end(&mut bytes).or_fault("cannot hear the sleepers")?;
+    match bytes.len() {
+        up if up == count => Ok(()),
+        up => Err(Fault::new(format!("{up} of {count} sleepers came up"))),
+    }
+}
+
+/// Tells all sleepers to take their name, and waits until each has, or is dead already: then
+/// nobody holds the other end any more.
+fn all_named(mut tell: UnixStream) -> Result<(), Fault> {
+    tell.shutdown(Shutdown::Write).or_fault("cannot tell the sleepers")?;
+    tell.read_to_end(&mut Vec::new()).or_fault("cannot hear the sleepers").map(drop)
 }
 
 /// Waits for every child, until none is left.
@@ -111,9 +134,13 @@ fn sleeper(uid: &OsString, command: &OsString) -> Result<(), Fault> {
     // After the change of uid, which undoes it.
     die_with_parent()?;
     let name = CString::new(command.as_bytes()).or_fault("a command has no NUL")?;
-    rustix::thread::set_name(&name).or_fault("cannot take the command's name")?;
     // Fails where the nursery died before we were to die with it.
     io::stdout().write_all(b".").and_then(|()| io::stdout().flush()).or_fault("nobody listens")?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).or_fault("no null")?;
+    rustix::stdio::dup2_stdout(&null).or_fault("cannot leave my output")?;
+    io::stdin().read_to_end(&mut Vec::new()).or_fault("nobody tells me")?;
+    rustix::thread::set_name(&name).or_fault("cannot take the command's name")?;
+    rustix::stdio::dup2_stdin(&null).or_fault("cannot leave my input")?;
     loop {
         thread::park();
     }
