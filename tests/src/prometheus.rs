@@ -88,13 +88,6 @@ impl Prometheus {
 }
 
 impl Prometheus {
-    /// When each of its targets was last scraped; the epoch for one that was not yet.
-    pub fn last_scrapes(&self) -> Result<Vec<Timestamp>, Fault> {
-        let answer = self.http.json(&format!("{}/api/v1/targets", self.url))?;
-        let targets = answer.pointer("/data/activeTargets").and_then(Value::as_array);
-        Ok(targets.into_iter().flatten().map(|target| time(target, "lastScrape")).collect())
-    }
-
     /// When the group of rules was last evaluated; the epoch if it was not yet.
     pub fn last_evaluation(&self, group: &str) -> Result<Timestamp, Fault> {
         let answer = self.http.json(&format!("{}/api/v1/rules", self.url))?;

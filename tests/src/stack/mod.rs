@@ -10,6 +10,7 @@ pub mod site;
 use std::path::Path;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::accounts::Accounts;
@@ -19,12 +20,13 @@ use crate::fault::{Fault, OrFault as _};
 use crate::http::Http;
 use crate::prometheus::Prometheus;
 use crate::smtp::Sink;
-use crate::{free_port, programs, wait};
+use crate::storm::Storm;
+use crate::{exposition, free_port, programs, wait};
 
 pub use site::{Person, Site, Timing};
 
 /// How long the stack may take until Prometheus has scraped its targets, or evaluated its rules.
-const WATCHED_LIMIT: Duration = Duration::from_secs(30);
+const WATCHED_LIMIT: Duration = Duration::from_secs(120);
 
 /// The group of rules that fires.
 const ALERTS: &str = "procstorm_alerts";
@@ -61,9 +63,9 @@ pub struct Addresses {
 }
 
 impl Stack {
-    /// Starts everything below `dir`, for the people given, and waits until Prometheus has
-    /// scraped both daemons and evaluated its rules. As root the people exist for the daemons alone; otherwise they must
-    /// be the machine's own.
+    /// Starts everything below `dir`, for the people given, and waits until the exporter knows their
+    /// names, and Prometheus has scraped both daemons and evaluated its rules. As root the people
+    /// exist for the daemons alone; otherwise they must be the machine's own.
     pub fn start(dir: &Path, people: &[Person], timing: Timing) -> Result<Self, Fault> {
         let site = Site::lay_out(dir, people)?;
         let accounts = site.accounts(people)?;
@@ -78,6 +80,9 @@ impl Stack {
         site.remediator(alertmanager.url())?;
         let remediator = start_remediator(&site, &accounts, &addresses, &http)?;
         let exporter = start_exporter(&site, &accounts, &addresses, &http)?;
+        for person in people {
+            introduce(person, &addresses, &http)?;
+        }
         let config = site.prometheus(alertmanager.url(), &addresses, timing)?;
         let prometheus = Prometheus::start(&config, dir)?;
         let stack = Self {
@@ -97,13 +102,13 @@ impl Stack {
 
     /// Waits until Prometheus has seen both daemons, and then judged what it saw.
     fn wait_until_watched(&self) -> Result<(), Fault> {
-        let scraped = wait::until("Prometheus scrapes both daemons", WATCHED_LIMIT, || {
-            let up = self.prometheus.query("up == 1").ok()?;
-            let scrapes = self.prometheus.last_scrapes().ok()?;
-            if up.len() == 2 { scrapes.into_iter().max() } else { None }
+        wait::until("Prometheus scrapes both daemons", WATCHED_LIMIT, || {
+            (self.prometheus.query("up == 1").ok()?.len() == 2).then_some(())
         })?;
+        // From now on what was scraped can be asked for.
+        let seen = Timestamp::now();
         wait::until("Prometheus evaluates its rules", WATCHED_LIMIT, || {
-            (self.prometheus.last_evaluation(ALERTS).ok()? > scraped).then_some(())
+            (self.prometheus.last_evaluation(ALERTS).ok()? > seen).then_some(())
         })
     }
 
@@ -246,6 +251,17 @@ fn start_exporter(
     let mut daemon = Daemon::start("procstorm-exporter", &command, &site.log("exporter"))?;
     daemon.ready(|| http.is_ok(&format!("http://{}/-/ready", addresses.exporter)))?;
     Ok(daemon)
+}
+
+/// Waits until the exporter shows `person` by name. It waits but shortly for a name that is new to
+/// it, and a storm that is first shown under a number would be another's to every rule.
+fn introduce(person: &Person, addresses: &Addresses, http: &Http) -> Result<(), Fault> {
+    let _visit = Storm::raise(person.uid, b"introduced", 1)?;
+    let url = format!("http://{}/metrics", addresses.exporter);
+    wait::until(&format!("the exporter knows {}", person.name), WATCHED_LIMIT, || {
+        let lines = exposition::read(&http.get(&url).ok()?.body)?;
+        lines.iter().any(|line| line.label("user") == person.name).then_some(())
+    })
 }
 
 /// Reads a file that is shipped.
