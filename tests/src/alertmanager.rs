@@ -11,7 +11,7 @@ use crate::http::Http;
 use crate::{exposition, free_port, programs, wait};
 
 /// How long the members of a cluster may take to find each other.
-const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+const SETTLE_LIMIT: Duration = Duration::from_secs(120);
 
 /// A running Alertmanager.
 #[derive(Debug)]

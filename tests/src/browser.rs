@@ -22,7 +22,7 @@ use crate::fault::{Fault, OrFault as _};
 use crate::programs;
 
 /// How long the browser may take for one thing. Its start is slow on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// It speaks to nobody but whom it is sent to. Root, as whom CI runs, cannot use its sandbox.
 const FLAGS: [&str; 11] = [

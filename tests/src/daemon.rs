@@ -12,8 +12,8 @@ use crate::fault::{Fault, OrFault as _};
 use crate::programs;
 use crate::wait;
 
-/// How long a program may take to be ready.
-const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long a program may take to be ready, on a machine that has much else to do.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// How many of the log's last lines a fault shows.
 const LOG_TAIL: usize = 15;
@@ -117,6 +117,21 @@ impl Daemon {
         pidfd_send_signal(pidfd, signal).or_fault(format!("cannot signal {}", self.name))
     }
 
+    /// Stops it (SIGSTOP), and returns when none of its threads does anything any more.
+    pub fn halt(&self) -> Result<(), Fault> {
+        self.signal(Signal::STOP)?;
+        let tasks = format!("/proc/{}/task", self.child.id());
+        wait::until(&format!("{} stops", self.name), START_LIMIT, || {
+            let mut threads = fs::read_dir(&tasks).ok()?.flatten();
+            threads.all(|thread| is_stopped(&thread.path())).then_some(())
+        })
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn resume(&self) -> Result<(), Fault> {
+        self.signal(Signal::CONT)
+    }
+
     /// Asks it to end (SIGTERM), and waits for that. Returns its exit status.
     pub fn terminate(&mut self, limit: Duration) -> Result<ExitStatus, Fault> {
         if self.exited()?.is_none() {
@@ -125,6 +140,12 @@ impl Daemon {
         let what = format!("{} ends after SIGTERM", self.name);
         wait::until(&what, limit, || self.exited().ok().flatten())
     }
+}
+
+/// Whether the thread of that directory in /proc is stopped. One that has ended is, too.
+fn is_stopped(thread: &Path) -> bool {
+    let Ok(status) = fs::read_to_string(thread.join("status")) else { return true };
+    status.lines().any(|line| line.starts_with("State:\tT"))
 }
 
 impl Drop for Daemon {

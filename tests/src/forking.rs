@@ -9,8 +9,9 @@ use crate::ledger::Ledger;
 use crate::wait::nap;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-/// How long any process of an opponent lives.
-pub const LIFE_MAX: Duration = Duration::from_secs(60);
+/// How long any process of an opponent lives: longer than any test of it on a busy machine, since
+/// some show that it lives.
+pub const LIFE_MAX: Duration = Duration::from_secs(300);
 
 /// Forks, counted in the ledger before the child can do anything. The child never returns.
 /// `None` where the kernel refuses (a limit of processes).

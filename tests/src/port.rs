@@ -5,7 +5,7 @@
 //! being restarted. So that does not happen, a port is reserved for as long as this process runs.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpStream};
 use std::ops::Range;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -38,7 +38,9 @@ fn reserve(port: u16) -> bool {
     let name = format!("procstorm-tests-port-{port}");
     let reserved = SocketAddr::from_abstract_name(name).and_then(|a| UnixListener::bind_addr(&a));
     let Ok(reserved) = reserved else { return false };
-    let is_free = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    // Not by listening on it: a program that another thread starts just then would hold our listener
+    // until it is begun, and stand in the way of the one that the port is for.
+    let is_free = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err();
     if is_free {
         RESERVED.lock().unwrap_or_else(PoisonError::into_inner).push(reserved);
     }

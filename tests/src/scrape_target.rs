@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::fault::{Fault, OrFault as _};
 
 /// How long a client may be silent.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 type Pages = Arc<Mutex<BTreeMap<String, String>>>;
 

@@ -13,7 +13,7 @@ use rustix::process::{Signal, WaitOptions, set_child_subreaper, set_parent_proce
 use crate::{Cast, roles};
 
 /// How long all may take to come up, and to go.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Plays the role until the standard input ends. Says `ready` when all are up.
 pub(crate) fn keep(role: &str, cast: &Cast) -> Result<(), Fault> {

@@ -78,7 +78,7 @@ pub(crate) fn was_unharmed(pid: i32) -> Result<bool, Fault> {
 /// Kills a child and reaps it.
 pub(crate) fn end(pid: i32) -> Result<(), Fault> {
     procstorm_tests::forking::kill_by_number(pid, libc::SIGKILL);
-    wait::until("a child to end", Duration::from_secs(5), || {
+    wait::until("a child to end", Duration::from_secs(60), || {
         let status = status(pid, WaitOptions::empty()).ok()??;
         (status.signaled() || status.exited()).then_some(())
     })

@@ -47,6 +47,8 @@ fn is_survived(moment: Moment, ledger: &Ledger) -> Result<bool, Fault> {
     let pid = people::make_target(ledger)?;
     let mut command = Command::new(programs::ours("end_storm")?);
     command.args([&people::UID.to_string(), "imapd"]).stdout(Stdio::null());
+    // Each of its system calls is halted: on a busy machine the default would not suffice.
+    command.args(["--deadline-ms", "60000"]);
     let tracee = Pid::from_raw(start_traced(&mut command)?);
     waitpid(tracee, None).or_fault("it does not start")?;
     let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL;
