@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::world::{BINARY, root_for, value};
+use crate::world::{BINARY, copy_program, root_for, value};
 
 const UID: &str = "41500";
 const GROUP: &str = "41501";
@@ -51,7 +51,7 @@ fn hidden_processes_are_told_of() {
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(directory.path(), open.clone()).unwrap();
     let (binary, proc) = (directory.path().join("exporter"), directory.path().join("proc"));
-    std::fs::copy(BINARY, &binary).unwrap();
+    copy_program(BINARY.as_ref(), &binary);
     std::fs::set_permissions(&binary, open).unwrap();
     std::fs::create_dir(&proc).unwrap();
     for case in CASES {

@@ -43,7 +43,8 @@ fn a_name_service_that_hangs_delays_no_scrape_and_changes_no_name() {
             .arg(proc.path()),
     );
     let known = "procstorm_processes{command=\"imapd\",user=\"nss41100\"} 1\n";
-    assert!(program.get("/metrics").contains(known));
+    // A scan waits for a new name, but not for long.
+    until("the first name", || program.get("/metrics").contains(known).then_some(()));
 
     fs::write(&hang, "").unwrap();
     proc.process(3, 41101, b"imapd");

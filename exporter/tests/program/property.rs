@@ -9,7 +9,7 @@ use procstorm_exporter::name_service::NameService;
 use procstorm_exporter::scan::{Scanner, Settings};
 use proptest::prelude::*;
 
-use crate::world::{ProcFixture, root_for};
+use crate::world::{ProcFixture, root_for, until};
 
 type Labels = BTreeMap<String, String>;
 
@@ -61,7 +61,11 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
 fn expose(proc: &ProcFixture) -> String {
     let limits = Limits { max_series: 5000, max_commands_per_user: 200 };
     let settings = Settings { procfs: proc.path().to_owned(), kernel_threads: false, limits };
-    let scan = Scanner::new(settings, NameService::default()).scan().unwrap();
+    let mut scanner = Scanner::new(settings, NameService::default());
+    // On a busy machine a name may come too late for the first.
+    let scan = until("a scan with all names", || {
+        Some(scanner.scan().unwrap()).filter(|scan| scan.overdue_names == 0)
+    });
     String::from_utf8(Exposition::new(false).render(&scan, None).unwrap()).unwrap()
 }
 

@@ -9,7 +9,7 @@ use procstorm_exporter::census::{Census, count_living};
 use procstorm_exporter::proc_dir::ProcDir;
 use procstorm_exporter::process;
 
-use crate::world::{ProcFixture, Processes, Program, root_for, until, value};
+use crate::world::{ProcFixture, Processes, Program, copy_program, root_for, until, value};
 
 /// Calls itself by two names and is two users by turns, for ever.
 const SHAPE_SHIFTER: &str = "while (1) { $0 = 'pst-one'; $> = 41601; $> = 0; $0 = 'pst-two'; \
@@ -53,7 +53,9 @@ fn a_process_that_execs_is_counted_once() {
     for (name, next) in [(names[0], names[1]), (names[1], names[0])] {
         let file = directory.path().join(name);
         let next = directory.path().join(next);
-        std::fs::write(&file, format!("#!/bin/sh\nexec {}\n", next.display())).unwrap();
+        let written = directory.path().join("script");
+        std::fs::write(&written, format!("#!/bin/sh\nexec {}\n", next.display())).unwrap();
+        copy_program(&written, &file);
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(file, mode).unwrap();
     }

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::chown;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -42,6 +44,20 @@ pub(crate) fn until<T>(wanted: &str, mut what: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < end, "never came: {wanted}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
+}
+
+/// A port of the loopback for a program that we start, and what keeps it from all other tests: its
+/// number's name in the abstract name space. Below the ports that the kernel gives to whoever asks
+/// for any, so that nobody else is given it before the program listens on it.
+pub(crate) fn free_port() -> (u16, UnixListener) {
+    let reserved = |port: &u16| {
+        let name = format!("procstorm-tests-port-{port}");
+        let name = UnixAddr::from_abstract_name(name).unwrap();
+        let reserved = UnixListener::bind_addr(&name).ok()?;
+        TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_err().then_some(reserved)
+    };
+    let ports = 10_000..32_000;
+    ports.into_iter().find_map(|port| Some((port, reserved(&port)?))).unwrap()
 }
 
 /// A directory that looks like /proc.
@@ -224,6 +240,13 @@ pub(crate) fn answer(mut stream: TcpStream) -> (u16, String, Vec<u8>) {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
     (head[9..12].parse().unwrap(), head, bytes[end + 4..].to_vec())
+}
+
+/// Copies a program that is to be run, by another program: a file that we had open for writing
+/// cannot be run ("text file busy") as long as whatever another test starts meanwhile has not let
+/// go of it.
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    assert!(Command::new("cp").args([from, to]).status().unwrap().success());
 }
 
 /// The value of one series in an exposition.
