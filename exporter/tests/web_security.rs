@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A directory with a web configuration, and the certificates that it can name.
 struct World {
@@ -49,15 +49,20 @@ impl World {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![host.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.authority).unwrap();
-        write(self.path(&format!("{file}.crt")), certificate.pem()).unwrap();
-        write(self.path(&format!("{file}.key")), key.serialize_pem()).unwrap();
+        self.put(&format!("{file}.crt"), &certificate.pem());
+        self.put(&format!("{file}.key"), &key.serialize_pem());
     }
 
     fn configure(&self, text: &str) -> PathBuf {
-        let path = self.path("web.yml");
-        // A new inode, as configuration management and `sed -i` make it.
-        write(self.path("web.yml.new"), text).unwrap();
-        std::fs::rename(self.path("web.yml.new"), &path).unwrap();
+        self.put("web.yml", text)
+    }
+
+    /// A new inode, as configuration management and `sed -i` make it: the time of a change alone may
+    /// be that of the change before, so coarse is the kernel's clock.
+    fn put(&self, name: &str, text: &str) -> PathBuf {
+        let (path, new) = (self.path(name), self.path(&format!("{name}.new")));
+        write(&new, text).unwrap();
+        std::fs::rename(new, &path).unwrap();
         path
     }
 
