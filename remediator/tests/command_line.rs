@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -104,10 +105,20 @@ impl Sleepers {
     fn start(count: usize) -> Self {
         let sleeper = |_| {
             let mut command = Command::new("sleep");
-            command.arg("60").uid(UID).gid(UID).stdin(Stdio::null()).stdout(Stdio::null());
+            command.arg("600").uid(UID).gid(UID).stdin(Stdio::null()).stdout(Stdio::null());
             command.spawn().expect("it starts")
         };
-        Self((0..count).map(sleeper).collect())
+        let sleepers = Self((0..count).map(sleeper).collect());
+        for child in &sleepers.0 {
+            // The kernel gives it its name a moment after it was started.
+            let name = format!("/proc/{}/comm", child.id());
+            let begun = Instant::now();
+            while fs::read(&name).expect("it lives") != b"sleep\n" {
+                assert!(begun.elapsed() < Duration::from_secs(60), "it is not called sleep");
+                std::thread::yield_now();
+            }
+        }
+        sleepers
     }
 }
 

@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use mailbox_world::{
     NOW, World, archive_one, archive_result, disk, kept, meanwhile, memory, pattern,
@@ -71,8 +72,11 @@ fn a_disk_that_fills_up_in_mid_copy_gets_its_space_back() {
         let world = World::below(root.path(), &small);
         let archiver = world.archiver();
         let source = world.mail("alice", 43_303, &pattern(64 * MIB));
-        let mut refused = 0;
-        for round in 0..5 {
+        let (mut refused, mut copies, begun) = (0, 0, Instant::now());
+        // On a busy machine a copy may be whole before the filler gets its turn.
+        while copies < 5 || (refused == 0 && begun.elapsed() < Duration::from_secs(60)) {
+            let round = copies;
+            copies += 1;
             let filled = AtomicBool::new(false);
             let outcome = std::thread::scope(|scope| {
                 scope.spawn(|| {
@@ -104,7 +108,7 @@ fn a_disk_that_fills_up_in_mid_copy_gets_its_space_back() {
                 available(&small) > u64::try_from(70 * MIB).unwrap()
             });
         }
-        println!("5 copies onto a disk that filled up: {refused} refused, nothing left behind");
+        println!("{copies} copies onto a disk that filled up: {refused} refused, nothing left");
         assert!(refused > 0);
     });
 }

@@ -107,13 +107,15 @@ fn what_is_no_mail_file_is_refused_in_both_forms() {
             let before = state_of(&world);
             let started = Instant::now();
 
+            // Whoever waited for a FIFO, or read a device to its end, would need the whole minute
+            // that an archive may take.
             let failure = archive_result(&archiver, "alice", UID, NOW).unwrap_err();
             let planned = archiver.plan(&user("alice"), UID, NOW).remove(0).action.unwrap_err();
 
             assert_eq!((failure.label(), planned.label()), (label, label), "{impostor}: {failure}");
             let path = world.spool.join(name);
             assert!(failure.to_string().contains(path.to_str().unwrap()), "{failure}");
-            assert!(started.elapsed() < Duration::from_secs(1), "{impostor}");
+            assert!(started.elapsed() < Duration::from_secs(30), "{impostor}");
             assert!(world.archives().is_empty(), "{impostor}");
             assert_eq!(state_of(&world), before, "{impostor}");
         }
@@ -198,7 +200,7 @@ fn a_name_that_changes_between_check_and_opening_gives_nothing_away() {
         for round in 0.. {
             let met = |label| outcomes.get(label).is_some_and(|&times| times >= 15);
             let both = met("archived") && met("symlink");
-            if (round >= 300 && both) || started.elapsed() > Duration::from_secs(30) {
+            if (round >= 300 && both) || started.elapsed() > Duration::from_secs(60) {
                 break;
             }
             let outcome = archive(&archiver, "alice", UID, NOW + round);
@@ -325,9 +327,11 @@ fn three_capabilities_are_enough() {
 
 /// This program again, as the daemon with other rights.
 fn child(world: &World) -> Command {
-    // Where anybody may run it.
+    // Where anybody may run it. Copied by another program: a file that we had open for writing cannot
+    // be run ("text file busy") as long as what another test starts meanwhile has not let go of it.
     let program = world.spool.with_file_name("daemon");
-    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let copied = Command::new("cp").args([&std::env::current_exe().unwrap(), &program]).status();
+    assert!(copied.unwrap().success());
     let mut child = Command::new(program);
     child.args(["--exact", "daemon_with_other_rights", "--ignored", "--nocapture"]);
     child.env("PROCSTORM_SPOOL", &world.spool).env("PROCSTORM_ARC", &world.arc);

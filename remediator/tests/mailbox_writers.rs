@@ -25,21 +25,27 @@ fn as_u64(length: usize) -> u64 {
     u64::try_from(length).unwrap()
 }
 
-fn lock(file: &File, kind: libc::c_int) -> bool {
-    let lock = libc::flock {
+fn whole_file(kind: libc::c_int) -> libc::flock {
+    libc::flock {
         l_type: i16::try_from(kind).unwrap(),
         l_whence: i16::try_from(libc::SEEK_SET).unwrap(),
         l_start: 0,
         l_len: 0,
         l_pid: 0,
-    };
-    fcntl(file, FcntlArg::F_OFD_SETLK(&lock)).is_ok()
+    }
 }
 
-/// Whether somebody holds a lock on the file: the copy has begun.
+fn lock(file: &File, kind: libc::c_int) -> bool {
+    fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file(kind))).is_ok()
+}
+
+/// Whether somebody holds a lock on the file: the copy has begun. It is asked for and not tried, as
+/// who tries again and again keeps others from it.
 fn is_locked(path: &Path) -> bool {
     let file = File::options().read(true).write(true).open(path).unwrap();
-    !lock(&file, libc::F_WRLCK)
+    let mut lock = whole_file(libc::F_WRLCK);
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)).unwrap();
+    i32::from(lock.l_type) != libc::F_UNLCK
 }
 
 fn for_writing(path: &Path) -> File {
@@ -56,20 +62,33 @@ fn growth_keeps_a_prefix_and_says_so() {
     let source = world.mail("alice", 43_200, &pattern(32 * MIB));
     let mut appender = File::options().append(true).open(&source).unwrap();
     let mut length = 32 * MIB;
-    let archived = meanwhile(
+    let begun = Instant::now();
+    let (mut copies, mut changed) = (0, false);
+    meanwhile(
         || {
-            // Slowly enough for a disk that others use, and never a moment without a change.
+            // Slowly enough for a disk that others use, and to go on for a while.
             if length < 256 * MIB {
                 appender.write_all(&pattern(1000)).unwrap();
                 length += 1000;
             }
+            pass(Duration::from_micros(100));
         },
-        || archive_one(&archiver, "alice", 43_200, NOW),
+        || {
+            // On a busy machine the writer may not get its turn during a whole copy, which is then
+            // rightly called unchanged.
+            while !changed && begun.elapsed() < Duration::from_secs(60) {
+                let archived = archive_one(&archiver, "alice", 43_200, NOW + copies);
+                assert!(archived.bytes >= as_u64(32 * MIB), "{archived:?}");
+                let (copy, grown) = (fs::read(&archived.path).unwrap(), fs::read(&source).unwrap());
+                assert_eq!(as_u64(copy.len()), archived.bytes);
+                assert!(grown.starts_with(&copy));
+                fs::remove_file(&archived.path).unwrap();
+                changed = archived.changed;
+                copies += 1;
+            }
+        },
     );
-    assert!(archived.changed && archived.bytes >= as_u64(32 * MIB), "{archived:?}");
-    let (copy, grown) = (fs::read(&archived.path).unwrap(), fs::read(&source).unwrap());
-    assert_eq!(as_u64(copy.len()), archived.bytes);
-    assert!(grown.starts_with(&copy));
+    assert!(changed, "none of {copies} copies is called changed");
 }
 
 #[test]
@@ -112,7 +131,9 @@ fn cut_off_in_mid_copy_it_is_copied_again() {
         let source = world.mail("alice", 43_202, &content);
         let archived = std::thread::scope(|scope| {
             let archive = scope.spawn(|| archive_one(&archiver, "alice", 43_202, NOW + round));
-            mailbox_world::until("the copy has begun", || is_locked(&source));
+            // On a busy machine it may have ended before we look again, and is whole then.
+            let begun = || is_locked(&source) || archive.is_finished();
+            mailbox_world::until("the copy has begun", begun);
             for_writing(&source).set_len(5_000_001).unwrap();
             archive.join().unwrap()
         });
@@ -215,14 +236,17 @@ fn beside_a_writer_without_a_pause_copies_are_called_changed() {
     let length = 16 * MIB;
     let source = world.mail("alice", 43_205, &vec![0; length]);
     let file = for_writing(&source);
-    let (mut number, mut torn, mut changed) = (0, 0, 0);
+    let (mut number, mut torn, mut changed, mut copies) = (0, 0, 0, 0);
+    let begun = Instant::now();
     meanwhile(
         || {
             number += 1;
             stamp(&file, length, number);
         },
         || {
-            for round in 0..8 {
+            while copies < 8 || (changed == 0 && begun.elapsed() < Duration::from_secs(60)) {
+                let round = copies;
+                copies += 1;
                 let archived = archive_one(&archiver, "alice", 43_205, NOW + round);
                 let (head, tail) = stamps(&archived);
                 // On a busy machine the writer may not get its turn during a whole copy, which
@@ -231,11 +255,12 @@ fn beside_a_writer_without_a_pause_copies_are_called_changed() {
                 assert!(archived.changed || whole, "{head} {tail} {archived:?}");
                 changed += u32::from(archived.changed);
                 torn += u32::from(!whole);
+                fs::remove_file(&archived.path).unwrap();
             }
         },
     );
     assert!(changed > 0, "the writer wrote all the time");
-    println!("8 copies: {changed} called changed, {torn} torn");
+    println!("{copies} copies: {changed} called changed, {torn} torn");
 }
 
 #[test]
@@ -244,7 +269,7 @@ fn a_writer_that_locks_is_never_torn() {
         return;
     }
     let world = World::new();
-    let settings = Settings { lock_wait: Duration::from_secs(5), ..world.settings() };
+    let settings = Settings { lock_wait: Duration::from_secs(50), ..world.settings() };
     let archiver = Archiver::open(settings).unwrap();
     let length = 4 * MIB;
     let source = world.mail("alice", 43_206, &vec![0; length]);
@@ -354,7 +379,8 @@ fn a_dotlock_is_noted_if_it_is_fresh() {
     }
 }
 
-/// Sixty daemons, each killed at another instant of its copy.
+/// Sixty daemons, each killed at another instant of its copy; more, as long as too few of them were
+/// in the middle of it.
 #[test]
 fn killed_in_mid_copy_nothing_half_written_is_visible() {
     if skipped_unless_root("killed_in_mid_copy_nothing_half_written_is_visible") {
@@ -370,8 +396,8 @@ fn killed_in_mid_copy_nothing_half_written_is_visible() {
     // The first ones are left alone, to know how long it takes.
     let spared = 3;
     let mut whole = Duration::MAX;
-    let (mut unfinished, mut finished) = (0, 0);
-    for round in 0..spared + 60_u32 {
+    let (mut unfinished, mut finished, mut round) = (0, 0, 0_u32);
+    while round < spared + 60 || (unfinished < 20 && round < 600) {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "daemon_that_is_killed", "--ignored", "--nocapture"])
             .env("PROCSTORM_SPOOL", &world.spool)
@@ -386,12 +412,12 @@ fn killed_in_mid_copy_nothing_half_written_is_visible() {
         let begun = Instant::now();
         if round < spared {
             lines.next().unwrap();
-            whole = whole.min(begun.elapsed());
         } else {
-            pass(whole * (round - spared) / 60);
+            pass(whole * ((round - spared) % 60) / 60);
             // By its handle, which no other process can have got.
             child.kill().unwrap();
         }
+        let took = begun.elapsed();
         child.wait().unwrap();
 
         for name in world.archives() {
@@ -400,12 +426,18 @@ fn killed_in_mid_copy_nothing_half_written_is_visible() {
             assert_eq!(kept(&path), kept(&source), "round {round}: {name}");
             fs::remove_file(path).unwrap();
             finished += 1;
+            // It takes no longer than that: on a machine that others use, less than it did before.
+            whole = whole.min(took);
         }
-        unfinished = round + 1 - finished;
+        round += 1;
+        unfinished = round - finished;
         assert!(fs::read(&source).unwrap() == content);
         assert_eq!((kept(&source), fs::metadata(&source).unwrap().ctime_nsec()), before);
     }
-    println!("60 daemons killed within {whole:?}: {unfinished} before the archive had its name");
+    println!(
+        "{} daemons killed within {whole:?}: {unfinished} before the archive had its name",
+        round - spared
+    );
     assert!(unfinished >= 20, "too few were killed in mid-copy: {unfinished}");
     // The next one does its work.
     assert!(archive_result(&world.archiver(), "alice", 43_211, NOW).is_ok());
