@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use procstorm_exporter::proc_dir::ProcDir;
 use procstorm_exporter::process::Command;
@@ -16,14 +16,19 @@ use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::wait;
 
 const PROC: &str = "/proc";
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(60);
 
 fn target(uid: u32, command: &[u8]) -> Target {
     Target { uid, command: Command::new(command).unwrap() }
 }
 
+/// The default bounds, but for the time that a busy machine may take.
+fn unhurried() -> Bounds {
+    Bounds { deadline: SOON, ..Bounds::default() }
+}
+
 fn end(target: &Target) -> Report {
-    end_storm(Path::new(PROC), target, &Bounds::default(), &AtomicBool::new(false))
+    end_storm(Path::new(PROC), target, &unhurried(), &AtomicBool::new(false))
 }
 
 fn states(target: &Target) -> Vec<u8> {
@@ -164,7 +169,7 @@ fn a_nested_pid_namespace_is_left_alone_unless_the_bounds_say_otherwise() {
     assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
     assert_eq!(survey(Path::new(PROC), &target).unwrap().nested.len(), 4);
 
-    let bounds = Bounds { nested_namespaces: true, ..Bounds::default() };
+    let bounds = Bounds { nested_namespaces: true, ..unhurried() };
     let report = end_storm(Path::new(PROC), &target, &bounds, &AtomicBool::new(false));
     assert_eq!(report.matched, 4, "{report:?}");
     drop(container);
@@ -175,17 +180,21 @@ fn an_abort_leaves_nobody_stopped() {
     if !is_root_or_skip("an_abort_leaves_nobody_stopped") {
         return;
     }
-    let storm = Opponent::start("sleepers", 42109, b"imapd", 400, "").unwrap();
+    let start = || Opponent::start("sleepers", 42109, b"imapd", 400, "").unwrap();
+    let mut storm = start();
     let target = target(42109, b"imapd");
     let proc = ProcDir::open(Path::new(PROC)).unwrap();
-    let pids = survey(Path::new(PROC), &target).unwrap().living;
     let abort = AtomicBool::new(false);
-    let mut bitten = false;
-    for fraction in 1..=8 {
+    let (mut bitten, begun) = (0, Instant::now());
+    // On a busy machine an abort may come too late: then it is tried again with another storm.
+    for (attempt, fraction) in (1..=8).cycle().enumerate() {
+        if (attempt >= 8 && bitten > 0) || begun.elapsed() > SOON {
+            break;
+        }
         abort.store(false, Ordering::Relaxed);
+        let pids = survey(Path::new(PROC), &target).unwrap().living;
         let report = std::thread::scope(|scope| {
-            let running =
-                scope.spawn(|| end_storm(Path::new(PROC), &target, &Bounds::default(), &abort));
+            let running = scope.spawn(|| end_storm(Path::new(PROC), &target, &unhurried(), &abort));
             // Abort as soon as so many eighths of them are stopped.
             let stopped =
                 |pid: &&i32| proc.stat(**pid).ok().flatten().is_some_and(|stat| stat.is_stopped());
@@ -196,12 +205,16 @@ fn an_abort_leaves_nobody_stopped() {
             abort.store(true, Ordering::Relaxed);
             running.join().unwrap()
         });
-        bitten |= report.verdict == Verdict::Aborted;
+        bitten += u32::from(report.verdict == Verdict::Aborted);
         let stopped = || !states(&target).contains(&b'T');
         wait::until("all to go on", SOON, || stopped().then_some(())).unwrap();
         assert!(release_stopped(Path::new(PROC), &target).unwrap().resumed.is_empty());
+        if survey(Path::new(PROC), &target).unwrap().living.len() < 200 {
+            drop(storm);
+            storm = start();
+        }
     }
-    assert!(bitten, "no abort came in time");
+    assert!(bitten > 0, "no abort came in time");
     let report = end(&target);
     assert!(storm.are_gone_within(SOON), "{report:?}");
 }
@@ -213,14 +226,17 @@ fn bounds_that_are_reached_leave_nobody_stopped() {
     }
     let storm = Opponent::start("sleepers", 42110, b"imapd", 50, "").unwrap();
     let target = target(42110, b"imapd");
-    let short = Bounds { signals: 41, ..Bounds::default() };
+    // It waits for those whom it has killed.
+    let short = Bounds { signals: 41, ..unhurried() };
     let report = end_storm(Path::new(PROC), &target, &short, &AtomicBool::new(false));
     assert_eq!((report.verdict, report.signalled, report.left), (Verdict::Unfinished, 20, 30));
-    assert_eq!(states(&target), [b'S'; 30]);
+    // Who has only just come up may still be on the way to sleep.
+    let all_sleep = || (states(&target) == [b'S'; 30]).then_some(());
+    wait::until("all to sleep", SOON, all_sleep).unwrap();
     let hurried = Bounds { deadline: Duration::ZERO, ..Bounds::default() };
     let report = end_storm(Path::new(PROC), &target, &hurried, &AtomicBool::new(false));
     assert_eq!((report.verdict, report.signalled, report.left), (Verdict::Unfinished, 0, 30));
-    assert_eq!(states(&target), [b'S'; 30]);
+    wait::until("all to sleep", SOON, all_sleep).unwrap();
     drop(storm);
 }
 
