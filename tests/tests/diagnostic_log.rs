@@ -10,7 +10,7 @@ use procstorm_tests::prometheus::Prometheus;
 use procstorm_tests::scrape_target::ScrapeTarget;
 use procstorm_tests::{programs, wait};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn page(alice: u64) -> String {
     format!(

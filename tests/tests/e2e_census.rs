@@ -77,7 +77,7 @@ fn the_exporter_shows_what_ps_shows() {
     // Other programs come and go: the two must agree, in one moment, about every group that ps
     // sees the same before and after.
     let mut last = String::new();
-    let same = wait::until("a moment in which both see the same", Duration::from_secs(60), || {
+    let same = wait::until("a moment in which both see the same", Duration::from_secs(120), || {
         let before = by_ps(&accounts);
         let shown = by_exporter(&http, &url);
         let after = by_ps(&accounts);
@@ -109,5 +109,5 @@ fn the_exporter_ends_with_success_when_asked_to() {
     let mut exporter = Daemon::start("procstorm-exporter", &command, &log).unwrap();
     let http = Http::new().unwrap();
     exporter.ready(|| http.is_ok(&format!("http://{address}/-/ready"))).unwrap();
-    assert!(exporter.terminate(Duration::from_secs(10)).unwrap().success(), "{}", exporter.log());
+    assert!(exporter.terminate(Duration::from_secs(60)).unwrap().success(), "{}", exporter.log());
 }

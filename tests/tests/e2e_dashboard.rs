@@ -9,7 +9,7 @@ use procstorm_tests::stack::{Person, Stack, Timing};
 use procstorm_tests::storm::Storm;
 use procstorm_tests::{programs, wait};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 #[test]
 fn each_panel_shows_data_in_a_real_storm() {

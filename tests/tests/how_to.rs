@@ -77,7 +77,7 @@ fn copy(from: &Path, to: &Path) {
 fn holds(block: &Block<'_>, dir: &Path) -> bool {
     match block.language {
         "labels" => {
-            let job = ["check", "service-discovery", "--timeout=1s", "rules/prometheus.yml"];
+            let job = ["check", "service-discovery", "--timeout=5s", "rules/prometheus.yml"];
             let said = run(dir, "promtool", &[&job[..], &["procstorm"]].concat());
             let targets: serde_json::Value = serde_json::from_str(&said).unwrap();
             let wanted: Vec<_> = block.text.lines().map(|l| l.split_once('=').unwrap()).collect();

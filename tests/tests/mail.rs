@@ -132,12 +132,13 @@ fn a_red_alert_is_mailed_again_and_again() {
         storm("kiev", "alice", "imapd", 91),
     ]));
     let of_moscow = |mail: &Mail| mail.subject().contains("moscow");
-    let mails = post.wait_for(3, 60, of_moscow);
+    let mails = post.wait_for(3, 120, of_moscow);
     let minute = Duration::from_secs(60).div_f64(FASTER);
     for pair in mails.windows(2) {
         let gap = pair[1].received - pair[0].received;
-        // Alertmanager takes a moment of its own, which does not shrink with its clock.
-        let (least, most) = (minute * 4, minute * 6 + Duration::from_secs(2));
+        // Alertmanager takes a moment of its own, which does not shrink with its clock; ten minutes,
+        // what the shipped intervals avoid, it still is not.
+        let (least, most) = (minute * 4, minute * 6 + Duration::from_secs(6));
         assert!(
             least <= gap && gap <= most,
             "five minutes give or take one: {gap:?} of {minute:?}"
@@ -160,7 +161,7 @@ fn a_red_alert_is_mailed_again_and_again() {
         assert!(text.contains("/rules/RUNBOOK.md#procnumchkred\n"), "{text}");
         assert!(mail.html().contains("<td align=\"right\""), "{}", mail.html());
     }
-    let of_kiev = post.wait_for(1, 30, |mail| mail.subject().contains("kiev"));
+    let of_kiev = post.wait_for(1, 60, |mail| mail.subject().contains("kiev"));
     assert_eq!(of_kiev[0].subject(), "ProcNumChkRed on kiev: 91 alice imapd");
 }
 
@@ -191,7 +192,15 @@ fn a_hostile_name_is_a_line_and_nothing_more() {
     }
     let all: Vec<Value> = HOSTILE.iter().map(|name| storm("all", "eve", name, 31)).collect();
     post.alerts(&json!(all));
-    let mails = post.wait_for(HOSTILE.len() + 1, 30, |_| true);
+    // A busy machine may mail some twice before the last, or all of them in two parts.
+    let names_in = |mail: &Mail| lines(&mail.text()).matches("  31 eve ").count();
+    let alone = |host: &str| {
+        let subject = format!("on {host}: ");
+        post.wait_for(1, 60, |mail| mail.subject().contains(&subject))
+    };
+    (0..HOSTILE.len()).for_each(|number| drop(alone(&format!("alone{number}"))));
+    post.wait_for(1, 60, |mail| names_in(mail) == HOSTILE.len());
+    let mails = post.sink.mails();
     for mail in &mails {
         let mut headers = mail.header_names();
         headers.sort();
@@ -218,7 +227,8 @@ fn a_hostile_name_is_a_line_and_nothing_more() {
         }
         assert!(!subject.contains('\n'), "{subject:?}");
         // A line for each name, a line for each explanation, and two links.
-        let names = if subject.contains("on all") { HOSTILE.len() } else { 1 };
+        let names = names_in(mail);
+        assert!(names == 1 || subject.contains("on all"), "{subject}");
         assert_eq!(text.trim_end().lines().count(), names * 2 + 4, "{text}");
         let links = text.matches("://").count();
         assert_eq!(links, 2, "{text}");
@@ -250,7 +260,7 @@ fn an_outcome_is_mailed_once() {
         }])
     };
     post.alerts(&outcome("1", "2099-01-01T00:00:00Z"));
-    let first = post.wait_for(1, 20, |_| true).remove(0);
+    let first = post.wait_for(1, 60, |_| true).remove(0);
     assert_eq!(first.subject(), "moscow: killed all alice imapd processes");
     let text = lines(&first.text());
     assert!(
@@ -276,5 +286,5 @@ fn an_outcome_is_mailed_once() {
     });
     assert!(second.is_err(), "{:?}", post.sink.mails().iter().map(Mail::text).collect::<Vec<_>>());
     post.alerts(&outcome("2", "2099-01-01T00:00:00Z"));
-    assert_eq!(post.wait_for(2, 20, |_| true).len(), 2, "one mail an event");
+    assert_eq!(post.wait_for(2, 60, |_| true).len(), 2, "one mail an event");
 }

@@ -59,7 +59,7 @@ fn a_mail_is_kept_and_decoded() {
     let mut answers = String::new();
     stream.read_to_string(&mut answers).unwrap();
     assert!(answers.ends_with("221 Goodbye\r\n"), "{answers}");
-    let mail = wait::until("a mail", Duration::from_secs(5), || sink.find(|_| true)).unwrap();
+    let mail = wait::until("a mail", Duration::from_secs(60), || sink.find(|_| true)).unwrap();
     assert_eq!(mail.from, "a@example.org");
     assert_eq!(mail.to, ["b@example.org"]);
     assert_eq!(mail.subject(), "café");

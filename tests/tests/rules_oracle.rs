@@ -194,7 +194,7 @@ fn configuration(port: u16) -> String {
         .unwrap();
     }
     format!(
-        "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\n\
+        "global: {{scrape_interval: 5s, scrape_timeout: 5s, evaluation_interval: 1s}}\n\
          rule_files: ['{}']\n\
          scrape_configs:\n  - job_name: procstorm\n    static_configs:\n{targets}",
         rules.display()
@@ -213,7 +213,7 @@ fn the_rules_say_what_the_scripts_said() {
     let prometheus = Prometheus::start(&config, dir.path()).unwrap();
 
     let all_scraped = format!("sum(scrape_samples_scraped) == {}", LINES * HOSTS.len());
-    wait::until("three scrapes of all lines", Duration::from_secs(60), || {
+    wait::until("three scrapes of all lines", Duration::from_secs(120), || {
         prometheus.query(&all_scraped).is_ok_and(|found| !found.is_empty()).then_some(())
     })
     .unwrap();
