@@ -32,6 +32,9 @@ use tokio::net::TcpSocket;
 /// How long a server may keep any client, however it behaves.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long it may take to raise a horde, or to be rid of it, on a machine that has much else to do.
+const LONG: Duration = Duration::from_secs(300);
+
 /// How much more resident memory hostile clients may cost a daemon, in KiB.
 const MEMORY_MAX: u64 = 64 * 1024;
 
@@ -106,6 +109,13 @@ struct Before {
     toll: Toll,
 }
 
+/// A remediator that has opened all that it keeps open.
+fn host(changes: &str) -> Result<Host, Fault> {
+    let host = Host::start("gate-none", changes, "")?;
+    wait::until("ready", LONG, || (host.get("/-/ready").ok()?.status == 200).then_some(()))?;
+    Ok(host)
+}
+
 impl Before {
     fn of(name: &'static str, daemon: &Daemon) -> Result<Self, Fault> {
         Ok(Self { name, pid: daemon.pid(), toll: Toll::of(daemon.pid())? })
@@ -113,7 +123,7 @@ impl Before {
 
     fn holds_after(&self, daemon: &mut Daemon) -> Result<(), Fault> {
         let mut last = None;
-        let calm = wait::until("descriptors are given back", PATIENCE, || {
+        let calm = wait::until("descriptors are given back", LONG, || {
             let now = Toll::of(self.pid).ok()?;
             last = Some(now);
             // One or two may belong to a request of ours, or to the journal at work.
@@ -210,7 +220,7 @@ fn nonsense_on_the_wire_is_refused() -> Result<(), Fault> {
     if !is_root_or_skip("nonsense_on_the_wire_is_refused") {
         return Ok(());
     }
-    let mut host = Host::start("gate-none", "", "")?;
+    let mut host = host("")?;
     host.post(&[Post::storm(46_001, "gate-none")])?;
     let before = Before::of("remediator, nonsense", &host.daemon)?;
     let mut wrong = Vec::new();
@@ -224,7 +234,8 @@ fn nonsense_on_the_wire_is_refused() -> Result<(), Fault> {
         // Who is still sending when refused may find the connection reset, and the answer lost.
         let silent = said.is_empty() && (allowed.is_empty() || bytes.len() > 1 << 16);
         let fits = said_statuses.first().is_some_and(|s| allowed.contains(s)) || silent;
-        if !fits || start.elapsed() > Duration::from_secs(15) {
+        // Not before the deadline of a head: for what is nonsense from its beginning.
+        if !fits || start.elapsed() > Duration::from_secs(25) {
             let shown: String = said.chars().take(100).collect();
             wrong.push(format!("{what}: {:?}, {shown:?}", start.elapsed()));
         }
@@ -245,7 +256,7 @@ fn methods_and_paths_beside_the_table_lead_nowhere() -> Result<(), Fault> {
     if !is_root_or_skip("methods_and_paths_beside_the_table_lead_nowhere") {
         return Ok(());
     }
-    let host = Host::start("gate-none", "", "")?;
+    let host = host("")?;
     let ask = |line: &str| {
         let authorization = format!("Authorization: Bearer {TOKEN}\r\nConnection: close\r\n");
         statuses(&converse(host.address(), &head(line, &authorization), Then::Wait))
@@ -280,7 +291,7 @@ fn the_slow_and_the_endless_are_cut_off() -> Result<(), Fault> {
     if !is_root_or_skip("the_slow_and_the_endless_are_cut_off") {
         return Ok(());
     }
-    let mut host = Host::start("gate-none", "", "")?;
+    let mut host = host("")?;
     host.post(&[Post::storm(46_010, "gate-none")])?;
     let before = Before::of("remediator, slow", &host.daemon)?;
     let address = host.address();
@@ -288,7 +299,8 @@ fn the_slow_and_the_endless_are_cut_off() -> Result<(), Fault> {
     let unknown = head("POST /webhook", chunked);
     // What is sent, what then comes every half second, and the answer; closed without one for a
     // head that never ends.
-    let more = [b"10000\r\n", &vec![b' '; 1 << 16][..], b"\r\n"].concat();
+    // So much at a time that the end is reached long before the deadline of a body.
+    let more = [b"40000\r\n", &vec![b' '; 1 << 18][..], b"\r\n"].concat();
     let cases: [(&str, Vec<u8>, Then<'_>, &[u16]); 7] = [
         ("an idle connection", Vec::new(), Then::Wait, &[]),
         ("a slow head", b"GET / HTTP/1.1\r\n".to_vec(), Then::Trickle(b"X: y\r\n"), &[408]),
@@ -425,7 +437,7 @@ async fn torment(number: usize, address: SocketAddr, heap: Vec<u8>, opened: Arc<
 }
 
 /// How often a good client tries again when its connection is taken from it, as Alertmanager does.
-const TRIES: u32 = 10;
+const TRIES: u32 = 50;
 
 /// The answer to a good request, and how many tries and how long it took.
 fn insist(request: &[u8], address: &str) -> (Vec<u16>, u32, Duration) {
@@ -445,11 +457,11 @@ fn a_good_alert_gets_through_ten_thousand_hostile_connections() -> Result<(), Fa
     if !is_root_or_skip("a_good_alert_gets_through_ten_thousand_hostile_connections") {
         return Ok(());
     }
-    let mut host = Host::start("gate-none", "    limits: {total: 1000/h}", "")?;
+    let mut host = host("    limits: {total: 1000/h}")?;
     host.post(&[Post::storm(46_020, "gate-none")])?;
     let before = Before::of("remediator, 10,000", &host.daemon)?;
     let horde = Horde::unleash(10_000, host.address(), "/metrics");
-    wait::until("10,000 have connected", PATIENCE, || (horde.opened() >= 10_000).then_some(()))?;
+    wait::until("10,000 have connected", LONG, || (horde.opened() >= 10_000).then_some(()))?;
     let mut times = Vec::new();
     let mut tries = 0;
     let start = Instant::now();
@@ -470,7 +482,7 @@ fn a_good_alert_gets_through_ten_thousand_hostile_connections() -> Result<(), Fa
         start.elapsed(),
     );
     drop(horde);
-    wait::until("all 20 are on record", PATIENCE, || {
+    wait::until("all 20 are on record", LONG, || {
         let seen = host.remediations().ok()?;
         (46_021..46_041)
             .all(|uid| seen.iter().any(|one| one.to_string().contains(&uid.to_string())))
@@ -498,7 +510,7 @@ fn a_scrape_gets_through_a_thousand_hostile_connections() -> Result<(), Fault> {
     assert_eq!(insist(&scrape, &address).0, [200]);
     let before = Before::of("exporter, 1,000", &daemon)?;
     let horde = Horde::unleash(1000, &address, "/-/healthy");
-    wait::until("1,000 have connected", PATIENCE, || (horde.opened() >= 1000).then_some(()))?;
+    wait::until("1,000 have connected", LONG, || (horde.opened() >= 1000).then_some(()))?;
     for _ in 0..5 {
         let (status, tries, took) = insist(&scrape, &address);
         println!("exporter, 1,000: {status:?} after {tries} tries in {took:?}");

@@ -12,7 +12,7 @@ use procstorm_tests::storm::Storm;
 use procstorm_tests::wait;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// What a clock that was an hour ahead has written, once the clock is right again.
 const AN_HOUR_AHEAD: &str = "
@@ -193,7 +193,8 @@ fn a_slow_alertmanager_does_not_hold_up_the_stop() -> Result<(), Fault> {
     wait::until("it is posting", SOON, || (receiver.attempts() > attempts).then_some(()))?;
     let begun = Instant::now();
     host.stop()?;
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    // To wait for all of them would take 18 s.
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     // Nothing is lost by that.
     receiver.slow_down(Duration::ZERO);
     host.restart()?;
@@ -226,7 +227,7 @@ fn a_long_history_is_forgotten_within_the_sandbox_and_holds_up_no_alert() -> Res
     host.restart()?;
     host.post(&[Post::storm(uid, "luck-g")])?;
     wait_until_dead(&storm, &host)?;
-    wait::until("all of it is forgotten", Duration::from_secs(60), || {
+    wait::until("all of it is forgotten", Duration::from_secs(180), || {
         (host.remediations().ok()?.len() == 1).then_some(())
     })
     .map_err(|fault| Fault::new(format!("{}\n{}", fault.whole(), host.daemon.log())))

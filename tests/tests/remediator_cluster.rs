@@ -34,11 +34,10 @@ use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::smtp::{Mail, Sink};
 use procstorm_tests::storm::Storm;
 use procstorm_tests::{programs, wait};
-use rustix::process::Signal;
 use tempfile::TempDir;
 
 /// How long anything may take: what a busy machine needs besides.
-const SOON: Duration = Duration::from_secs(90);
+const SOON: Duration = Duration::from_secs(120);
 
 /// A remediator, and two Alertmanagers that call it and that mail what it has done.
 struct Scene {
@@ -222,7 +221,7 @@ fn a_pair_that_is_told_the_same_acts_once_and_mails_once() -> Result<(), Fault> 
         return Ok(());
     }
     let uid = 47_010;
-    let scene = Scene::start("pair-a", "    settle: 20s", "", &WISH)?;
+    let scene = Scene::start("pair-a", "    settle: 120s", "", &WISH)?;
     let storm = Storm::raise(uid, b"pair-a", 30)?;
     scene.post(&[Post::storm(uid, "pair-a")])?;
     scene.wait_for_kills(1)?;
@@ -245,7 +244,7 @@ fn a_pair_that_is_cut_apart_says_it_twice_and_it_is_done_once() -> Result<(), Fa
     let told = ["accepted", "coalesced"];
     let wish = Wish { clustered: false, ..WISH };
     // At the same time: the second is taken in by what the first has begun, or by its watch.
-    let together = Scene::start("pair-b", "    settle: 60s", "", &wish)?;
+    let together = Scene::start("pair-b", "    settle: 120s", "", &wish)?;
     let storm = Storm::raise(uid, b"pair-b", 10)?;
     together.post(&[Post::storm(uid, "pair-b")])?;
     together.wait_for_alerts(&told, 2.0)?;
@@ -277,17 +276,21 @@ struct Disk(TempDir);
 impl Disk {
     fn mount() -> Self {
         let disk = Self(tempfile::tempdir().unwrap());
-        disk.run("mount", &["-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs"]);
+        assert!(disk.run("mount", &["-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs"]));
         disk
     }
 
+    /// It is busy as long as a file is open for writing: whoever looks into /proc at a program that
+    /// has just ended can hold its memory, and with it its files, a moment longer.
     fn remount(&self, option: &str) {
-        self.run("mount", &["-o", &format!("remount,{option}")]);
+        let option = format!("remount,{option}");
+        let done = || self.run("mount", &["-o", &option]).then_some(());
+        wait::until("the file system to be mounted anew", SOON, done).unwrap();
     }
 
-    fn run(&self, program: &str, arguments: &[&str]) {
+    fn run(&self, program: &str, arguments: &[&str]) -> bool {
         let status = Command::new(program).args(arguments).arg(self.0.path()).status();
-        assert!(status.unwrap().success());
+        status.unwrap().success()
     }
 }
 
@@ -306,7 +309,7 @@ fn what_could_not_be_taken_is_said_again_by_both_and_done_once() -> Result<(), F
     let uid = 47_030;
     let disk = Disk::mount();
     let top = format!("state: {}", disk.0.path().display());
-    let mut scene = Scene::start("pair-d", "    settle: 60s", &top, &WISH)?;
+    let mut scene = Scene::start("pair-d", "    settle: 120s", &top, &WISH)?;
 
     let storm = Storm::raise(uid, b"pair-d", 10)?;
     // What has a file open for writing keeps its file system writable.
@@ -367,9 +370,9 @@ fn a_repeat_of_the_same_episode_ends_the_storm_that_is_back() -> Result<(), Faul
     assert_eq!(first.living()?, 0);
     // The alert fires on, and nobody posts anything. The remediator does not look while the storm
     // rises: half a storm could be ended, and the other half be none.
-    scene.host.daemon.signal(Signal::STOP)?;
+    scene.host.daemon.halt()?;
     let second = Storm::raise(uid, b"pair-e", 10)?;
-    scene.host.daemon.signal(Signal::CONT)?;
+    scene.host.daemon.resume()?;
     scene.wait_for_kills(2)?;
     assert_eq!(second.living()?, 0);
     assert!(near(scene.killed()?, 20.0));

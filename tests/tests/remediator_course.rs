@@ -12,7 +12,7 @@ use procstorm_tests::storm::Storm;
 use procstorm_tests::wait;
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 fn wait_until_dead(storm: &Storm) {
     wait::until("the storm is dead", SOON, || (storm.living().unwrap() == 0).then_some(()))
@@ -65,7 +65,7 @@ fn a_storm_that_returns_is_ended_again_until_the_limit_and_people_are_told() -> 
     }
     let uid = 44_020;
     let receiver = Receiver::start()?;
-    let playbook = "    settle: 20s\n    cooldown: 200ms\n    limits: {per_user: 2/h}";
+    let playbook = "    settle: 120s\n    cooldown: 200ms\n    limits: {per_user: 2/h}";
     let host = Host::start("core-b", playbook, &receiver.line())?;
     let _first = Storm::raise(uid, b"core-b", 8)?;
     host.post(&[Post::storm(uid, "core-b")])?;
@@ -101,7 +101,8 @@ fn during_the_cool_down_an_alert_waits_and_is_not_lost() -> Result<(), Fault> {
         return Ok(());
     }
     let uid = 44_030;
-    let host = Host::start("core-c", "    settle: 0s\n    cooldown: 3s", "")?;
+    // So long that the second alert certainly comes within it.
+    let host = Host::start("core-c", "    settle: 0s\n    cooldown: 20s", "")?;
     let _first = Storm::raise(uid, b"core-c", 8)?;
     host.post(&[Post::storm(uid, "core-c")])?;
     host.wait_for_verdicts(&["none_seen"])?;
@@ -159,7 +160,7 @@ fn a_silence_made_since_stops_the_repeat() -> Result<(), Fault> {
     }
     let uid = 44_050;
     let receiver = Receiver::start()?;
-    let host = Host::start("core-e", "    settle: 20s\n    cooldown: 1s", &receiver.line())?;
+    let host = Host::start("core-e", "    settle: 120s\n    cooldown: 1s", &receiver.line())?;
     let _first = Storm::raise(uid, b"core-e", 8)?;
     host.post(&[Post::storm(uid, "core-e")])?;
     host.wait_for_verdicts(&["none_seen"])?;

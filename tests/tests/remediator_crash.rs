@@ -19,7 +19,7 @@ use serde_json::Value;
 /// How often it is killed, unless `PROCSTORM_KILLS` says otherwise.
 const KILLS: u64 = 200;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// The next of a fixed sequence of numbers (xorshift), so that a failure can be had again.
 fn random(state: &mut u64) -> u64 {
@@ -82,7 +82,11 @@ fn killed_at_any_instant_it_loses_nothing_and_repeats_nothing() -> Result<(), Fa
         let left = storm.living()?;
         let may_be_left = verdict == "interrupted" && left < 5;
         assert!(left == 0 || may_be_left, "round {round}: {last}\n{}", host.daemon.log());
-        assert_eq!(last["after"], left, "round {round}: {last}");
+        // Who was killed just before the cut may still have been dying when they were counted.
+        let told = last["after"].as_u64().unwrap();
+        let left = u64::try_from(left).unwrap();
+        let is_so = if verdict == "interrupted" { left <= told && told < 5 } else { left == told };
+        assert!(is_so, "round {round}: {left} left: {last}");
         assert!(survey(Path::new("/proc"), &target).unwrap().stopped.is_empty());
         survived += 1;
     }

@@ -139,7 +139,7 @@ fn one_that_alertmanager_refuses_holds_up_no_other() -> Result<(), Fault> {
     let outbox = runtime.block_on(outbox_of(dir.path(), &receiver, &["a"]));
     let (journal, letters) = (outbox.journal.clone(), Arc::clone(&outbox.letters));
     let delivery = runtime.spawn(outbox.run(stopped));
-    procstorm_tests::wait::until("the first is dropped", Duration::from_secs(10), || {
+    procstorm_tests::wait::until("the first is dropped", Duration::from_secs(60), || {
         (runtime.block_on(journal.pending()).ok()?.outcomes == 0).then_some(())
     })?;
     receiver.fail(None);

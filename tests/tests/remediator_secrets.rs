@@ -17,7 +17,7 @@ use procstorm_tests::http::{Answer, Http};
 use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::{free_port, wait};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// The token after a rotation.
 const SECOND: &str = "the-second-token-for-the-loopback";

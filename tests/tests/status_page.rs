@@ -17,7 +17,7 @@ use procstorm_tests::storm::Storm;
 use procstorm_tests::{programs, wait};
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A name that would be markup if it could.
 const HOSTILE: &str = "<b>\"x'&</b>";
@@ -40,10 +40,11 @@ impl Eventful {
     fn new(uid: u32) -> Result<Self, Fault> {
         let users = [("alice", uid), ("bob", uid + 1), ("carol", uid + 2), ("dave", uid + 3)];
         let quoted = format!("'{}'", HOSTILE.replace('\'', "''"));
+        // Without a watch afterwards: the page tells how many there are, until they end.
         let more = format!(
-            "  rehearsal: {{alerts: [Storm], command: imapd, threshold: 5, dry_run: true, steps: \
+            "    settle: 0s\n  rehearsal: {{alerts: [Storm], command: imapd, threshold: 5, dry_run: true, steps: \
              [archive_mail_file, kill_user_proc]}}\n  hostile: {{alerts: [Storm], command: \
-             {quoted}, threshold: 5, steps: [kill_user_proc]}}"
+             {quoted}, threshold: 5, settle: 0s, steps: [kill_user_proc]}}"
         );
         let host = Host::start_among(&users, "imapd", &more, "")?;
         let mail = host.dir().join("mail/alice");
