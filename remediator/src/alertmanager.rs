@@ -16,6 +16,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::time::timeout;
 
 /// The name of the alerts that say what was done.
@@ -127,13 +128,14 @@ impl Alertmanager {
         Ok(known.into_iter().filter_map(|mut known| known.labels.remove("event")).collect())
     }
 
-    /// The id of an active silence that covers an alert of these labels, if there is one.
+    /// The id of an active silence that covers an alert of these labels, if there is one. A
+    /// silence that cannot be read covers nothing, and does not keep the others from being read.
     pub async fn silenced_by(
         &self,
         labels: &BTreeMap<String, String>,
     ) -> Result<Option<String>, ApiError> {
-        let silences: Vec<Silence> = self.get("/api/v2/silences").await?;
-        Ok(silences.into_iter().find(|silence| silence.covers(labels)).map(|silence| silence.id))
+        let told: Vec<Value> = self.get("/api/v2/silences").await?;
+        Ok(covering(&told, labels))
     }
 
     fn uri(&self, path: &str) -> Result<Uri, ApiError> {
@@ -195,11 +197,18 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// The id of the first of these silences that covers an alert of these labels.
+fn covering(told: &[Value], labels: &BTreeMap<String, String>) -> Option<String> {
+    let mut silences = told.iter().filter_map(Silence::read);
+    silences.find(|silence| silence.covers(labels)).map(|silence| silence.id)
+}
+
 #[derive(Debug, Deserialize)]
 struct Silence {
     id: String,
     status: SilenceStatus,
-    matchers: Vec<Matcher>,
+    /// Of a silence without matchers it is `null` before Alertmanager 0.33.1, and then `[]`.
+    matchers: Option<Vec<Matcher>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -222,8 +231,25 @@ fn yes() -> bool {
 }
 
 impl Silence {
+    /// One of the list. Left out if it cannot be understood: whom it covers is not known then,
+    /// and a storm is not left alone for that.
+    fn read(told: &Value) -> Option<Self> {
+        match Self::deserialize(told) {
+            Ok(silence) => Some(silence),
+            Err(error) => {
+                let id = told.get("id").and_then(Value::as_str).unwrap_or("unknown");
+                tracing::warn!(id, %error, "a silence cannot be read: taken to cover nothing");
+                None
+            }
+        }
+    }
+
+    /// Without matchers it covers nothing: that all of none match would silence every alert.
     fn covers(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.status.state == "active" && self.matchers.iter().all(|matcher| matcher.matches(labels))
+        let matchers = self.matchers.as_deref().unwrap_or_default();
+        self.status.state == "active"
+            && !matchers.is_empty()
+            && matchers.iter().all(|matcher| matcher.matches(labels))
     }
 }
 
@@ -248,21 +274,33 @@ impl Matcher {
 mod tests {
     use super::*;
 
-    fn silence(state: &str, matchers: &str) -> Silence {
+    /// As Alertmanager 0.25 tells of one.
+    fn silence(state: &str, matchers: &str) -> Value {
         serde_json::from_str(&format!(
-            r#"{{"id":"7","status":{{"state":"{state}"}},"matchers":[{matchers}],"comment":"x"}}"#
+            r#"{{"id":"9ac77cde-9207-4b33-b131-1e264b7a3fac","status":{{"state":"{state}"}},
+            "updatedAt":"2026-11-24T10:00:41.651Z","comment":"let it be","createdBy":"a person",
+            "endsAt":"2026-11-24T11:00:41.649Z","matchers":{matchers},
+            "startsAt":"2026-11-24T10:00:41.651Z"}}"#
         ))
-        .expect("a silence")
+        .expect("JSON")
+    }
+
+    fn matcher(name: &str, value: &str, regex: bool, equal: bool) -> String {
+        format!(r#"{{"isEqual":{equal},"isRegex":{regex},"name":"{name}","value":"{value}"}}"#)
+    }
+
+    fn labels() -> BTreeMap<String, String> {
+        let labels = [("user", "alice"), ("host", "moscow")];
+        labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    }
+
+    fn covers(state: &str, matchers: &str) -> bool {
+        covering(&[silence(state, matchers)], &labels()).is_some()
     }
 
     #[test]
     fn silences_cover_as_alertmanager_means_them() {
-        let labels = [("user", "alice"), ("host", "moscow")];
-        let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let matcher = |name: &str, value: &str, regex: bool, equal: bool| {
-            format!(r#"{{"name":"{name}","value":"{value}","isRegex":{regex},"isEqual":{equal}}}"#)
-        };
-        for (covers, state, matcher) in [
+        for (expected, state, matcher) in [
             (true, "active", matcher("user", "alice", false, true)),
             (false, "expired", matcher("user", "alice", false, true)),
             (false, "pending", matcher("user", "alice", false, true)),
@@ -274,11 +312,32 @@ mod tests {
             (true, "active", matcher("user", "bob|carol", true, false)),
             (true, "active", matcher("absent", "", false, true)),
         ] {
-            assert_eq!(silence(state, &matcher).covers(&labels), covers, "{state} {matcher}");
+            assert_eq!(covers(state, &format!("[{matcher}]")), expected, "{state} {matcher}");
         }
         let both = [matcher("user", "alice", false, true), matcher("host", "nantes", false, true)];
-        assert!(!silence("active", &both.join(",")).covers(&labels));
-        let old = r#"{"name":"user","value":"alice","isRegex":false}"#;
-        assert!(silence("active", old).covers(&labels));
+        assert!(!covers("active", &format!("[{}]", both.join(","))));
+        let old = r#"[{"name":"user","value":"alice","isRegex":false}]"#;
+        assert!(covers("active", old));
+    }
+
+    #[test]
+    fn a_silence_that_says_nothing_covers_nothing_and_hides_no_other() {
+        let mut bare = silence("active", "null");
+        bare.as_object_mut().expect("an object").remove("matchers");
+        let mut told = vec![
+            silence("active", "null"),
+            silence("active", "[]"),
+            bare,
+            silence("active", r#""user=alice""#),
+            silence("active", r#"[{"name":"user","value":"alice"}]"#),
+            silence("active", "[null]"),
+            serde_json::json!({"status": {"state": "active"}, "matchers": []}),
+            serde_json::json!("a silence"),
+        ];
+        assert_eq!(covering(&told, &labels()), None);
+        let mut valid = silence("active", &format!("[{}]", matcher("user", "alice", false, true)));
+        valid["id"] = "b7a1".into();
+        told.push(valid);
+        assert_eq!(covering(&told, &labels()).as_deref(), Some("b7a1"));
     }
 }
