@@ -17,6 +17,7 @@
 //! - [`args`], [`startup`], [`daemon`]: from the command line to the end.
 //! - [`check`], [`explain`]: what the policy means, and what it would do with a payload.
 //! - [`config`]: the host's own policy, `remediator.yml`.
+//! - [`duration`]: spans of time, read and written.
 //! - [`force`]: what of it is in force.
 //! - [`metrics`]: what Prometheus is told.
 //! - [`printable`]: names from outside, made fit for people.
@@ -30,6 +31,7 @@ pub mod args;
 pub mod check;
 pub mod config;
 pub mod daemon;
+pub mod duration;
 pub mod engine;
 pub mod explain;
 pub mod force;

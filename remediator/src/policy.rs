@@ -9,7 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use procstorm_exporter::process::Command;
 
 use crate::account::{Account, NameFault, UserName};
-use crate::config::{Config, OnArchiveFailure, Playbook, Rate, Step, spoken};
+use crate::config::{Config, OnArchiveFailure, Playbook, Rate, Step};
+use crate::duration::spoken;
 use crate::payload::{Alert, Status};
 
 /// An alert that asks for something this host's file allows, whoever the user may be.

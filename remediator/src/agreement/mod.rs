@@ -4,14 +4,12 @@
 //!
 //! - [`rules`]: who asks for a playbook, and from which count on.
 //! - [`routes`]: where such an alert goes, in which group, how often.
-//! - [`duration`]: the durations of both.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub mod duration;
 pub mod routes;
 pub mod rules;
 

@@ -12,8 +12,9 @@ use regex::Regex;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use super::Place;
 use super::rules::ReadError;
-use super::{Place, duration};
+use crate::duration;
 
 /// Alertmanager's defaults (its documentation, "Route").
 const GROUP_INTERVAL: Duration = Duration::from_mins(5);

@@ -2,7 +2,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{Config, OnArchiveFailure, Playbook, Rate, Step, spoken};
+use super::{Config, OnArchiveFailure, Playbook, Rate, Step};
+use crate::duration::spoken;
 use crate::mailbox::Reserve;
 
 impl Config {

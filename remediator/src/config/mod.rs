@@ -26,7 +26,7 @@ use crate::mailbox::{Reserve, Retention};
 use tree::{Faults, Section, boolean, list, number, parsed, path, text};
 
 pub use tree::Fault;
-pub use values::{Rate, spoken};
+pub use values::Rate;
 
 /// The largest configuration file that is read.
 const FILE_MAX: u64 = 1 << 20;
