@@ -60,16 +60,12 @@ impl Alertmanager {
     }
 
     fn start_with(config: &Path, dir: &Path, flags: &[String]) -> Result<Self, Fault> {
-        let port = free_port()?;
         let mut command = programs::with_pages(&programs::other("alertmanager")?);
         command.arg(format!("--config.file={}", config.display()));
         command.arg(format!("--storage.path={}", dir.join("alertmanager").display()));
-        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
         command.args(flags);
-        let mut daemon = Daemon::start("alertmanager", &command, &dir.join("alertmanager.log"))?;
         let http = Http::new()?;
-        let url = format!("http://127.0.0.1:{port}");
-        daemon.ready(|| http.is_ok(&format!("{url}/-/ready")))?;
+        let (daemon, url) = Daemon::serve("alertmanager", command, dir, &http)?;
         Ok(Self { daemon, url, http })
     }
 

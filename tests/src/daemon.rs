@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::fault::{Fault, OrFault as _};
-use crate::programs;
-use crate::wait;
+use crate::http::Http;
+use crate::{free_port, programs, wait};
 
 /// How long a program may take to be ready, on a machine that has much else to do.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -57,6 +57,23 @@ impl Daemon {
             .spawn()
             .or_fault(format!("cannot start {name}"))?;
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
+    }
+
+    /// Starts `command` under `name` on a free port (`--web.listen-address`), with both its outputs
+    /// going to `NAME.log` in `dir`, and waits until `/-/ready` says so. Returns it and where it
+    /// answers, without a slash at the end.
+    pub fn serve(
+        name: &str,
+        mut command: Command,
+        dir: &Path,
+        http: &Http,
+    ) -> Result<(Self, String), Fault> {
+        let address = format!("127.0.0.1:{}", free_port()?);
+        command.arg(format!("--web.listen-address={address}"));
+        let mut daemon = Self::start(name, &command, &dir.join(format!("{name}.log")))?;
+        let url = format!("http://{address}");
+        daemon.ready(|| http.is_ok(&format!("{url}/-/ready")))?;
+        Ok((daemon, url))
     }
 
     /// Waits until `look` says that it is ready; a program that ends before is a fault, with the

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::daemon::Daemon;
 use crate::fault::{Fault, OrFault as _};
 use crate::http::Http;
-use crate::{free_port, programs};
+use crate::programs;
 
 /// A running Prometheus.
 #[derive(Debug)]
@@ -50,17 +50,13 @@ impl Alert {
 impl Prometheus {
     /// Starts it with the configuration file `config`; its data and its log go to `dir`.
     pub fn start(config: &Path, dir: &Path) -> Result<Self, Fault> {
-        let port = free_port()?;
         let mut command = programs::with_pages(&programs::other("prometheus")?);
         command.arg(format!("--config.file={}", config.display()));
         command.arg(format!("--storage.tsdb.path={}", dir.join("prometheus").display()));
-        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
         // With the default, an Alertmanager that is down at onset hears of it a minute late.
         command.arg("--rules.alert.resend-delay=5s");
-        let mut daemon = Daemon::start("prometheus", &command, &dir.join("prometheus.log"))?;
         let http = Http::new()?;
-        let url = format!("http://127.0.0.1:{port}");
-        daemon.ready(|| http.is_ok(&format!("{url}/-/ready")))?;
+        let (daemon, url) = Daemon::serve("prometheus", command, dir, &http)?;
         Ok(Self { daemon, url, http })
     }
 

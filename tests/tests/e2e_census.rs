@@ -2,7 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use procstorm_tests::daemon::Daemon;
 use procstorm_tests::http::Http;
 use procstorm_tests::isolation::in_a_world_apart;
 use procstorm_tests::storm::Storm;
-use procstorm_tests::{exposition, free_port, programs, wait};
+use procstorm_tests::{exposition, programs, wait};
 
 const ALICE: u32 = 45_010;
 const NAMELESS: u32 = 45_011;
@@ -65,14 +64,10 @@ fn the_exporter_shows_what_ps_shows() {
         Storm::raise(ALICE, b"im apd) S 1", 4).unwrap(),
         Storm::raise(NAMELESS, b"imapd", 5).unwrap(),
     ];
-    let address = format!("127.0.0.1:{}", free_port().unwrap());
-    let mut command = accounts.command(&programs::ours("procstorm-exporter").unwrap()).unwrap();
-    command.arg(format!("--web.listen-address={address}"));
-    let mut exporter =
-        Daemon::start("procstorm-exporter", &command, &dir.path().join("log")).unwrap();
+    let command = accounts.command(&programs::ours("procstorm-exporter").unwrap()).unwrap();
     let http = Http::new().unwrap();
-    let url = format!("http://{address}/metrics");
-    exporter.ready(|| http.is_ok(&url)).unwrap();
+    let (_exporter, url) = Daemon::serve("procstorm-exporter", command, dir.path(), &http).unwrap();
+    let url = format!("{url}/metrics");
 
     // Other programs come and go: the two must agree, in one moment, about every group that ps
     // sees the same before and after.
@@ -102,12 +97,9 @@ fn the_exporter_shows_what_ps_shows() {
 #[test]
 fn the_exporter_ends_with_success_when_asked_to() {
     let dir = tempfile::tempdir().unwrap();
-    let address = format!("127.0.0.1:{}", free_port().unwrap());
-    let mut command = Command::new(programs::ours("procstorm-exporter").unwrap());
-    command.arg(format!("--web.listen-address={address}"));
-    let log = Path::join(dir.path(), "log");
-    let mut exporter = Daemon::start("procstorm-exporter", &command, &log).unwrap();
+    let command = Command::new(programs::ours("procstorm-exporter").unwrap());
     let http = Http::new().unwrap();
-    exporter.ready(|| http.is_ok(&format!("http://{address}/-/ready"))).unwrap();
+    let (mut exporter, _url) =
+        Daemon::serve("procstorm-exporter", command, dir.path(), &http).unwrap();
     assert!(exporter.terminate(Duration::from_secs(60)).unwrap().success(), "{}", exporter.log());
 }
