@@ -11,7 +11,7 @@ use crate::config::{Config, LoadError, Step};
 use crate::engine::look_up;
 use crate::force::Force;
 use crate::kill::{Survey, Target, survey};
-use crate::mailbox::Planned;
+use crate::outcome::FormNote;
 use crate::payload::{Alert, BadPayload, Notification};
 use crate::policy::{
     Decision, Facts, History, Identity, Plan, Request, admit, allowed_account, decide,
@@ -170,18 +170,6 @@ impl Looker<'_> {
         if plans.is_empty() {
             return vec![format!("  {name}: there is no mail file")];
         }
-        let line = |source: &Path, what: String| format!("  {name}: {} {what}", source.display());
-        plans
-            .iter()
-            .map(|form| match &form.action {
-                Ok(Planned::Copy { path, bytes }) => {
-                    line(&form.source, format!("({bytes} bytes) to {}", path.display()))
-                }
-                Ok(Planned::Identical { path }) => {
-                    line(&form.source, format!("is saved already as {}", path.display()))
-                }
-                Err(failure) => line(&form.source, format!("would not be saved: {failure}")),
-            })
-            .collect()
+        plans.iter().map(|plan| format!("  {name}: {}", FormNote::from(plan))).collect()
     }
 }

@@ -5,7 +5,7 @@
 //! - [`Told::letter`]: the same as the alert that is posted to Alertmanager.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{self, Display, Formatter, Write};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -92,6 +92,39 @@ impl From<&FormPlan> for FormNote {
             }
         };
         Self { form: plan.form, source: plan.source.clone(), fate }
+    }
+}
+
+/// The line that tells of it.
+impl Display for FormNote {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let source = self.source.display();
+        match &self.fate {
+            Fate::Archived(archived) => {
+                let (path, bytes) = (archived.path.display(), archived.bytes);
+                write!(f, "saved user mail file as {path} ({bytes} bytes")?;
+                let remarks = [
+                    (archived.method == Method::Identical, "unchanged since it was saved there"),
+                    (archived.changed, "it changed during the copy"),
+                    (!archived.locked && archived.method != Method::Identical, "not locked"),
+                    (archived.dotlock, "a mail program had it locked"),
+                ];
+                for (_, remark) in remarks.iter().filter(|(applies, _)| *applies) {
+                    write!(f, ", {remark}")?;
+                }
+                f.write_str(")")
+            }
+            Fate::Planned(Planned::Copy { path, bytes }) => {
+                let path = path.display();
+                write!(f, "would save user mail file {source} as {path} ({bytes} bytes)")
+            }
+            Fate::Planned(Planned::Identical { path }) => {
+                write!(f, "user mail file {source} is saved already as {}", path.display())
+            }
+            Fate::Failed { text, .. } => {
+                write!(f, "could not save user mail file {source}: {text}")
+            }
+        }
     }
 }
 
@@ -213,7 +246,7 @@ impl Story<'_> {
         let mut lines = Vec::new();
         match self.archives {
             Some([]) => lines.push(format!("{} has no mail file", self.user)),
-            Some(notes) => lines.extend(notes.iter().map(archive_line)),
+            Some(notes) => lines.extend(notes.iter().map(ToString::to_string)),
             None => {}
         }
         match &self.end {
@@ -292,38 +325,6 @@ fn killed(report: &Report, whose: &str, before: &str) -> (Severity, String) {
         Verdict::Refused(why) | Verdict::Failed(why) => {
             (Severity::Critical, format!("did not kill {whose} processes: {why}"))
         }
-    }
-}
-
-fn archive_line(note: &FormNote) -> String {
-    let source = note.source.display();
-    match &note.fate {
-        Fate::Archived(archived) => {
-            let mut line = format!(
-                "saved user mail file as {} ({} bytes",
-                archived.path.display(),
-                archived.bytes
-            );
-            let remarks = [
-                (archived.method == Method::Identical, "unchanged since it was saved there"),
-                (archived.changed, "it changed during the copy"),
-                (!archived.locked && archived.method != Method::Identical, "not locked"),
-                (archived.dotlock, "a mail program had it locked"),
-            ];
-            for (_, remark) in remarks.iter().filter(|(applies, _)| *applies) {
-                line.push_str(", ");
-                line.push_str(remark);
-            }
-            line.push(')');
-            line
-        }
-        Fate::Planned(Planned::Copy { path, bytes }) => {
-            format!("would save user mail file {source} as {} ({bytes} bytes)", path.display())
-        }
-        Fate::Planned(Planned::Identical { path }) => {
-            format!("user mail file {source} is saved already as {}", path.display())
-        }
-        Fate::Failed { text, .. } => format!("could not save user mail file {source}: {text}"),
     }
 }
 
