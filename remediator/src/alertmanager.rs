@@ -1,4 +1,5 @@
-//! Alertmanager's API, as far as it is asked here: version 2, which 0.25 to 0.34 speak.
+//! Alertmanager's API, as far as it is asked here: version 2, which 0.25 speaks and, by what
+//! was read of the change logs, each version to 0.35 (`rules/README.md`, Versions).
 //!
 //! - [`Alertmanager::post`]: gives it outcomes.
 //! - [`Alertmanager::known_events`]: which outcomes it still has.
@@ -259,7 +260,7 @@ impl Matcher {
         if !self.is_regex {
             return (value == self.value) == self.is_equal;
         }
-        // Anchored, and `.` matches a newline in none of the versions from 0.25 on.
+        // Anchored; `.` matches no newline, though it does in Prometheus from 3.0 on.
         match Regex::new(&format!("^(?:{})$", self.value)) {
             Ok(regex) => regex.is_match(value) == self.is_equal,
             Err(error) => {

@@ -1,4 +1,5 @@
-//! The body that Alertmanager posts to a webhook: version 4, as 0.25 to 0.34 send it.
+//! The body that Alertmanager posts to a webhook: version 4, as 0.25 sends it and, by what was read
+//! of the change logs, each version to 0.35 (`rules/README.md`, Versions).
 //!
 //! - [`Notification::parse`]: bytes to alerts, or the one line that says what is wrong.
 //! - [`Alert`]: one alert with a status of its own; the group's status says nothing about it.
