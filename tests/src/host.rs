@@ -25,6 +25,7 @@ use crate::accounts::Accounts;
 use crate::daemon::Daemon;
 use crate::fault::{Fault, OrFault as _};
 use crate::http::{Answer, Http};
+use crate::storm::Storm;
 use crate::{free_port, programs, wait};
 
 /// The token of every host.
@@ -203,6 +204,30 @@ impl Host {
                 self.daemon.log()
             ))
         })
+    }
+
+    /// Raises a storm that is watched for, until its remediation is called off because of a silence,
+    /// and returns that storm. The remediator gives Alertmanager two seconds to tell its silences,
+    /// and then assumes none, which it says: on a busy machine it may have to be asked again.
+    pub fn raise_until_silenced(&self, uid: u32, command: &[u8]) -> Result<Storm, Fault> {
+        let unknown = "none assumed";
+        for asked in 0..5 {
+            let before = self.verdicts()?.len();
+            let storm = Storm::raise(uid, command, 8)?;
+            let verdict = wait::until("the storm's return is judged", LIMIT, || {
+                let verdicts = self.verdicts().ok()?;
+                verdicts.get(before).filter(|verdict| *verdict != "running").cloned()
+            })?;
+            if verdict == "silenced" {
+                return Ok(storm);
+            }
+            let excuses = self.daemon.log().matches(unknown).count();
+            if verdict != "none_seen" || excuses <= asked {
+                let log = self.daemon.log();
+                return Err(Fault::new(format!("{verdict} instead of silenced\n{log}")));
+            }
+        }
+        Err(Fault::new("Alertmanager never tells its silences in time"))
     }
 
     /// The value of a series, by the line's beginning; 0 if there is none.

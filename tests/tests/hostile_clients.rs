@@ -65,6 +65,8 @@ fn converse(address: &str, bytes: &[u8], then: Then<'_>) -> String {
         match stream.read(&mut buffer) {
             Ok(0) => break,
             Ok(n) => said.extend(buffer.iter().take(n)),
+            // Interrupted: this process was halted and goes on, which ends a wait that has a limit.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if let Then::Trickle(more) = then {
                     stream.write_all(more).ok();

@@ -16,14 +16,13 @@ const WHILE: Duration = Duration::from_millis(300);
 
 /// The default bounds, but for the time that a busy machine may take.
 fn unhurried() -> Bounds {
-    Bounds { deadline: Duration::from_secs(30), ..Bounds::default() }
+    Bounds { deadline: Duration::from_secs(60), ..Bounds::default() }
 }
 
 /// The same for a respawner that a busy machine keeps from its work: whoever looks for longer sees
-/// it all the same.
+/// it all the same, and need not fight for as many rounds.
 fn patient() -> Bounds {
-    let (deadline, confirm_pause) = (Duration::from_secs(6), Duration::from_secs(1));
-    Bounds { deadline, confirm_pause, ..Bounds::default() }
+    Bounds { rounds: 5, confirm_pause: Duration::from_secs(1), ..unhurried() }
 }
 
 fn end(uid: u32, bounds: &Bounds) -> Report {

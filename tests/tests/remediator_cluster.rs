@@ -462,8 +462,7 @@ fn a_silence_made_at_one_of_the_pair_stops_the_repeat() -> Result<(), Fault> {
     wait::until("the silence is known to both", SOON, || {
         scene.pair[0].knows_silence(&id).ok()?.then_some(())
     })?;
-    let second = Storm::raise(uid, b"pair-h", 8)?;
-    scene.host.wait_for_verdicts(&["none_seen", "silenced"])?;
+    let second = scene.host.raise_until_silenced(uid, b"pair-h")?;
     assert_eq!(second.living()?, 8);
     Ok(())
 }

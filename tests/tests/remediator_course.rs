@@ -171,8 +171,7 @@ fn a_silence_made_since_stops_the_repeat() -> Result<(), Fault> {
         {"id": "b7a1", "status": {"state": "active"}, "matchers":
             [{"name": "user", "value": uid.to_string(), "isRegex": false, "isEqual": true}]},
     ]));
-    let second = Storm::raise(uid, b"core-e", 8)?;
-    host.wait_for_verdicts(&["none_seen", "silenced"])?;
+    let second = host.raise_until_silenced(uid, b"core-e")?;
     assert_eq!(second.living()?, 8);
     Ok(())
 }
