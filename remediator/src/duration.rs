@@ -1,6 +1,6 @@
 //! Spans of time, as Prometheus, Alertmanager and the policy write them: `4m30s`, `1d`, `0s`.
 //!
-//! - [`parse`], [`unit`]: from a text.
+//! - [`parse`], [`unit()`]: from a text.
 //! - [`spoken`]: to one.
 
 use std::time::Duration;
