@@ -1,9 +1,11 @@
 //! The exporter shows exactly what a made-up /proc holds.
 
+use std::time::Duration;
+
 use procstorm_tests::accounts::Accounts;
 use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::world::World;
-use procstorm_tests::{exposition, programs};
+use procstorm_tests::{exposition, programs, wait};
 
 #[test]
 fn a_made_up_proc_is_shown_as_it_is() {
@@ -24,11 +26,17 @@ fn a_made_up_proc_is_shown_as_it_is() {
     let accounts = Accounts::with(&people, dir.path()).unwrap();
     let mut exporter = accounts.command(&programs::ours("procstorm-exporter").unwrap()).unwrap();
     let procfs = format!("--path.procfs={}", world.procfs().display());
-    let output = exporter.arg(procfs).arg("--once").output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
+    exporter.arg(procfs).arg("--once");
+    // A scan waits for names, but not for long: on a busy machine one may come too late.
+    let lines = wait::until("a scan with all names", Duration::from_secs(60), || {
+        let text = String::from_utf8(exporter.output().unwrap().stdout).unwrap();
+        let lines = exposition::read(&text).unwrap();
+        let overdue = lines.iter().find(|line| line.name == "procstorm_scan_overdue_names");
+        (overdue.unwrap().value < 1.0).then_some(lines)
+    })
+    .unwrap();
 
-    let mut shown: Vec<(String, String, String)> = exposition::read(&text)
-        .unwrap()
+    let mut shown: Vec<(String, String, String)> = lines
         .iter()
         .filter(|line| line.name == "procstorm_processes")
         .map(|line| {
