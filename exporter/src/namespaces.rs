@@ -2,9 +2,10 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{Dir, Mode, OFlags, openat, readlinkat};
-use rustix::io::Errno;
+use rustix::io::{DupFlags, Errno, dup3, pread};
 
 use crate::proc_dir::ProcDir;
 
@@ -55,22 +56,43 @@ impl ProcDir {
     /// a process of our own, more for one of a container. `None` where it is not said: the
     /// process is gone, the kernel is older than 4.1, or the /proc is a fixture.
     pub fn nesting(&self, pid: i32) -> io::Result<Option<usize>> {
-        self.nesting_in::<STATUS_MAX>(format!("{pid}/status"))
-    }
-
-    /// The same of the process that the caller's own pidfd number `fd` holds: of that process and
-    /// no other, even if its pid has been reused. `None` for one that is reaped.
-    pub fn nesting_of_pidfd(&self, fd: i32) -> io::Result<Option<usize>> {
-        self.nesting_in::<FDINFO_MAX>(format!("self/fdinfo/{fd}"))
-    }
-
-    fn nesting_in<const MAX: usize>(&self, path: String) -> io::Result<Option<usize>> {
-        let mut text = [0; MAX];
-        match self.read(&CString::new(path)?, &mut text) {
+        let mut text = [0; STATUS_MAX];
+        match self.read(&CString::new(format!("{pid}/status"))?, &mut text) {
             Ok(text) => Ok(nesting(text)),
             Err(Errno::NOENT | Errno::SRCH) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// A view of the processes that the caller's own pidfds hold.
+    pub fn pidfd_view(&self) -> io::Result<PidfdView> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        // Any descriptor will do, until there is a pidfd to be seen.
+        let slot = self.fd.try_clone()?;
+        let path = format!("self/fdinfo/{}", slot.as_raw_fd());
+        let fdinfo = openat(&self.fd, path, flags, Mode::empty())?;
+        Ok(PidfdView { slot, fdinfo })
+    }
+}
+
+/// What `/proc/self/fdinfo` says of pidfds. One file of it is held open, and each pidfd is put
+/// where that one looks: to open a file for each takes three times as long.
+#[derive(Debug)]
+pub struct PidfdView {
+    /// The descriptor that `fdinfo` tells of.
+    slot: OwnedFd,
+    fdinfo: OwnedFd,
+}
+
+impl PidfdView {
+    /// In how many pid namespaces the process has a pid that `pidfd` holds, counted as by
+    /// [`ProcDir::nesting`]: that process and no other, even if its pid has been reused. `None`
+    /// for one that is reaped.
+    pub fn nesting(&mut self, pidfd: impl AsFd) -> io::Result<Option<usize>> {
+        let mut text = [0; FDINFO_MAX];
+        dup3(pidfd, &mut self.slot, DupFlags::CLOEXEC)?;
+        let length = pread(&self.fdinfo, &mut text, 0)?;
+        Ok(text.get(..length).and_then(nesting))
     }
 }
 

@@ -8,7 +8,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, SeekFrom, openat, seek, statat};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, RawDir, RawDirEntry, SeekFrom, fstat, openat, seek, statat,
+};
 use rustix::io::Errno;
 
 use crate::process::{Command, Stat};
@@ -60,6 +62,14 @@ impl ProcDir {
         &self.path
     }
 
+    /// How many processes there are, more or less: in all of the machine's pid namespaces, and a
+    /// few of the directory's other entries with them. As the links of the directory tell, so
+    /// without reading it (`proc_root_getattr` in the kernel's `fs/proc/root.c`).
+    pub fn processes(&self) -> io::Result<u64> {
+        #[allow(clippy::useless_conversion, reason = "it is a u32 on some architectures")]
+        Ok(fstat(&self.fd)?.st_nlink.into())
+    }
+
     /// Calls `visit` with every pid, as the directory is read in bites of `buffer`'s size: a
     /// small buffer meets short-lived processes while they live, a large one needs fewer calls.
     /// The first error of `visit` ends the walk. Not for two threads at once on one `ProcDir`,
@@ -69,16 +79,36 @@ impl ProcDir {
         buffer: &mut [MaybeUninit<u8>],
         mut visit: impl FnMut(&Self, i32) -> Result<(), E>,
     ) -> Result<(), E> {
-        seek(&self.fd, SeekFrom::Start(0))?;
+        self.rewind()?;
         let mut entries = RawDir::new(&self.fd, buffer);
         while let Some(entry) = entries.next() {
-            let entry = entry?;
-            let name = entry.file_name().to_str().unwrap_or_default();
-            if let Ok(pid) = name.parse() {
+            if let Some(pid) = pid_of(&entry?) {
                 visit(self, pid)?;
             }
         }
         Ok(())
+    }
+
+    /// Has [`bite`](Self::bite) begin again.
+    pub fn rewind(&mut self) -> Result<(), Errno> {
+        seek(&self.fd, SeekFrom::Start(0)).map(drop)
+    }
+
+    /// Adds the next pids of the directory to `pids`, one read of `buffer`'s size of them: it may
+    /// be none, where other entries stand. False at the end of the directory.
+    pub fn bite(
+        &mut self,
+        buffer: &mut [MaybeUninit<u8>],
+        pids: &mut Vec<i32>,
+    ) -> Result<bool, Errno> {
+        let mut entries = RawDir::new(&self.fd, buffer);
+        while let Some(entry) = entries.next() {
+            pids.extend(pid_of(&entry?));
+            if entries.is_buffer_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The effective uid of a process: the owner of its directory, which stays right for a
@@ -158,11 +188,38 @@ impl ProcDir {
         }
     }
 
+    /// Whose a process is (its effective uid), and then what its `stat` says, which is so the
+    /// younger of the two. `expected` is the uid that the caller would rather see: the file's own
+    /// owner is had almost for nothing, but is root for a process that is not dumpable, so that
+    /// only a match with another uid than root's proves anything.
+    pub fn owned_stat(&self, pid: i32, expected: u32) -> io::Result<Option<(u32, Stat)>> {
+        let mut path = [0; PID_PATH_MAX];
+        let mut line = [0; STAT_LINE_MAX];
+        let read = |file: OwnedFd| -> Result<_, Errno> {
+            let owner = Some(fstat(&file)?.st_uid);
+            let owner = owner.filter(|&uid| uid == expected && uid != 0);
+            let Some(owner) = owner.or_else(|| self.owner(pid)) else { return Ok(None) };
+            let length = rustix::io::read(&file, &mut line)?;
+            Ok(line.get(..length).and_then(Stat::parse).map(|stat| (owner, stat)))
+        };
+        let path = pid_path(pid, c"/stat", &mut path);
+        match openat(&self.fd, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).and_then(read)
+        {
+            Err(Errno::NOENT | Errno::SRCH) => Ok(None),
+            seen => Ok(seen?),
+        }
+    }
+
     /// Whether other users' processes are hidden from us (`hidepid`): pid 1 is always there.
     #[must_use]
     pub fn is_blind(&self) -> bool {
         !matches!(self.stat(1), Ok(Some(_)))
     }
+}
+
+/// The pid whose directory the entry is.
+fn pid_of(entry: &RawDirEntry<'_>) -> Option<i32> {
+    entry.file_name().to_str().ok()?.parse().ok()
 }
 
 /// The longest path made by [`pid_path`]: ten digits, "/comm" or "/stat", and the NUL.

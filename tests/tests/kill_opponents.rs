@@ -122,6 +122,24 @@ fn a_respawner_of_the_same_identity_is_beaten() {
 }
 
 #[test]
+fn a_hydra_among_thousands_is_beaten_without_a_replacement() {
+    if !is_root_or_skip("a_hydra_among_thousands_is_beaten_without_a_replacement") {
+        return;
+    }
+    // So many that several threads share the work: none may kill before all have stopped theirs.
+    let (uid, crowd) = (42209, 1_100);
+    let sleepers = Opponent::start("sleepers", uid, b"imapd", crowd, "").unwrap();
+    let hydra = Opponent::start("hydra", uid, b"imapd", 50, "").unwrap();
+    let before = hydra.forks();
+    let report = end(uid, &unhurried());
+    tell("hydra among thousands", &hydra, before, &report);
+    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+    assert!(sleepers.are_gone_within(SOON) && hydra.are_gone_within(SOON), "{report:?}");
+    assert_eq!((hydra.forks(), report.replacement_count), (before, 0));
+    assert_eq!(report.exited, u64::try_from(crowd).unwrap() + 50);
+}
+
+#[test]
 fn a_hydra_is_beaten_without_a_replacement() {
     if !is_root_or_skip("a_hydra_is_beaten_without_a_replacement") {
         return;

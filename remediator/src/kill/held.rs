@@ -3,7 +3,7 @@
 //! Nobody is left stopped: when a [`Held`] is dropped, whatever the reason, those that it has
 //! stopped and not killed go on.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -22,10 +22,11 @@ enum Phase {
     Killed,
 }
 
-/// Pinned processes by pid. A pid in here is not reused before its process has exited.
+/// Pinned processes by pid. A pid in here is not reused before its process has exited. In order,
+/// as the kernel keeps them: it takes storms down a good deal faster so than at random.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    entries: HashMap<i32, (Pin, Phase)>,
+    entries: BTreeMap<i32, (Pin, Phase)>,
     unkilled: usize,
 }
 
@@ -59,9 +60,9 @@ pub(super) struct Kills {
 }
 
 impl Held {
-    /// Whether this pid's process is held.
-    pub(super) fn holds(&self, pid: i32) -> bool {
-        self.entries.contains_key(&pid)
+    /// The pids of all that are held.
+    pub(super) fn pids(&self) -> impl Iterator<Item = i32> {
+        self.entries.keys().copied()
     }
 
     /// How many are held.
@@ -137,19 +138,21 @@ impl Held {
     /// of those that have. Returns how many that were.
     pub(super) fn await_exits(&mut self, wait: Duration, abort: &AtomicBool) -> u64 {
         let begun = Instant::now();
-        let mut exited: u64 = 0;
-        // One after the other: all must exit, so the order makes no difference to the time, and
-        // polling all of them again at each exit would take quadratic time.
-        self.entries.retain(|_, (pin, phase)| {
+        let left = || {
             let aborted = abort.load(Ordering::Relaxed);
-            let left = if aborted { Duration::ZERO } else { wait.saturating_sub(begun.elapsed()) };
-            if *phase != Phase::Killed || !pin.has_exited_within(left) {
-                return true;
-            }
-            exited = exited.saturating_add(1);
-            false
-        });
-        exited
+            if aborted { Duration::ZERO } else { wait.saturating_sub(begun.elapsed()) }
+        };
+        let has_exited = |(pid, (pin, phase)): (&i32, &(Pin, Phase))| {
+            (*phase == Phase::Killed && pin.has_exited_within(left())).then_some(*pid)
+        };
+        // One after the other: polling all of them again at each exit would take quadratic time.
+        // And the last first, since once it is gone the others are too, more or less, and we are
+        // not woken for each of them.
+        let exited: Vec<i32> = self.entries.iter().rev().filter_map(has_exited).collect();
+        for pid in &exited {
+            self.entries.remove(pid);
+        }
+        u64::try_from(exited.len()).unwrap_or(u64::MAX)
     }
 }
 

@@ -8,10 +8,14 @@
 //! - [`pin`]: a process held by a pidfd; the only place that signals.
 //! - [`sweep`]: one walk over /proc; [`survey`] counts without acting.
 //! - `held`: the pinned and stopped processes; none of them is ever left stopped.
+//! - `errand`: what all hands share: the target, the view of /proc, the bounds.
+//! - `hand`: a thread that pins, checks, stops and kills what it meets.
 //! - `storm`: the rounds, [`end_storm`].
 //! - [`report`]: what was done, and the verdict (pure).
 
+mod errand;
 pub mod guard;
+mod hand;
 mod held;
 pub mod pin;
 mod release;

@@ -5,10 +5,11 @@
 //! died and its pid has gone to a stranger, the check may read the stranger, but the signal goes
 //! to the pin, that is to nobody. (Checking first and pinning after would pin the stranger.)
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use procstorm_exporter::proc_dir::ProcDir;
+use procstorm_exporter::namespaces::PidfdView;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -71,10 +72,10 @@ impl Pin {
         poll(&mut fds, timeout.as_ref()).is_ok_and(|ready| ready > 0)
     }
 
-    /// Whether the pinned process lives in a pid namespace below the one of `proc_dir`. `None`
-    /// if it is gone.
-    pub fn is_nested(&self, proc_dir: &ProcDir) -> std::io::Result<Option<bool>> {
-        Ok(proc_dir.nesting_of_pidfd(self.fd.as_raw_fd())?.map(|depth| depth > 1))
+    /// Whether the pinned process lives in a pid namespace below the one of the /proc that
+    /// `view` is of. `None` if it is gone.
+    pub fn is_nested(&self, view: &mut PidfdView) -> io::Result<Option<bool>> {
+        Ok(view.nesting(&self.fd)?.map(|depth| depth > 1))
     }
 }
 

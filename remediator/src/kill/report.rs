@@ -139,6 +139,31 @@ impl Report {
     }
 }
 
+impl Report {
+    /// Adds what another hand did in the same storm.
+    pub(super) fn add(&mut self, other: Self) {
+        for (sum, more) in [
+            (&mut self.matched, other.matched),
+            (&mut self.signalled, other.signalled),
+            (&mut self.exited, other.exited),
+            (&mut self.changed, other.changed),
+            (&mut self.stuck_count, other.stuck_count),
+            (&mut self.replacement_count, other.replacement_count),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+        append(&mut self.stuck, other.stuck);
+        append(&mut self.replacements, other.replacements);
+        append(&mut self.pids, other.pids);
+    }
+}
+
+/// Adds all to a list that is kept to [`LIST_MAX`]. Who was counted stays counted.
+pub(super) fn append<T>(list: &mut Vec<T>, more: impl IntoIterator<Item = T>) {
+    let room = LIST_MAX.saturating_sub(list.len());
+    list.extend(more.into_iter().take(room));
+}
+
 /// Adds to a list that is kept to [`LIST_MAX`], and to the count that is not.
 pub(super) fn note<T>(list: &mut Vec<T>, count: &mut u64, entry: T) {
     *count = count.saturating_add(1);

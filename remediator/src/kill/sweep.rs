@@ -6,6 +6,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use procstorm_exporter::proc_dir::ProcDir;
 use procstorm_exporter::process::Stat;
@@ -19,6 +20,31 @@ use super::target::Target;
 /// The size of a bite: nine pids or so. The least that always holds one entry of a directory,
 /// whose name may be 255 bytes long, with room to align it.
 const BITE: usize = 288;
+
+/// The same walk for several threads, each of which gets the next bite when it asks.
+#[derive(Debug)]
+pub(super) struct Walk(Mutex<ProcDir>);
+
+impl Walk {
+    pub(super) fn new(proc_dir: ProcDir) -> Self {
+        Self(Mutex::new(proc_dir))
+    }
+
+    /// Has it begin again.
+    pub(super) fn rewind(&self) -> Result<(), Errno> {
+        self.lock().rewind()
+    }
+
+    /// Puts the next pids into `pids`, maybe none of them. False at the end.
+    pub(super) fn bite(&self, pids: &mut Vec<i32>) -> Result<bool, Errno> {
+        pids.clear();
+        self.lock().bite(&mut [MaybeUninit::uninit(); BITE], pids)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ProcDir> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// What was found at a pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +73,14 @@ pub(super) fn look(
     target: &Target,
     untouchables: &Untouchables,
 ) -> io::Result<Sight> {
-    let Some(owner) = proc_dir.owner(pid) else { return Ok(Sight::Gone) };
-    match proc_dir.stat(pid) {
-        Ok(Some(stat)) => Ok(Sight::Process(standing(target, untouchables, owner, &stat), stat)),
+    match proc_dir.owned_stat(pid, target.uid) {
+        Ok(Some((owner, stat))) => {
+            Ok(Sight::Process(standing(target, untouchables, owner, &stat), stat))
+        }
         Ok(None) => Ok(Sight::Gone),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Ok(if owner == target.uid { Sight::Hidden } else { Sight::Gone })
+            let is_users = proc_dir.owner(pid) == Some(target.uid);
+            Ok(if is_users { Sight::Hidden } else { Sight::Gone })
         }
         Err(error) => Err(error),
     }

@@ -1,0 +1,154 @@
+//! What is to be done, as all hands share it: the target, the view of /proc, and the bounds.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use procstorm_exporter::proc_dir::ProcDir;
+use procstorm_exporter::sight::blindness;
+use rustix::io::Errno;
+
+use super::guard::{Caller, Untouchables, refusal};
+use super::report::Verdict;
+use super::sweep::Walk;
+use super::target::{Bounds, Target};
+
+/// A process is sent SIGSTOP and SIGKILL.
+const SIGNALS_EACH: u64 = 2;
+
+/// Why a scan or the whole ended early.
+#[derive(Debug)]
+pub(super) enum Halt {
+    /// The caller wants it.
+    Aborted,
+    /// A process of the user hides its name from us.
+    Blind,
+    /// There is no descriptor left for a single process.
+    Starved(io::Error),
+    /// /proc is broken.
+    Read(io::Error),
+}
+
+impl From<Errno> for Halt {
+    fn from(error: Errno) -> Self {
+        io::Error::from(error).into()
+    }
+}
+
+impl From<io::Error> for Halt {
+    fn from(error: io::Error) -> Self {
+        match Errno::from_io_error(&error) {
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => Self::Starved(error),
+            _ => Self::Read(error),
+        }
+    }
+}
+
+/// What all hands work on, and the bounds that they share.
+#[derive(Debug)]
+pub(super) struct Errand<'a> {
+    pub(super) target: &'a Target,
+    pub(super) bounds: &'a Bounds,
+    pub(super) abort: &'a AtomicBool,
+    pub(super) started: Instant,
+    pub(super) proc_dir: ProcDir,
+    pub(super) walk: Walk,
+    pub(super) untouchables: Untouchables,
+    /// How many signals may still be sent.
+    signals: AtomicU64,
+    rounds: AtomicU32,
+    /// Whose end is known: those that we have killed, and the dead that were seen. By pid, which
+    /// is no identity; but it decides only whether to look again at once.
+    ended: Mutex<HashSet<i32>>,
+}
+
+impl<'a> Errand<'a> {
+    /// Everything that must be right before the first signal.
+    pub(super) fn prepare(
+        procfs: &Path,
+        target: &'a Target,
+        bounds: &'a Bounds,
+        abort: &'a AtomicBool,
+        started: Instant,
+    ) -> Result<Self, Verdict> {
+        let failed = |error: io::Error| Verdict::Failed(format!("{}: {error}", procfs.display()));
+        let proc_dir = ProcDir::open(procfs).map_err(failed)?;
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        if proc_dir.own_pid() != Some(own) {
+            return Err(Verdict::Refused(format!(
+                "{}: is not the /proc of this daemon's own pid namespace",
+                procfs.display()
+            )));
+        }
+        let caller = Caller {
+            uid: rustix::process::getuid().as_raw(),
+            euid: rustix::process::geteuid().as_raw(),
+            unknown_uid: proc_dir.unknown_uid(),
+        };
+        if let Some(refusal) = refusal(target, bounds, caller) {
+            return Err(Verdict::Refused(refusal.to_string()));
+        }
+        if blindness(&proc_dir).is_some() {
+            return Err(Verdict::Blind);
+        }
+        let walk = Walk::new(ProcDir::open(procfs).map_err(failed)?);
+        let untouchables = Untouchables::of(&proc_dir, own);
+        let (signals, rounds) = (AtomicU64::new(bounds.signals), AtomicU32::new(0));
+        let ended = Mutex::default();
+        Ok(Self {
+            target,
+            bounds,
+            abort,
+            started,
+            proc_dir,
+            walk,
+            untouchables,
+            signals,
+            rounds,
+            ended,
+        })
+    }
+
+    /// Whether the deadline has come.
+    pub(super) fn is_late(&self) -> bool {
+        self.started.elapsed() >= self.bounds.deadline
+    }
+
+    /// Whether another process may be taken on.
+    pub(super) fn may_signal(&self) -> bool {
+        !self.is_late()
+            && self.rounds() < self.bounds.rounds
+            && self.signals.load(Ordering::Relaxed) >= SIGNALS_EACH
+    }
+
+    /// How many rounds of signals have begun.
+    pub(super) fn rounds(&self) -> u32 {
+        self.rounds.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn begin_round(&self) {
+        self.rounds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sets the signals for one process aside. False where too few are left.
+    pub(super) fn reserve(&self) -> bool {
+        let take = |left: u64| left.checked_sub(SIGNALS_EACH);
+        self.signals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+
+    /// Gives them back.
+    pub(super) fn release(&self) {
+        self.signals.fetch_add(SIGNALS_EACH, Ordering::Relaxed);
+    }
+
+    pub(super) fn ended(&self) -> MutexGuard<'_, HashSet<i32>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_aborted(&self) -> bool {
+        self.abort.load(Ordering::Relaxed)
+    }
+}

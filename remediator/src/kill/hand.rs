@@ -1,0 +1,296 @@
+//! Hands: each a thread that pins, checks, stops and kills what it meets.
+//!
+//! A storm of thousands takes the most time where one thread pins and stops it while the other
+//! processors idle. So the hands share one walk over /proc, each taking the next few pids, and
+//! keep what they have found; they meet after each scan and after each round of kills, so that
+//! nobody is killed before all are stopped.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use procstorm_exporter::namespaces::PidfdView;
+use procstorm_exporter::process::Stat;
+
+use super::errand::{Errand, Halt};
+use super::guard::Standing;
+use super::held::{Held, Recheck};
+use super::pin::{Delivery, Pin};
+use super::report::{Replacement, Report, Verdict, Zombie, append, note};
+use super::sweep::{Sight, look};
+
+/// What one scan saw.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scan {
+    /// Newly stopped and held.
+    pub(super) held: u64,
+    /// Alive, and not held because no more signals may be sent.
+    pub(super) at_large: u64,
+    pub(super) denied: u64,
+    pub(super) nested: u64,
+    pub(super) zombies: Vec<Zombie>,
+    pub(super) zombie_count: u64,
+    /// Of the storm, and died since the last scan, though not by us.
+    newly_dead: u64,
+    /// The user's, and gone before their names were seen.
+    slipped: u64,
+}
+
+impl Scan {
+    /// Whether somebody has just gone who may have left an heir.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.newly_dead > 0 || self.slipped > 0
+    }
+
+    pub(super) fn saw_none_alive(&self) -> bool {
+        self.held == 0 && self.at_large == 0 && self.denied == 0
+    }
+
+    /// Adds what another hand saw in the same scan.
+    pub(super) fn add(&mut self, other: &Self) {
+        for (sum, more) in [
+            (&mut self.held, other.held),
+            (&mut self.at_large, other.at_large),
+            (&mut self.denied, other.denied),
+            (&mut self.nested, other.nested),
+            (&mut self.zombie_count, other.zombie_count),
+            (&mut self.newly_dead, other.newly_dead),
+            (&mut self.slipped, other.slipped),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+        append(&mut self.zombies, other.zombies.iter().cloned());
+    }
+}
+
+/// One hand.
+pub(super) struct Hand<'a> {
+    errand: &'a Errand<'a>,
+    /// How many processes it can hold at once.
+    capacity: usize,
+    view: PidfdView,
+    /// Whether the process before was one of the storm's living.
+    in_a_run: bool,
+    held: Held,
+    scan: Scan,
+    report: Report,
+}
+
+/// Has each hand do its work, at the same time as far as threads can be had: on a machine that has
+/// no room for another thread, the caller's does it all. Returns when all are done; of several
+/// that were halted, with the reason of one.
+pub(super) fn each<'a>(
+    hands: &mut [Hand<'a>],
+    work: impl Fn(&mut Hand<'a>) -> Result<(), Halt> + Sync,
+) -> Result<(), Halt> {
+    let more = hands.len().saturating_sub(1);
+    let queue = Mutex::new(hands.iter_mut());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let drain = || {
+        while let Some(hand) = next() {
+            work(hand)?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let name = || thread::Builder::new().name("kill".to_owned());
+        let threads: Vec<_> =
+            (0..more).filter_map(|_| name().spawn_scoped(scope, drain).ok()).collect();
+        let mut outcome = drain();
+        for thread in threads {
+            match thread.join() {
+                Ok(other) => outcome = outcome.and(other),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        outcome
+    })
+}
+
+impl<'a> Hand<'a> {
+    /// Fails where there is no descriptor for it.
+    pub(super) fn new(errand: &'a Errand<'a>, capacity: usize) -> io::Result<Self> {
+        Ok(Self {
+            errand,
+            capacity,
+            view: errand.proc_dir.pidfd_view()?,
+            in_a_run: false,
+            held: Held::default(),
+            scan: Scan::default(),
+            report: Report::idle(Verdict::Unfinished, Duration::ZERO),
+        })
+    }
+
+    /// Does its part of a scan: stops and holds what it meets and what no hand holds yet.
+    pub(super) fn stop_some(&mut self, known: &HashSet<i32>) -> Result<(), Halt> {
+        self.scan = Scan::default();
+        let mut pids = Vec::new();
+        while self.errand.walk.bite(&mut pids)? {
+            for &pid in pids.iter().filter(|pid| !known.contains(pid)) {
+                let visited = self.visit(pid);
+                if matches!(visited, Err(Halt::Starved(_))) {
+                    // This one has not been looked at, nor has what comes after it.
+                    self.scan.at_large = self.scan.at_large.saturating_add(1);
+                }
+                visited?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What its last scan saw.
+    pub(super) fn scan(&self) -> &Scan {
+        &self.scan
+    }
+
+    /// What it holds.
+    pub(super) fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// What it has done, and who has not exited. Whoever is stopped and not killed goes on.
+    pub(super) fn finish(self) -> Report {
+        let Self { held, mut report, .. } = self;
+        for pid in held.killed() {
+            note(&mut report.stuck, &mut report.stuck_count, pid);
+        }
+        report
+    }
+
+    /// Whether no more can be held until some of the held have exited.
+    fn is_full(&self) -> bool {
+        self.held.len() >= self.capacity
+    }
+
+    /// Looks at one pid of a scan, and stops and holds its process if it is of the storm.
+    fn visit(&mut self, pid: i32) -> Result<(), Halt> {
+        if self.errand.is_aborted() {
+            return Err(Halt::Aborted);
+        }
+        // The owner comes first because it is cheap: most processes are not the user's. But those
+        // of a storm come in runs, so that in one the pin tells soon enough.
+        if !self.in_a_run && self.errand.proc_dir.owner(pid) != Some(self.errand.target.uid) {
+            return Ok(());
+        }
+        if self.is_full() && self.errand.may_signal() {
+            self.kill_held()?;
+        }
+        match self.take(pid) {
+            Err(Halt::Starved(_)) if !self.held.is_empty() => {
+                self.kill_held()?;
+                self.take(pid)
+            }
+            taken => taken,
+        }
+    }
+
+    /// Pins first, checks after, signals through the pin.
+    fn take(&mut self, pid: i32) -> Result<(), Halt> {
+        let Some(pin) = Pin::open(pid)? else { return self.slip(pid) };
+        let Errand { target, bounds, proc_dir, untouchables, .. } = self.errand;
+        let sight = look(proc_dir, pid, target, untouchables)?;
+        self.in_a_run = matches!(sight, Sight::Process(Standing::Living, _));
+        let stat = match sight {
+            Sight::Process(Standing::Living, stat) => stat,
+            Sight::Process(Standing::Zombie, stat) => {
+                let is_news = self.errand.ended().insert(pid);
+                self.scan.newly_dead = self.scan.newly_dead.saturating_add(u64::from(is_news));
+                let zombie = Zombie { pid, parent: stat.parent };
+                note(&mut self.scan.zombies, &mut self.scan.zombie_count, zombie);
+                return Ok(());
+            }
+            Sight::Process(Standing::Untouchable | Standing::Other, _) => return Ok(()),
+            Sight::Gone => return self.slip(pid),
+            Sight::Hidden => return Err(Halt::Blind),
+        };
+        if !bounds.nested_namespaces {
+            match pin.is_nested(&mut self.view)? {
+                Some(false) => {}
+                Some(true) => {
+                    self.scan.nested = self.scan.nested.saturating_add(1);
+                    return Ok(());
+                }
+                None => return self.slip(pid),
+            }
+        }
+        if self.is_full() || !self.errand.may_signal() || !self.errand.reserve() {
+            self.scan.at_large = self.scan.at_large.saturating_add(1);
+            return Ok(());
+        }
+        if !self.stop(pin, &stat) {
+            self.errand.release();
+        }
+        Ok(())
+    }
+
+    /// It went while it was looked at.
+    fn slip(&mut self, pid: i32) -> Result<(), Halt> {
+        let is_news = !self.errand.ended().contains(&pid);
+        self.scan.slipped = self.scan.slipped.saturating_add(u64::from(is_news));
+        Ok(())
+    }
+
+    /// Returns whether it is held now.
+    fn stop(&mut self, pin: Pin, stat: &Stat) -> bool {
+        match self.held.stop(pin, stat.is_stopped()) {
+            Delivery::Sent => {
+                self.scan.held = self.scan.held.saturating_add(1);
+                self.report.matched = self.report.matched.saturating_add(1);
+                if self.errand.rounds() > 0 {
+                    self.note_replacement(stat);
+                }
+                return true;
+            }
+            Delivery::Gone => {}
+            Delivery::Denied => self.scan.denied = self.scan.denied.saturating_add(1),
+        }
+        false
+    }
+
+    fn note_replacement(&mut self, stat: &Stat) {
+        let parent = self.errand.proc_dir.stat(stat.parent).ok().flatten();
+        let command = parent.map(|parent| parent.command.to_text().into_owned());
+        let replacement = Replacement {
+            pid: stat.pid,
+            parent: stat.parent,
+            parent_command: command.unwrap_or_default(),
+        };
+        note(&mut self.report.replacements, &mut self.report.replacement_count, replacement);
+    }
+
+    /// Kills all that it holds, and waits for them to exit.
+    pub(super) fn kill_held(&mut self) -> Result<(), Halt> {
+        let Errand { target, abort, proc_dir, untouchables, .. } = self.errand;
+        let kills = self.held.kill(abort, |pid| {
+            match look(proc_dir, pid, target, untouchables) {
+                Ok(Sight::Process(Standing::Other | Standing::Untouchable, _)) => Recheck::Changed,
+                Ok(Sight::Process(Standing::Living, stat)) if stat.may_act() => {
+                    Recheck::NotYetStopped
+                }
+                // What is gone or cannot be read is what it was when it was stopped.
+                Ok(Sight::Process(Standing::Living | Standing::Zombie, _))
+                | Ok(Sight::Gone | Sight::Hidden)
+                | Err(_) => Recheck::Same,
+            }
+        });
+        self.report.changed = self.report.changed.saturating_add(kills.changed);
+        self.scan.denied = self.scan.denied.saturating_add(kills.denied);
+        self.errand.ended().extend(&kills.killed);
+        for pid in kills.killed {
+            note(&mut self.report.pids, &mut self.report.signalled, pid);
+        }
+        if self.errand.is_aborted() {
+            return Err(Halt::Aborted);
+        }
+        self.await_exits();
+        Ok(())
+    }
+
+    /// Waits for those that have been sent SIGKILL to exit.
+    pub(super) fn await_exits(&mut self) {
+        let exited = self.held.await_exits(self.errand.bounds.poll, self.errand.abort);
+        self.report.exited = self.report.exited.saturating_add(exited);
+    }
+}
