@@ -14,7 +14,7 @@ use procstorm_tests::wait;
 
 const SOON: Duration = Duration::from_secs(60);
 
-const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/names.c");
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../exporter/tests/program/hang.c");
 
 /// Builds the module into `directory`. Returns its path.
 fn build(directory: &Path) -> PathBuf {
