@@ -56,6 +56,12 @@ impl ProcDir {
         Ok(Self { fd: openat(CWD, path, flags, Mode::empty())?, path: path.to_owned() })
     }
 
+    /// Opens the same directory once more, for a reading position of its own.
+    pub fn reopen(&self) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self { fd: openat(&self.fd, ".", flags, Mode::empty())?, path: self.path.clone() })
+    }
+
     /// Where it was opened.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -188,22 +194,21 @@ impl ProcDir {
         }
     }
 
-    /// Whose a process is (its effective uid), and then what its `stat` says, which is so the
-    /// younger of the two. `expected` is the uid that the caller would rather see: the file's own
-    /// owner is had almost for nothing, but is root for a process that is not dumpable, so that
-    /// only a match with another uid than root's proves anything.
-    pub fn owned_stat(&self, pid: i32, expected: u32) -> io::Result<Option<(u32, Stat)>> {
+    /// Whose a process is (its effective uid), and then what its `stat` says: all of one process,
+    /// since what was opened reads as gone once that has gone, whoever has its pid then. The uid is
+    /// that of its directory: the file's own owner is another where the process is not dumpable
+    /// (root, or the user whose namespace it is in).
+    pub fn owned_stat(&self, pid: i32) -> io::Result<Option<(u32, Stat)>> {
         let mut path = [0; PID_PATH_MAX];
         let mut line = [0; STAT_LINE_MAX];
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let read = |file: OwnedFd| -> Result<_, Errno> {
-            let owner = Some(fstat(&file)?.st_uid);
-            let owner = owner.filter(|&uid| uid == expected && uid != 0);
-            let Some(owner) = owner.or_else(|| self.owner(pid)) else { return Ok(None) };
+            let Some(owner) = self.owner(pid) else { return Ok(None) };
             let length = rustix::io::read(&file, &mut line)?;
             Ok(line.get(..length).and_then(Stat::parse).map(|stat| (owner, stat)))
         };
-        let path = pid_path(pid, c"/stat", &mut path);
-        match openat(&self.fd, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).and_then(read)
+        match openat(&self.fd, pid_path(pid, c"/stat", &mut path), flags, Mode::empty())
+            .and_then(read)
         {
             Err(Errno::NOENT | Errno::SRCH) => Ok(None),
             seen => Ok(seen?),

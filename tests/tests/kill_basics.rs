@@ -2,7 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command as Program, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -151,6 +155,57 @@ fn a_process_that_is_not_dumpable_is_its_users_all_the_same() {
     let report = end(&target(42107, b"imapd"));
     assert!(storm.are_gone_within(SOON));
     assert_eq!(report.matched, 5);
+}
+
+/// In the namespace that `child` has made: its user 0 is `uid`, and its user 1 the next.
+fn map_users(child: &Child, uid: u32) {
+    let dir = PathBuf::from(format!("{PROC}/{}", child.id()));
+    let ours = fs::read_link("/proc/self/ns/user").unwrap();
+    wait::until("a user namespace", SOON, || {
+        fs::read_link(dir.join("ns/user")).ok().filter(|theirs| *theirs != ours)
+    })
+    .unwrap();
+    for map in ["uid_map", "gid_map"] {
+        fs::write(dir.join(map), format!("0 {uid} 1\n1 {} 1\n", uid + 1)).unwrap();
+    }
+}
+
+#[test]
+fn whose_a_process_is_is_not_whose_its_files_are() {
+    if !is_root_or_skip("whose_a_process_is_is_not_whose_its_files_are") {
+        return;
+    }
+    let uid = 42190;
+    let piped = |program: &str, arguments: &[&str]| {
+        let mut command = Program::new(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    // Both end with their standard input.
+    let mut container = piped("unshare", &["--user", "cat"]);
+    map_users(&container, uid);
+    let storm = Opponent::start("sleepers", uid, b"imapd", 3, "").unwrap();
+    // A worker of a container that runs as the user without root's rights: another user, and its
+    // files in /proc belong to the root of its namespace, who is the storm's user.
+    let script = "use POSIX; POSIX::setuid(1); $0 = 'imapd'; $| = 1; print \"up\\n\"; <STDIN>";
+    let id = container.id().to_string();
+    let enter = ["--user", "--target", &id, "perl", "-e", script];
+    let mut stranger = piped("nsenter", &enter);
+    let mut up = [0; 3];
+    stranger.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
+    let dir = PathBuf::from(format!("{PROC}/{}", stranger.id()));
+    assert_eq!(fs::metadata(&dir).unwrap().uid(), uid + 1);
+    assert_eq!(fs::metadata(dir.join("stat")).unwrap().uid(), uid);
+    assert_eq!(fs::read_to_string(dir.join("comm")).unwrap(), "imapd\n");
+
+    let report = end(&target(uid, b"imapd"));
+
+    assert!(storm.are_gone_within(SOON), "{report:?}");
+    assert_eq!((report.matched, report.signalled), (3, 3), "{report:?}");
+    assert!(stranger.try_wait().unwrap().is_none(), "a stranger was killed: {report:?}");
+    for mut child in [stranger, container] {
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+    }
 }
 
 #[test]

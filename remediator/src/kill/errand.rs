@@ -32,6 +32,16 @@ pub(super) enum Halt {
     Read(io::Error),
 }
 
+impl Halt {
+    /// Of two, the one that tells more.
+    pub(super) fn or(self, other: Self) -> Self {
+        match (&self, &other) {
+            (_, Self::Aborted) | (Self::Starved(_), _) => other,
+            _ => self,
+        }
+    }
+}
+
 impl From<Errno> for Halt {
     fn from(error: Errno) -> Self {
         io::Error::from(error).into()
@@ -60,9 +70,11 @@ pub(super) struct Errand<'a> {
     /// How many signals may still be sent.
     signals: AtomicU64,
     rounds: AtomicU32,
-    /// Whose end is known: those that we have killed, and the dead that were seen. By pid, which
-    /// is no identity; but it decides only whether to look again at once.
+    /// Whose end is no news: those that we have killed, and the dead that were seen. By pid, which
+    /// is no identity: of two dead with one pid, the second does not have us look again at once.
     ended: Mutex<HashSet<i32>>,
+    /// Whether one hand has met what must end the whole.
+    halted: AtomicBool,
 }
 
 impl<'a> Errand<'a> {
@@ -94,7 +106,7 @@ impl<'a> Errand<'a> {
         if blindness(&proc_dir).is_some() {
             return Err(Verdict::Blind);
         }
-        let walk = Walk::new(ProcDir::open(procfs).map_err(failed)?);
+        let walk = Walk::new(proc_dir.reopen().map_err(failed)?);
         let untouchables = Untouchables::of(&proc_dir, own);
         let (signals, rounds) = (AtomicU64::new(bounds.signals), AtomicU32::new(0));
         let ended = Mutex::default();
@@ -109,6 +121,7 @@ impl<'a> Errand<'a> {
             signals,
             rounds,
             ended,
+            halted: AtomicBool::new(false),
         })
     }
 
@@ -150,5 +163,16 @@ impl<'a> Errand<'a> {
 
     pub(super) fn is_aborted(&self) -> bool {
         self.abort.load(Ordering::Relaxed)
+    }
+
+    /// Has the other hands stop where they are, unless it is only that one hand lacks descriptors.
+    pub(super) fn halt(&self, halt: &Halt) {
+        if !matches!(halt, Halt::Starved(_)) {
+            self.halted.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn is_halted(&self) -> bool {
+        self.halted.load(Ordering::Relaxed)
     }
 }

@@ -26,7 +26,10 @@ use super::sweep::{Sight, look};
 pub(super) struct Scan {
     /// Newly stopped and held.
     pub(super) held: u64,
-    /// Alive, and not held because no more signals may be sent.
+    /// Killed in the middle of it, to make room.
+    pub(super) killed: u64,
+    /// Alive, and not held because no more signals may be sent; or not looked at, for lack of a
+    /// descriptor.
     pub(super) at_large: u64,
     pub(super) denied: u64,
     pub(super) nested: u64,
@@ -52,6 +55,7 @@ impl Scan {
     pub(super) fn add(&mut self, other: &Self) {
         for (sum, more) in [
             (&mut self.held, other.held),
+            (&mut self.killed, other.killed),
             (&mut self.at_large, other.at_large),
             (&mut self.denied, other.denied),
             (&mut self.nested, other.nested),
@@ -71,7 +75,7 @@ pub(super) struct Hand<'a> {
     /// How many processes it can hold at once.
     capacity: usize,
     view: PidfdView,
-    /// Whether the process before was one of the storm's living.
+    /// Whether the process before was one of the storm, and is held.
     in_a_run: bool,
     held: Held,
     scan: Scan,
@@ -80,7 +84,7 @@ pub(super) struct Hand<'a> {
 
 /// Has each hand do its work, at the same time as far as threads can be had: on a machine that has
 /// no room for another thread, the caller's does it all. Returns when all are done; of several
-/// that were halted, with the reason of one.
+/// that were halted, with the reason that tells most.
 pub(super) fn each<'a>(
     hands: &mut [Hand<'a>],
     work: impl Fn(&mut Hand<'a>) -> Result<(), Halt> + Sync,
@@ -88,9 +92,9 @@ pub(super) fn each<'a>(
     let more = hands.len().saturating_sub(1);
     let queue = Mutex::new(hands.iter_mut());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let drain = || {
+    let drain = || -> Result<(), Halt> {
         while let Some(hand) = next() {
-            work(hand)?;
+            work(hand).inspect_err(|halt| hand.errand.halt(halt))?;
         }
         Ok(())
     };
@@ -101,7 +105,13 @@ pub(super) fn each<'a>(
         let mut outcome = drain();
         for thread in threads {
             match thread.join() {
-                Ok(other) => outcome = outcome.and(other),
+                Ok(Ok(())) => {}
+                Ok(Err(halt)) => {
+                    outcome = Err(match outcome {
+                        Ok(()) => halt,
+                        Err(other) => other.or(halt),
+                    });
+                }
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
@@ -123,18 +133,27 @@ impl<'a> Hand<'a> {
         })
     }
 
+    /// Forgets what its last scan saw.
+    pub(super) fn begin_scan(&mut self) {
+        self.scan = Scan::default();
+        self.in_a_run = false;
+    }
+
     /// Does its part of a scan: stops and holds what it meets and what no hand holds yet.
     pub(super) fn stop_some(&mut self, known: &HashSet<i32>) -> Result<(), Halt> {
-        self.scan = Scan::default();
+        let met = self.meet(known);
+        if matches!(met, Err(Halt::Starved(_))) {
+            // There is something that has not been looked at: this was no empty scan.
+            self.scan.at_large = self.scan.at_large.saturating_add(1);
+        }
+        met
+    }
+
+    fn meet(&mut self, known: &HashSet<i32>) -> Result<(), Halt> {
         let mut pids = Vec::new();
-        while self.errand.walk.bite(&mut pids)? {
+        while !self.errand.is_halted() && self.errand.walk.bite(&mut pids)? {
             for &pid in pids.iter().filter(|pid| !known.contains(pid)) {
-                let visited = self.visit(pid);
-                if matches!(visited, Err(Halt::Starved(_))) {
-                    // This one has not been looked at, nor has what comes after it.
-                    self.scan.at_large = self.scan.at_large.saturating_add(1);
-                }
-                visited?;
+                self.visit(pid)?;
             }
         }
         Ok(())
@@ -191,7 +210,7 @@ impl<'a> Hand<'a> {
         let Some(pin) = Pin::open(pid)? else { return self.slip(pid) };
         let Errand { target, bounds, proc_dir, untouchables, .. } = self.errand;
         let sight = look(proc_dir, pid, target, untouchables)?;
-        self.in_a_run = matches!(sight, Sight::Process(Standing::Living, _));
+        self.in_a_run = false;
         let stat = match sight {
             Sight::Process(Standing::Living, stat) => stat,
             Sight::Process(Standing::Zombie, stat) => {
@@ -219,7 +238,8 @@ impl<'a> Hand<'a> {
             self.scan.at_large = self.scan.at_large.saturating_add(1);
             return Ok(());
         }
-        if !self.stop(pin, &stat) {
+        self.in_a_run = self.stop(pin, &stat);
+        if !self.in_a_run {
             self.errand.release();
         }
         Ok(())
@@ -277,6 +297,8 @@ impl<'a> Hand<'a> {
         });
         self.report.changed = self.report.changed.saturating_add(kills.changed);
         self.scan.denied = self.scan.denied.saturating_add(kills.denied);
+        let count = u64::try_from(kills.killed.len()).unwrap_or(u64::MAX);
+        self.scan.killed = self.scan.killed.saturating_add(count);
         self.errand.ended().extend(&kills.killed);
         for pid in kills.killed {
             note(&mut self.report.pids, &mut self.report.signalled, pid);

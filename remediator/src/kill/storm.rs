@@ -34,7 +34,7 @@ const UNSETTLED_SCANS: u32 = 50;
 const SPARE_DESCRIPTORS: u64 = 256;
 
 /// So many processes on the machine are worth another thread.
-const PROCESSES_A_HAND: u64 = 1_000;
+const PROCESSES_A_HAND: usize = 1_000;
 
 /// More threads than this would only wait for the kernel's locks, and for each other.
 const HANDS_MAX: usize = 4;
@@ -57,11 +57,19 @@ pub fn end_storm(procfs: &Path, target: &Target, bounds: &Bounds, abort: &Atomic
     storm.report(end)
 }
 
-/// How many hands are worth their while; one where it cannot be told.
-fn hands(proc_dir: &ProcDir) -> usize {
-    let wanted = proc_dir.processes().unwrap_or(1).div_ceil(PROCESSES_A_HAND);
+/// How many hands are worth their while; one where it cannot be told. Where descriptors are so few
+/// that one hand's part would not do for all processes, it is one too: a hand that is full kills
+/// before all are stopped.
+fn hands(proc_dir: &ProcDir, capacity: usize) -> usize {
+    let processes = proc_dir.processes().ok().and_then(|count| usize::try_from(count).ok());
+    let processes = processes.unwrap_or(1).max(1);
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
-    usize::try_from(wanted).unwrap_or(HANDS_MAX).clamp(1, processors.clamp(1, HANDS_MAX))
+    processes
+        .div_ceil(PROCESSES_A_HAND)
+        .min(processors)
+        .min(HANDS_MAX)
+        .min(capacity / processes)
+        .max(1)
 }
 
 /// A storm being ended.
@@ -74,8 +82,9 @@ impl<'a> Storm<'a> {
     /// Finds the hands: as many as are worth their while, and at least one.
     fn gather(&mut self) -> Result<(), Halt> {
         let errand = self.errand;
-        let count = hands(&errand.proc_dir);
-        let capacity = (capacity(&errand.proc_dir) / count).max(1);
+        let capacity = capacity(&errand.proc_dir);
+        let count = hands(&errand.proc_dir, capacity);
+        let capacity = capacity / count;
         self.hands.push(Hand::new(errand, capacity)?);
         self.hands.extend((1..count).map_while(|_| Hand::new(errand, capacity).ok()));
         Ok(())
@@ -91,13 +100,15 @@ impl<'a> Storm<'a> {
         let mut unsettled_scans: u32 = 0;
         let mut quiet_since = Instant::now();
         loop {
-            let begun = Instant::now();
-            let scan = self.stop_all()?;
+            let (begun, scan) = self.stop_all()?;
             let holds_none = self.held().all(Held::is_empty);
             if self.held().any(Held::any_unkilled) {
                 quiet_scans = 0;
                 self.errand.begin_round();
                 each(&mut self.hands, Hand::kill_held)?;
+            } else if scan.killed > 0 {
+                // There were some: nothing is proven by it, and there may be more.
+                quiet_scans = 0;
             } else if holds_none && scan.saw_none_alive() {
                 let may_chase = unsettled_scans < UNSETTLED_SCANS && self.errand.may_signal();
                 if scan.is_unsettled() && may_chase {
@@ -130,24 +141,28 @@ impl<'a> Storm<'a> {
         }
     }
 
-    /// Scans, and stops and holds what it finds, until a scan finds nothing new. Returns what the
-    /// last scan saw.
-    fn stop_all(&mut self) -> Result<Scan, Halt> {
+    /// Scans, and stops and holds what it finds, until a scan finds nothing new. Returns when the
+    /// last scan began, and what it saw.
+    fn stop_all(&mut self) -> Result<(Instant, Scan), Halt> {
         for _ in 1..FREEZE_SCANS {
+            let begun = Instant::now();
             let scan = self.scan()?;
             if scan.held == 0 {
-                return Ok(scan);
+                return Ok((begun, scan));
             }
         }
-        self.scan()
+        Ok((Instant::now(), self.scan()?))
     }
 
     fn scan(&mut self) -> Result<Scan, Halt> {
         let known = self.held().flat_map(Held::pids).collect();
+        self.hands.iter_mut().for_each(Hand::begin_scan);
         self.errand.walk.rewind()?;
         match each(&mut self.hands, |hand| hand.stop_some(&known)) {
-            // One hand may lack the descriptors that another one holds.
-            Err(Halt::Starved(_)) if self.held().any(Held::any_unkilled) => {
+            // One hand may lack the descriptors that another one holds, or has just given back.
+            Err(Halt::Starved(_))
+                if self.held().any(|held| !held.is_empty()) || self.last_scan().killed > 0 =>
+            {
                 each(&mut self.hands, Hand::kill_held)?;
             }
             done => done?,

@@ -73,7 +73,7 @@ pub(super) fn look(
     target: &Target,
     untouchables: &Untouchables,
 ) -> io::Result<Sight> {
-    match proc_dir.owned_stat(pid, target.uid) {
+    match proc_dir.owned_stat(pid) {
         Ok(Some((owner, stat))) => {
             Ok(Sight::Process(standing(target, untouchables, owner, &stat), stat))
         }
