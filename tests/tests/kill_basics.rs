@@ -181,7 +181,7 @@ fn whose_a_process_is_is_not_whose_its_files_are() {
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
     };
     // Both end with their standard input.
-    let mut container = piped("unshare", &["--user", "cat"]);
+    let container = piped("unshare", &["--user", "cat"]);
     map_users(&container, uid);
     let storm = Opponent::start("sleepers", uid, b"imapd", 3, "").unwrap();
     // A worker of a container that runs as the user without root's rights: another user, and its
