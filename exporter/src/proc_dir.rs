@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, RawDir, RawDirEntry, SeekFrom, fstat, openat, seek, statat,
+    AtFlags, CWD, Mode, OFlags, RawDir, RawDirEntry, SeekFrom, fstat, openat, seek, statat, tell,
 };
 use rustix::io::Errno;
 
@@ -42,6 +42,15 @@ pub enum Glance {
     Denied,
 }
 
+/// A place among the entries of a directory, as the kernel gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(u64);
+
+impl Place {
+    /// Before the first entry.
+    pub const START: Self = Self(0);
+}
+
 /// A /proc directory (or a fixture that looks like one), held open.
 #[derive(Debug)]
 pub struct ProcDir {
@@ -57,7 +66,7 @@ impl ProcDir {
     }
 
     /// Opens the same directory once more, for a reading position of its own.
-    pub fn reopen(&self) -> io::Result<Self> {
+    pub fn reopen(&self) -> Result<Self, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self { fd: openat(&self.fd, ".", flags, Mode::empty())?, path: self.path.clone() })
     }
@@ -85,19 +94,22 @@ impl ProcDir {
         buffer: &mut [MaybeUninit<u8>],
         mut visit: impl FnMut(&Self, i32) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.rewind()?;
-        let mut entries = RawDir::new(&self.fd, buffer);
-        while let Some(entry) = entries.next() {
-            if let Some(pid) = pid_of(&entry?) {
-                visit(self, pid)?;
-            }
+        self.go_to(Place::START)?;
+        let mut pids = Vec::new();
+        while self.bite(buffer, &mut pids)? {
+            pids.drain(..).try_for_each(|pid| visit(self, pid))?;
         }
         Ok(())
     }
 
-    /// Has [`bite`](Self::bite) begin again.
-    pub fn rewind(&mut self) -> Result<(), Errno> {
-        seek(&self.fd, SeekFrom::Start(0)).map(drop)
+    /// Where [`bite`](Self::bite) goes on.
+    pub fn place(&self) -> Result<Place, Errno> {
+        tell(&self.fd).map(Place)
+    }
+
+    /// Has [`bite`](Self::bite) go on from there.
+    pub fn go_to(&mut self, place: Place) -> Result<(), Errno> {
+        seek(&self.fd, SeekFrom::Start(place.0)).map(drop)
     }
 
     /// Adds the next pids of the directory to `pids`, one read of `buffer`'s size of them: it may
@@ -185,13 +197,7 @@ impl ProcDir {
     /// What `/proc/PID/stat` says of a process. An error is one of rights or of the file system;
     /// a process that is gone is `Ok(None)`.
     pub fn stat(&self, pid: i32) -> io::Result<Option<Stat>> {
-        let mut path = [0; PID_PATH_MAX];
-        let mut line = [0; STAT_LINE_MAX];
-        match self.read(pid_path(pid, c"/stat", &mut path), &mut line) {
-            Ok(line) => Ok(Stat::parse(line)),
-            Err(Errno::NOENT | Errno::SRCH) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Ok(self.stat_and(pid, || Some(()))?.map(|((), stat)| stat))
     }
 
     /// Whose a process is (its effective uid), and then what its `stat` says: all of one process,
@@ -199,13 +205,22 @@ impl ProcDir {
     /// that of its directory: the file's own owner is another where the process is not dumpable
     /// (root, or the user whose namespace it is in).
     pub fn owned_stat(&self, pid: i32) -> io::Result<Option<(u32, Stat)>> {
+        self.stat_and(pid, || self.owner(pid))
+    }
+
+    /// What `ask` tells while `stat` is open, and what that says when it is read after.
+    fn stat_and<T>(
+        &self,
+        pid: i32,
+        ask: impl FnOnce() -> Option<T>,
+    ) -> io::Result<Option<(T, Stat)>> {
         let mut path = [0; PID_PATH_MAX];
         let mut line = [0; STAT_LINE_MAX];
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let read = |file: OwnedFd| -> Result<_, Errno> {
-            let Some(owner) = self.owner(pid) else { return Ok(None) };
+            let Some(told) = ask() else { return Ok(None) };
             let length = rustix::io::read(&file, &mut line)?;
-            Ok(line.get(..length).and_then(Stat::parse).map(|stat| (owner, stat)))
+            Ok(line.get(..length).and_then(Stat::parse).map(|stat| (told, stat)))
         };
         match openat(&self.fd, pid_path(pid, c"/stat", &mut path), flags, Mode::empty())
             .and_then(read)

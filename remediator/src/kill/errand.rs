@@ -106,7 +106,7 @@ impl<'a> Errand<'a> {
         if blindness(&proc_dir).is_some() {
             return Err(Verdict::Blind);
         }
-        let walk = Walk::new(proc_dir.reopen().map_err(failed)?);
+        let walk = Walk::new(proc_dir.reopen().map_err(|error| failed(error.into()))?);
         let untouchables = Untouchables::of(&proc_dir, own);
         let (signals, rounds) = (AtomicU64::new(bounds.signals), AtomicU32::new(0));
         let ended = Mutex::default();

@@ -29,18 +29,19 @@ pub struct Released {
 /// nothing tells the two apart.
 pub fn release_stopped(procfs: &Path, target: &Target) -> Result<Released, SurveyError> {
     let read = |source| SurveyError::Read { path: procfs.to_owned(), source };
-    let mut proc_dir = ProcDir::open(procfs).map_err(read)?;
+    let proc_dir = ProcDir::open(procfs).map_err(read)?;
     let Some(own_pid) = proc_dir.own_pid() else {
         return Err(read(io::Error::other("its pids are not those of this daemon's namespace")));
     };
     let untouchables = Untouchables::of(&proc_dir, own_pid);
     let mut released = Released::default();
-    walk(&mut proc_dir, |dir, pid| -> io::Result<()> {
-        if dir.owner(pid) != Some(target.uid) {
+    walk(&proc_dir, |pid| -> io::Result<()> {
+        if proc_dir.owner(pid) != Some(target.uid) {
             return Ok(());
         }
         let Some(pin) = Pin::open(pid)? else { return Ok(()) };
-        if let Sight::Process(Standing::Living, stat) = look(dir, pid, target, &untouchables)? {
+        if let Sight::Process(Standing::Living, stat) = look(&proc_dir, pid, target, &untouchables)?
+        {
             match pin.signal(Signal::CONT) {
                 Delivery::Sent if stat.is_stopped() => released.resumed.push(pid),
                 Delivery::Sent | Delivery::Gone => {}
