@@ -47,8 +47,7 @@ fn beat(role: &str, uid: u32, count: usize, extra: &str, times: u32) -> Vec<Repo
     let fight = |_| {
         let opponent = Opponent::start(role, uid, b"imapd", count, extra).unwrap();
         let before = opponent.forks();
-        // How many rounds it takes to catch a chain is chance: 10 as a rule, 50 now and then.
-        let report = end(uid, &Bounds { rounds: 1_000, ..unhurried() });
+        let report = end(uid, &unhurried());
         tell(role, &opponent, before, &report);
         assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
         assert!(opponent.are_gone_within(SOON), "{role}: some live: {report:?}");
@@ -156,6 +155,22 @@ fn chains_of_forks_are_beaten() {
     for count in [1, 4] {
         beat("chains", 42206, count, "", 9);
     }
+}
+
+#[test]
+fn chains_of_forks_that_may_not_be_ended_are_never_called_gone() {
+    if !is_root_or_skip("chains_of_forks_that_may_not_be_ended_are_never_called_gone") {
+        return;
+    }
+    let opponent = Opponent::start("chains", 42210, b"imapd", 4, "").unwrap();
+    for _ in 0..20 {
+        let before = opponent.forks();
+        let report = end(42210, &Bounds { signals: 0, ..unhurried() });
+        tell("chains, no signals", &opponent, before, &report);
+        let is_true = matches!(report.verdict, Verdict::Unfinished | Verdict::Respawning);
+        assert!(is_true && report.signalled == 0, "{report:?}");
+    }
+    assert!(!opponent.fork_none_for(WHILE), "they live on");
 }
 
 #[test]

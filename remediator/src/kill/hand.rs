@@ -14,6 +14,7 @@ use std::time::Duration;
 use procstorm_exporter::namespaces::PidfdView;
 use procstorm_exporter::process::Stat;
 
+use super::calm::Traces;
 use super::errand::{Errand, Halt};
 use super::guard::Standing;
 use super::held::{Held, Recheck};
@@ -43,8 +44,8 @@ pub(super) struct Scan {
 
 impl Scan {
     /// Whether somebody has just gone who may have left an heir.
-    pub(super) fn is_unsettled(&self) -> bool {
-        self.newly_dead > 0 || self.slipped > 0
+    pub(super) fn traces(&self) -> Traces {
+        Traces { died: self.newly_dead > 0, slipped: self.slipped > 0 }
     }
 
     pub(super) fn saw_none_alive(&self) -> bool {
@@ -205,9 +206,18 @@ impl<'a> Hand<'a> {
         }
     }
 
-    /// Pins first, checks after, signals through the pin.
+    /// Stops and holds a process if it is of the storm.
     fn take(&mut self, pid: i32) -> Result<(), Halt> {
-        let Some(pin) = Pin::open(pid)? else { return self.slip(pid) };
+        // Whoever went, and not by us, may have left an heir.
+        if self.try_take(pid)?.is_none() && !self.errand.ended().contains(&pid) {
+            self.scan.slipped = self.scan.slipped.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// Pins first, checks after, signals through the pin. `None` if it went meanwhile.
+    fn try_take(&mut self, pid: i32) -> Result<Option<()>, Halt> {
+        let Some(pin) = Pin::open(pid)? else { return Ok(None) };
         let Errand { target, bounds, proc_dir, untouchables, .. } = self.errand;
         let sight = look(proc_dir, pid, target, untouchables)?;
         self.in_a_run = false;
@@ -218,10 +228,10 @@ impl<'a> Hand<'a> {
                 self.scan.newly_dead = self.scan.newly_dead.saturating_add(u64::from(is_news));
                 let zombie = Zombie { pid, parent: stat.parent };
                 note(&mut self.scan.zombies, &mut self.scan.zombie_count, zombie);
-                return Ok(());
+                return Ok(Some(()));
             }
-            Sight::Process(Standing::Untouchable | Standing::Other, _) => return Ok(()),
-            Sight::Gone => return self.slip(pid),
+            Sight::Process(Standing::Untouchable | Standing::Other, _) => return Ok(Some(())),
+            Sight::Gone => return Ok(None),
             Sight::Hidden => return Err(Halt::Blind),
         };
         if !bounds.nested_namespaces {
@@ -229,27 +239,20 @@ impl<'a> Hand<'a> {
                 Some(false) => {}
                 Some(true) => {
                     self.scan.nested = self.scan.nested.saturating_add(1);
-                    return Ok(());
+                    return Ok(Some(()));
                 }
-                None => return self.slip(pid),
+                None => return Ok(None),
             }
         }
         if self.is_full() || !self.errand.may_signal() || !self.errand.reserve() {
             self.scan.at_large = self.scan.at_large.saturating_add(1);
-            return Ok(());
+            return Ok(Some(()));
         }
         self.in_a_run = self.stop(pin, &stat);
         if !self.in_a_run {
             self.errand.release();
         }
-        Ok(())
-    }
-
-    /// It went while it was looked at.
-    fn slip(&mut self, pid: i32) -> Result<(), Halt> {
-        let is_news = !self.errand.ended().contains(&pid);
-        self.scan.slipped = self.scan.slipped.saturating_add(u64::from(is_news));
-        Ok(())
+        Ok(Some(()))
     }
 
     /// Returns whether it is held now.
@@ -263,7 +266,7 @@ impl<'a> Hand<'a> {
                 }
                 return true;
             }
-            Delivery::Gone => {}
+            Delivery::Gone => self.scan.newly_dead = self.scan.newly_dead.saturating_add(1),
             Delivery::Denied => self.scan.denied = self.scan.denied.saturating_add(1),
         }
         false

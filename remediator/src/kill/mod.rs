@@ -10,9 +10,11 @@
 //! - `held`: the pinned and stopped processes; none of them is ever left stopped.
 //! - `errand`: what all hands share: the target, the view of /proc, the bounds.
 //! - `hand`: a thread that pins, checks, stops and kills what it meets.
+//! - `calm`: whether scans that saw nobody alive prove anything (pure).
 //! - `storm`: the rounds, [`end_storm`].
 //! - [`report`]: what was done, and the verdict (pure).
 
+mod calm;
 mod errand;
 pub mod guard;
 mod hand;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use procstorm_exporter::proc_dir::ProcDir;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::calm::{Calm, Next};
 use super::errand::{Errand, Halt};
 use super::hand::{Hand, Scan, each};
 use super::held::Held;
@@ -24,11 +25,6 @@ use super::target::{Bounds, Target};
 /// How many scans a round makes to stop all; a storm that still grows then is killed as far as
 /// it is held.
 const FREEZE_SCANS: u32 = 16;
-
-/// How many scans that saw nobody alive, but somebody dying, are not taken for empty. A chain of
-/// processes that each fork an heir and exit can slip past a scan, but not without a trace. Bounded,
-/// since a user may well have other processes that come and go.
-const UNSETTLED_SCANS: u32 = 50;
 
 /// Descriptors left to the rest of the daemon, where the limit is large enough.
 const SPARE_DESCRIPTORS: u64 = 256;
@@ -72,6 +68,17 @@ fn hands(proc_dir: &ProcDir, capacity: usize) -> usize {
         .max(1)
 }
 
+/// How the rounds ended.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// Enough scans saw none, for so long.
+    Quiet(Duration),
+    /// No scan sees any alive, but some die all the time, and no more may be signalled.
+    Restless,
+    /// A bound was met, or nothing is left that could be done.
+    Bound,
+}
+
 /// A storm being ended.
 struct Storm<'a> {
     errand: &'a Errand<'a>,
@@ -90,48 +97,35 @@ impl<'a> Storm<'a> {
         Ok(())
     }
 
-    /// Rounds and confirming scans, until enough scans saw none (returns for how long), or no
-    /// more can be done (returns `None`). It ends: a round counts towards its bound, an empty
-    /// scan towards the confirmations, one that is not quite empty towards a bound of its own,
-    /// and all else waits for the deadline.
-    fn run(&mut self) -> Result<Option<Duration>, Halt> {
+    /// Rounds and confirming scans, until enough scans saw none, or no more can be done. It ends:
+    /// a round counts towards its bound, an empty scan towards the confirmations or a bound of its
+    /// own, and all else waits for the deadline.
+    fn run(&mut self) -> Result<End, Halt> {
         let bounds = self.errand.bounds;
-        let mut quiet_scans: u32 = 0;
-        let mut unsettled_scans: u32 = 0;
-        let mut quiet_since = Instant::now();
+        let mut calm = Calm::default();
         loop {
             let (begun, scan) = self.stop_all()?;
             let holds_none = self.held().all(Held::is_empty);
+            if holds_none && scan.killed == 0 && scan.saw_none_alive() {
+                let may_signal = self.errand.may_signal();
+                match calm.add(scan.traces(), begun, may_signal, bounds.confirmations) {
+                    Next::LookAtOnce => {}
+                    Next::LookLater => pause(bounds.confirm_pause),
+                    Next::Over(since) => return Ok(End::Quiet(since.elapsed())),
+                    Next::Restless => return Ok(End::Restless),
+                }
+                continue;
+            }
+            calm.end();
             if self.held().any(Held::any_unkilled) {
-                quiet_scans = 0;
                 self.errand.begin_round();
                 each(&mut self.hands, Hand::kill_held)?;
-            } else if scan.killed > 0 {
-                // There were some: nothing is proven by it, and there may be more.
-                quiet_scans = 0;
-            } else if holds_none && scan.saw_none_alive() {
-                let may_chase = unsettled_scans < UNSETTLED_SCANS && self.errand.may_signal();
-                if scan.is_unsettled() && may_chase {
-                    // Looked for again at once: whoever forks and exits is fast.
-                    unsettled_scans = unsettled_scans.saturating_add(1);
-                    quiet_scans = 0;
-                    continue;
-                }
-                if quiet_scans == 0 {
-                    quiet_since = begun;
-                }
-                quiet_scans = quiet_scans.saturating_add(1);
-                if quiet_scans >= bounds.confirmations {
-                    return Ok(Some(quiet_since.elapsed()));
-                }
-                pause(bounds.confirm_pause);
-            } else {
-                quiet_scans = 0;
+            } else if scan.killed == 0 {
                 let only_denied = holds_none && scan.at_large == 0;
                 // Whoever was killed may take a moment to go, whether or not more may be.
                 let is_waited_for = !holds_none && !self.errand.is_late();
                 if only_denied || !(self.errand.may_signal() || is_waited_for) {
-                    return Ok(None);
+                    return Ok(End::Bound);
                 }
                 each(&mut self.hands, |hand| {
                     hand.await_exits();
@@ -181,7 +175,7 @@ impl<'a> Storm<'a> {
         sum
     }
 
-    fn report(self, end: Result<Option<Duration>, Halt>) -> Report {
+    fn report(self, end: Result<End, Halt>) -> Report {
         let scan = self.last_scan();
         let Self { errand, hands } = self;
         let mut report = Report::idle(Verdict::Unfinished, Duration::ZERO);
@@ -196,10 +190,10 @@ impl<'a> Storm<'a> {
         report.zombie_count = scan.zombie_count;
         report.rounds = errand.rounds();
         report.verdict = match end {
-            Ok(quiet) => judge(Aftermath {
-                quiet,
+            Ok(end) => judge(Aftermath {
+                quiet: if let End::Quiet(time) = end { Some(time) } else { None },
                 any: report.matched > 0,
-                replaced: report.replacement_count > 0,
+                replaced: report.replacement_count > 0 || matches!(end, End::Restless),
                 at_large: scan.at_large > 0,
                 denied: scan.denied > 0,
                 stuck: report.stuck_count > 0,

@@ -1,0 +1,134 @@
+//! What scans that saw nobody alive amount to: is the storm over? Pure.
+//!
+//! Nobody alive is not nobody: whoever forks an heir and exits can slip past a scan. But not
+//! without a trace, for somebody has died then, or has gone while he was looked at.
+
+use std::time::Instant;
+
+/// How many scans that saw somebody slip away are looked into. Bounded, since a user may well have
+/// other processes that come and go, and nothing tells those from the storm.
+const SLIPS_MAX: u32 = 50;
+
+/// What a scan saw that saw nobody alive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Traces {
+    /// Whether one of the storm has died since the scan before, though not by us.
+    pub(super) died: bool,
+    /// Whether one of the user's had gone before its name was seen.
+    pub(super) slipped: bool,
+}
+
+/// What is to be done after such a scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// To look again at once: whoever forks and exits is fast.
+    LookAtOnce,
+    /// To look again after a pause.
+    LookLater,
+    /// Nothing: enough scans saw none, since then.
+    Over(Instant),
+    /// Nothing: no more may be signalled, and they come and go still.
+    Restless,
+}
+
+/// How calm it has been.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Calm {
+    /// The scans in a row that saw none, and when the first of them began.
+    quiet: u32,
+    since: Option<Instant>,
+    slips: u32,
+    /// The scans that saw one dead when no more could be signalled.
+    late: u32,
+}
+
+impl Calm {
+    /// Somebody was alive.
+    pub(super) fn end(&mut self) {
+        (self.quiet, self.since) = (0, None);
+    }
+
+    /// Nobody was alive in a scan that began at `begun`. It takes `confirmations` such scans in a
+    /// row that left no doubt. `may_signal` is whether anything could be done if one was met.
+    pub(super) fn add(
+        &mut self,
+        traces: Traces,
+        begun: Instant,
+        may_signal: bool,
+        confirmations: u32,
+    ) -> Next {
+        if traces.died {
+            self.end();
+            if may_signal {
+                return Next::LookAtOnce;
+            }
+            self.late = self.late.saturating_add(1);
+            return if self.late > confirmations { Next::Restless } else { Next::LookLater };
+        }
+        if traces.slipped && may_signal && self.slips < SLIPS_MAX {
+            self.end();
+            self.slips = self.slips.saturating_add(1);
+            return Next::LookAtOnce;
+        }
+        let since = *self.since.get_or_insert(begun);
+        self.quiet = self.quiet.saturating_add(1);
+        if self.quiet >= confirmations { Next::Over(since) } else { Next::LookLater }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: Traces = Traces { died: false, slipped: false };
+    const DIED: Traces = Traces { died: true, slipped: false };
+    const SLIPPED: Traces = Traces { died: false, slipped: true };
+
+    /// What follows the last of these scans, the first of which began at `begun`.
+    fn after(calm: &mut Calm, begun: Instant, may_signal: bool, scans: &[Traces]) -> Vec<Next> {
+        scans.iter().map(|&traces| calm.add(traces, begun, may_signal, 3)).collect()
+    }
+
+    #[test]
+    fn it_is_over_after_enough_scans_in_a_row_that_saw_none() {
+        let (mut calm, begun) = (Calm::default(), Instant::now());
+        let later = Next::LookLater;
+        assert_eq!(after(&mut calm, begun, true, &[NONE, NONE]), [later, later]);
+        calm.end();
+        let again = begun + std::time::Duration::from_secs(1);
+        let seen = after(&mut calm, again, true, &[NONE, NONE, NONE]);
+        assert_eq!(seen, [later, later, Next::Over(again)]);
+    }
+
+    #[test]
+    fn as_long_as_some_of_the_storm_die_it_is_never_over() {
+        let (mut calm, begun) = (Calm::default(), Instant::now());
+        let scans = [NONE, NONE, DIED].repeat(1_000);
+        let seen = after(&mut calm, begun, true, &scans);
+        assert!(!seen.contains(&Next::Over(begun)) && seen.last() == Some(&Next::LookAtOnce));
+        // And once nothing can be done about it, that is said soon.
+        let seen = after(&mut calm, begun, false, &[NONE, DIED, DIED, DIED, DIED]);
+        let later = Next::LookLater;
+        assert_eq!(seen, [later, later, later, later, Next::Restless]);
+    }
+
+    #[test]
+    fn the_dead_of_long_ago_do_not_hinder() {
+        let (mut calm, begun) = (Calm::default(), Instant::now());
+        let seen = after(&mut calm, begun, false, &[DIED, NONE, NONE, NONE]);
+        assert_eq!(seen.last(), Some(&Next::Over(begun)));
+    }
+
+    #[test]
+    fn a_user_whose_other_processes_come_and_go_does_not_hold_it_up() {
+        let (mut calm, begun) = (Calm::default(), Instant::now());
+        let seen = after(&mut calm, begun, true, &[SLIPPED; 60]);
+        let chased = seen.iter().filter(|next| **next == Next::LookAtOnce).count();
+        assert_eq!(chased, usize::try_from(SLIPS_MAX).expect("fits"));
+        assert!(seen.contains(&Next::Over(begun)));
+        // Nor where nothing could be done about it.
+        let mut calm = Calm::default();
+        let seen = after(&mut calm, begun, false, &[SLIPPED; 3]);
+        assert_eq!(seen.last(), Some(&Next::Over(begun)));
+    }
+}
