@@ -69,7 +69,7 @@ bench: ## costs beside those of others, as ratios
 
 fuzz: ## libFuzzer on every kind of input from outside, FUZZ_SECONDS each (needs cargo-fuzz)
 	@$(CARGO) fuzz --version >/dev/null || { echo "fuzz: cargo install cargo-fuzz" >&2; exit 1; }
-	for target in stat_line command_name user_name payload config; do \
+	for target in stat_line command_name user_name payload config web_config rules routes; do \
 	    (cd tests && RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir fuzz --sanitizer none $$target -- \
 	        -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=4096) || exit 1; \
 	done

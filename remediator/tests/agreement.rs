@@ -191,6 +191,7 @@ fn files_that_cannot_be_read_are_named() {
         ("route: {receiver: a, group_interval: soon}", "\"soon\" is no duration"),
         ("route: {receiver: a, matchers: ['a']}", "\"a\" is no matcher"),
         ("route: {receiver: a, matchers: ['a=~\"(\"']}", "regex parse error"),
+        ("route: {receiver: a, matchers: ['a=b']}", "the uppermost route has matchers"),
         ("route: [", "alertmanager.yml"),
     ] {
         fs::write(&file, text).expect("written");

@@ -6,11 +6,15 @@
 
 #![expect(clippy::panic, reason = "a fuzz target fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::LazyLock;
 
 use procstorm_exporter::process::{Command, Stat};
+use procstorm_exporter::web::security::config::WebConfig;
 use procstorm_remediator::account::UserName;
+use procstorm_remediator::agreement::routes::Routing;
+use procstorm_remediator::agreement::rules::Rules;
 use procstorm_remediator::config::Config;
 use procstorm_remediator::payload::Notification;
 use procstorm_remediator::policy::admit;
@@ -26,12 +30,15 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 8] = [
     Target { name: "stat_line", check: stat_line },
     Target { name: "command_name", check: command_name },
     Target { name: "user_name", check: user_name },
     Target { name: "payload", check: payload },
     Target { name: "config", check: config },
+    Target { name: "web_config", check: web_config },
+    Target { name: "rules", check: rules },
+    Target { name: "routes", check: routes },
 ];
 
 /// The longest line that an error may give to a log or to Alertmanager.
@@ -123,6 +130,39 @@ pub fn config(text: &[u8]) {
         Err(faults) => {
             holds(!faults.is_empty(), "a refusal has its reason", text.as_bytes());
         }
+    }
+}
+
+/// Any web configuration: refused with its faults in one line, or one that can be served by.
+pub fn web_config(text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    if let Err(faults) = WebConfig::parse(text, Path::new("/nonexistent")) {
+        is_one_line(&faults.to_string(), text.as_bytes());
+    }
+}
+
+/// Any rule file: refused, or read with each playbook's place in it.
+pub fn rules(text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let Ok(rules) = Rules::parse(Path::new("any.rules.yml"), text) else { return };
+    for request in &rules.requests {
+        let label = request.labels.get("playbook");
+        holds(label == Some(&request.playbook), "a playbook is a label", text.as_bytes());
+        let line = usize::try_from(request.place.line).unwrap_or(usize::MAX);
+        let lines = text.split(['\n', '\r']).count();
+        holds((1..=lines).contains(&line), "it stands in the file", text.as_bytes());
+    }
+}
+
+/// Any routes: refused, or every alert reaches somebody.
+pub fn routes(text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let Ok(routing) = Routing::parse(Path::new("any.yml"), text) else { return };
+    let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let labels = [label("alertname", "ProcNumChkRed"), label("playbook", "imapd_storm")];
+    for labels in [BTreeMap::new(), BTreeMap::from(labels)] {
+        let reached = routing.reached(&labels);
+        holds(!reached.is_empty(), "every alert reaches somebody", text.as_bytes());
     }
 }
 

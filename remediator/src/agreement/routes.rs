@@ -124,7 +124,12 @@ impl Routing {
     /// `amtool check-config`'s to say.
     pub fn read(file: &Path) -> Result<Self, ReadError> {
         let text = std::fs::read_to_string(file).map_err(|e| ReadError::Io(file.to_owned(), e))?;
-        let raw: RawFile = serde_saphyr::from_str(&text)
+        Self::parse(file, &text)
+    }
+
+    /// What a configuration says, which `file` is only the name of.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ReadError> {
+        let raw: RawFile = serde_saphyr::from_str(text)
             .map_err(|error| ReadError::Yaml(file.to_owned(), Box::new(error)))?;
         let webhooks = raw
             .receivers
@@ -142,7 +147,12 @@ impl Routing {
             routes: Vec::new(),
             place: Place { file: file.to_owned(), line: 0 },
         };
-        Ok(Self { file: file.to_owned(), root: Route::from_raw(raw.route, &above)?, webhooks })
+        let root = Route::from_raw(raw.route, &above)?;
+        if !root.matchers.is_empty() {
+            let problem = "the uppermost route has matchers, and must take every alert";
+            return Err(ReadError::Value(root.place, problem.to_owned()));
+        }
+        Ok(Self { file: file.to_owned(), root, webhooks })
     }
 
     /// The routes that an alert with these labels reaches; at least one.

@@ -84,6 +84,13 @@ impl Rules {
         Ok(rules)
     }
 
+    /// What one rule file says, which `path` is only the name of.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ReadError> {
+        let mut rules = Self::default();
+        rules.add(path, text)?;
+        Ok(rules)
+    }
+
     fn add(&mut self, path: &Path, text: &str) -> Result<(), ReadError> {
         let file: File = serde_saphyr::from_str(text)
             .map_err(|error| ReadError::Yaml(path.to_owned(), Box::new(error)))?;

@@ -107,7 +107,9 @@ impl WebConfig {
         answer.extend(self.headers.clone());
     }
 
-    fn parse(text: &str, directory: &Path) -> Result<Self, Faults> {
+    /// Validates what a configuration file says. Reads the files that it names, whose relative
+    /// paths begin at `directory`. Fails with every fault at once.
+    pub fn parse(text: &str, directory: &Path) -> Result<Self, Faults> {
         let raw = parse_yaml(text)?;
         let mut faults = Faults::default();
         let mut files = Vec::new();
