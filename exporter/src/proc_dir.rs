@@ -43,7 +43,7 @@ pub enum Glance {
 }
 
 /// A place among the entries of a directory, as the kernel gives it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place(u64);
 
 impl Place {

@@ -209,6 +209,18 @@ fn whose_a_process_is_is_not_whose_its_files_are() {
 }
 
 #[test]
+fn those_that_die_in_a_nested_pid_namespace_are_none_of_ours() {
+    if !is_root_or_skip("those_that_die_in_a_nested_pid_namespace_are_none_of_ours") {
+        return;
+    }
+    let container = Opponent::start("nested_mortals", 42115, b"imapd", 20, "").unwrap();
+    let report = end(&target(42115, b"imapd"));
+    assert_eq!(report.verdict, Verdict::NoLongerTrue, "{report:?}");
+    assert_eq!((report.zombie_count, report.signalled), (0, 0), "{report:?}");
+    assert!(!container.fork_none_for(Duration::from_millis(300)), "they are born and die still");
+}
+
+#[test]
 fn a_nested_pid_namespace_is_left_alone_unless_the_bounds_say_otherwise() {
     if !is_root_or_skip("a_nested_pid_namespace_is_left_alone_unless_the_bounds_say_otherwise") {
         return;

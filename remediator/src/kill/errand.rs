@@ -1,11 +1,11 @@
 //! What is to be done, as all hands share it: the target, the view of /proc, and the bounds.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use procstorm_exporter::proc_dir::ProcDir;
 use procstorm_exporter::sight::blindness;
@@ -18,6 +18,9 @@ use super::target::{Bounds, Target};
 
 /// A process is sent SIGSTOP and SIGKILL.
 const SIGNALS_EACH: u64 = 2;
+
+/// How long after the deadline a walk may go on.
+const LATENESS_MAX: Duration = Duration::from_secs(3);
 
 /// Why a scan or the whole ended early.
 #[derive(Debug)]
@@ -70,9 +73,9 @@ pub(super) struct Errand<'a> {
     /// How many signals may still be sent.
     signals: AtomicU64,
     rounds: AtomicU32,
-    /// Whose end is no news: those that we have killed, and the dead that were seen. By pid, which
-    /// is no identity: of two dead with one pid, the second does not have us look again at once.
-    ended: Mutex<HashSet<i32>>,
+    /// Whose end is no news: those that we have held, and the dead that were seen. By pid and the
+    /// time of their start, since a pid alone is no identity.
+    ended: Mutex<HashMap<i32, u64>>,
     /// Whether one hand has met what must end the whole.
     halted: AtomicBool,
 }
@@ -130,6 +133,12 @@ impl<'a> Errand<'a> {
         self.started.elapsed() >= self.bounds.deadline
     }
 
+    /// Whether even looking takes too long: of a storm that forks as fast as /proc is read, a walk
+    /// has no end.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.started.elapsed() >= self.bounds.deadline.saturating_add(LATENESS_MAX)
+    }
+
     /// Whether another process may be taken on.
     pub(super) fn may_signal(&self) -> bool {
         !self.is_late()
@@ -157,7 +166,7 @@ impl<'a> Errand<'a> {
         self.signals.fetch_add(SIGNALS_EACH, Ordering::Relaxed);
     }
 
-    pub(super) fn ended(&self) -> MutexGuard<'_, HashSet<i32>> {
+    pub(super) fn ended(&self) -> MutexGuard<'_, HashMap<i32, u64>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -20,7 +20,7 @@ use super::guard::Standing;
 use super::held::{Held, Recheck};
 use super::pin::{Delivery, Pin};
 use super::report::{Replacement, Report, Verdict, Zombie, append, note};
-use super::sweep::{Sight, look};
+use super::sweep::{Bite, Sight, look};
 
 /// What one scan saw.
 #[derive(Clone, Debug, Default)]
@@ -30,13 +30,13 @@ pub(super) struct Scan {
     /// Killed in the middle of it, to make room.
     pub(super) killed: u64,
     /// Alive, and not held because no more signals may be sent; or not looked at, for lack of a
-    /// descriptor.
+    /// descriptor or of time.
     pub(super) at_large: u64,
     pub(super) denied: u64,
     pub(super) nested: u64,
     pub(super) zombies: Vec<Zombie>,
     pub(super) zombie_count: u64,
-    /// Of the storm, and died since the last scan, though not by us.
+    /// Of the storm, and died since the last scan (in the first: ever), though not by us.
     newly_dead: u64,
     /// The user's, and gone before their names were seen.
     slipped: u64,
@@ -70,6 +70,15 @@ impl Scan {
     }
 }
 
+/// What a look at a pid with a view to hold its process came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    /// It was seen for what it is, and held if it had to be.
+    Seen,
+    /// It was gone before it could be told what it was.
+    Gone,
+}
+
 /// One hand.
 pub(super) struct Hand<'a> {
     errand: &'a Errand<'a>,
@@ -78,6 +87,8 @@ pub(super) struct Hand<'a> {
     view: PidfdView,
     /// Whether the process before was one of the storm, and is held.
     in_a_run: bool,
+    /// Whether somebody in the bite went before he was held, maybe not without an heir.
+    has_lost: bool,
     held: Held,
     scan: Scan,
     report: Report,
@@ -128,6 +139,7 @@ impl<'a> Hand<'a> {
             capacity,
             view: errand.proc_dir.pidfd_view()?,
             in_a_run: false,
+            has_lost: false,
             held: Held::default(),
             scan: Scan::default(),
             report: Report::idle(Verdict::Unfinished, Duration::ZERO),
@@ -151,11 +163,17 @@ impl<'a> Hand<'a> {
     }
 
     fn meet(&mut self, known: &HashSet<i32>) -> Result<(), Halt> {
-        let mut pids = Vec::new();
-        while !self.errand.is_halted() && self.errand.walk.bite(&mut pids)? {
-            for &pid in pids.iter().filter(|pid| !known.contains(pid)) {
+        let mut bite = Bite::default();
+        while !self.errand.is_halted() && self.errand.walk.next(&mut bite)? {
+            if self.errand.is_overdue() {
+                self.scan.at_large = self.scan.at_large.saturating_add(1);
+                return Ok(());
+            }
+            self.has_lost = false;
+            for &pid in bite.pids.iter().filter(|pid| !known.contains(pid)) {
                 self.visit(pid)?;
             }
+            bite.is_stale = self.has_lost;
         }
         Ok(())
     }
@@ -191,8 +209,12 @@ impl<'a> Hand<'a> {
         }
         // The owner comes first because it is cheap: most processes are not the user's. But those
         // of a storm come in runs, so that in one the pin tells soon enough.
-        if !self.in_a_run && self.errand.proc_dir.owner(pid) != Some(self.errand.target.uid) {
-            return Ok(());
+        if !self.in_a_run {
+            let owner = self.errand.proc_dir.owner(pid);
+            if owner != Some(self.errand.target.uid) {
+                self.has_lost |= owner.is_none();
+                return Ok(());
+            }
         }
         if self.is_full() && self.errand.may_signal() {
             self.kill_held()?;
@@ -209,56 +231,60 @@ impl<'a> Hand<'a> {
     /// Stops and holds a process if it is of the storm.
     fn take(&mut self, pid: i32) -> Result<(), Halt> {
         // Whoever went, and not by us, may have left an heir.
-        if self.try_take(pid)?.is_none() && !self.errand.ended().contains(&pid) {
+        if self.try_take(pid)? == Taken::Gone && !self.errand.ended().contains_key(&pid) {
             self.scan.slipped = self.scan.slipped.saturating_add(1);
+            self.has_lost = true;
         }
         Ok(())
     }
 
-    /// Pins first, checks after, signals through the pin. `None` if it went meanwhile.
-    fn try_take(&mut self, pid: i32) -> Result<Option<()>, Halt> {
-        let Some(pin) = Pin::open(pid)? else { return Ok(None) };
+    /// Pins first, checks after, signals through the pin.
+    fn try_take(&mut self, pid: i32) -> Result<Taken, Halt> {
+        let Some(pin) = Pin::open(pid)? else { return Ok(Taken::Gone) };
         let Errand { target, bounds, proc_dir, untouchables, .. } = self.errand;
         let sight = look(proc_dir, pid, target, untouchables)?;
         self.in_a_run = false;
-        let stat = match sight {
-            Sight::Process(Standing::Living, stat) => stat,
-            Sight::Process(Standing::Zombie, stat) => {
-                let is_news = self.errand.ended().insert(pid);
-                self.scan.newly_dead = self.scan.newly_dead.saturating_add(u64::from(is_news));
-                let zombie = Zombie { pid, parent: stat.parent };
-                note(&mut self.scan.zombies, &mut self.scan.zombie_count, zombie);
-                return Ok(Some(()));
-            }
-            Sight::Process(Standing::Untouchable | Standing::Other, _) => return Ok(Some(())),
-            Sight::Gone => return Ok(None),
+        let (stat, is_dead) = match sight {
+            Sight::Process(Standing::Living, stat) => (stat, false),
+            Sight::Process(Standing::Zombie, stat) => (stat, true),
+            Sight::Process(Standing::Untouchable | Standing::Other, _) => return Ok(Taken::Seen),
+            Sight::Gone => return Ok(Taken::Gone),
             Sight::Hidden => return Err(Halt::Blind),
         };
         if !bounds.nested_namespaces {
             match pin.is_nested(&mut self.view)? {
                 Some(false) => {}
                 Some(true) => {
-                    self.scan.nested = self.scan.nested.saturating_add(1);
-                    return Ok(Some(()));
+                    self.scan.nested = self.scan.nested.saturating_add(u64::from(!is_dead));
+                    return Ok(Taken::Seen);
                 }
-                None => return Ok(None),
+                None => return Ok(Taken::Gone),
             }
+        }
+        if is_dead {
+            let is_news = self.errand.ended().insert(pid, stat.start_time) != Some(stat.start_time);
+            self.scan.newly_dead = self.scan.newly_dead.saturating_add(u64::from(is_news));
+            self.has_lost |= is_news;
+            let zombie = Zombie { pid, parent: stat.parent };
+            note(&mut self.scan.zombies, &mut self.scan.zombie_count, zombie);
+            return Ok(Taken::Seen);
         }
         if self.is_full() || !self.errand.may_signal() || !self.errand.reserve() {
             self.scan.at_large = self.scan.at_large.saturating_add(1);
-            return Ok(Some(()));
+            return Ok(Taken::Seen);
         }
         self.in_a_run = self.stop(pin, &stat);
         if !self.in_a_run {
             self.errand.release();
         }
-        Ok(Some(()))
+        Ok(Taken::Seen)
     }
 
     /// Returns whether it is held now.
     fn stop(&mut self, pin: Pin, stat: &Stat) -> bool {
         match self.held.stop(pin, stat.is_stopped()) {
             Delivery::Sent => {
+                self.errand.ended().insert(stat.pid, stat.start_time);
                 self.scan.held = self.scan.held.saturating_add(1);
                 self.report.matched = self.report.matched.saturating_add(1);
                 if self.errand.rounds() > 0 {
@@ -266,7 +292,10 @@ impl<'a> Hand<'a> {
                 }
                 return true;
             }
-            Delivery::Gone => self.scan.newly_dead = self.scan.newly_dead.saturating_add(1),
+            Delivery::Gone => {
+                self.has_lost = true;
+                self.scan.newly_dead = self.scan.newly_dead.saturating_add(1);
+            }
             Delivery::Denied => self.scan.denied = self.scan.denied.saturating_add(1),
         }
         false
@@ -302,7 +331,6 @@ impl<'a> Hand<'a> {
         self.scan.denied = self.scan.denied.saturating_add(kills.denied);
         let count = u64::try_from(kills.killed.len()).unwrap_or(u64::MAX);
         self.scan.killed = self.scan.killed.saturating_add(count);
-        self.errand.ended().extend(&kills.killed);
         for pid in kills.killed {
             note(&mut self.report.pids, &mut self.report.signalled, pid);
         }

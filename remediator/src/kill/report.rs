@@ -179,7 +179,7 @@ pub(super) struct Aftermath {
     pub(super) quiet: Option<Duration>,
     /// Whether any process had been there at all.
     pub(super) any: bool,
-    /// Whether any came after the first round.
+    /// Whether any came after the first round, or some die all the time.
     pub(super) replaced: bool,
     /// Alive, and neither denied nor sent SIGKILL.
     pub(super) at_large: bool,

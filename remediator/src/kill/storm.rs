@@ -35,8 +35,8 @@ const PROCESSES_A_HAND: usize = 1_000;
 /// More threads than this would only wait for the kernel's locks, and for each other.
 const HANDS_MAX: usize = 4;
 
-/// Ends the processes of `target`, and proves it. Blocks for `bounds.deadline` and a little more
-/// at most, so call it on a thread for blocking work; where there are thousands of processes, it
+/// Ends the processes of `target`, and proves it. Blocks for `bounds.deadline` and a few seconds
+/// more at most, so call it on a thread for blocking work; where there are thousands of processes, it
 /// starts a few threads more for as long as it runs. Setting `abort` ends it soon: whatever is
 /// stopped and not killed goes on. Raises the process's soft limit of descriptors to the hard
 /// one, since each process that is held takes one; where that is too few, it works in batches.
@@ -104,7 +104,7 @@ impl<'a> Storm<'a> {
         let bounds = self.errand.bounds;
         let mut calm = Calm::default();
         loop {
-            let (begun, scan) = self.stop_all()?;
+            let (begun, scan) = self.stop_all(&mut calm)?;
             let holds_none = self.held().all(Held::is_empty);
             if holds_none && scan.killed == 0 && scan.saw_none_alive() {
                 let may_signal = self.errand.may_signal();
@@ -137,13 +137,15 @@ impl<'a> Storm<'a> {
 
     /// Scans, and stops and holds what it finds, until a scan finds nothing new. Returns when the
     /// last scan began, and what it saw.
-    fn stop_all(&mut self) -> Result<(Instant, Scan), Halt> {
+    fn stop_all(&mut self, calm: &mut Calm) -> Result<(Instant, Scan), Halt> {
         for _ in 1..FREEZE_SCANS {
             let begun = Instant::now();
             let scan = self.scan()?;
             if scan.held == 0 {
                 return Ok((begun, scan));
             }
+            // A later scan may see none, because these have been killed meanwhile to make room.
+            calm.end();
         }
         Ok((Instant::now(), self.scan()?))
     }

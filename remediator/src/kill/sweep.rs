@@ -1,12 +1,12 @@
 //! A walk over /proc, and what it finds of a target.
 //!
 //! The directory is read in small bites. A bulk listing is stale before it is used: of chains of
-//! processes that each fork an heir and exit, none is ever alive when its pid is looked at. For
-//! the same reason a walk does not end with the directory. Whoever was one of the last in it may
-//! have died before it was looked at, and its heir was born after that part had been read, with a
-//! higher pid; so the last part is read again until nobody new is in it.
+//! processes that each fork an heir and exit, none is ever alive when its pid is looked at. Even
+//! of a bite somebody may have gone before he was looked at, with an heir that was born after the
+//! bite had been read. The heir's pid is higher; so the bite is read again, until nobody new is in
+//! it. (Where the pids have begun anew at the low ones meanwhile, the next scan meets him.)
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::io;
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
@@ -25,13 +25,8 @@ use super::target::Target;
 /// whose name may be 255 bytes long, with room to align it.
 const BITE: usize = 288;
 
-/// How many of the last bites are read again. An heir's pid is higher than its parent's, but not
-/// than all that have been read: it is taken at the beginning of a fork, and its entry appears at
-/// the end, so that processes which fork at the same time may overtake it.
-const LAST_BITES: usize = 8;
-
-/// How often one walk reads them again. Chains are met within a few times; a machine on which
-/// others fork all the time must not hold it up.
+/// How often one walk goes back. Chains are met within a few times; a machine on which others come
+/// and go all the time must not hold it up.
 const TURNS_MAX: u32 = 100;
 
 /// One walk, which several threads may share: each gets the next bite when it asks.
@@ -42,75 +37,61 @@ pub(super) struct Walk(Mutex<Trail>);
 #[derive(Debug)]
 struct Trail {
     dir: ProcDir,
-    /// The last bites: where each began, and its pids.
-    last: VecDeque<(Place, Vec<i32>)>,
-    /// Who was in them when the walk last turned back.
+    /// Who has been in a bite.
     met: HashSet<i32>,
-    /// Whether anybody has been looked at since then.
-    is_stale: bool,
     turns: u32,
+}
+
+/// The pids that one read gave to one thread.
+#[derive(Debug)]
+pub(super) struct Bite {
+    pub(super) pids: Vec<i32>,
+    /// To be set where one of them had gone, maybe not without an heir.
+    pub(super) is_stale: bool,
+    place: Place,
+}
+
+impl Default for Bite {
+    fn default() -> Self {
+        Self { pids: Vec::new(), is_stale: false, place: Place::START }
+    }
 }
 
 impl Walk {
     /// Walks through `dir`, from its start.
     pub(super) fn new(dir: ProcDir) -> Self {
-        let (last, met) = (VecDeque::new(), HashSet::new());
-        Self(Mutex::new(Trail { dir, last, met, is_stale: false, turns: 0 }))
+        Self(Mutex::new(Trail { dir, met: HashSet::new(), turns: 0 }))
     }
 
     /// Has it begin again.
     pub(super) fn rewind(&self) -> Result<(), Errno> {
         let mut trail = self.lock();
-        trail.last.clear();
         trail.met.clear();
-        (trail.is_stale, trail.turns) = (false, 0);
+        trail.turns = 0;
         trail.dir.go_to(Place::START)
     }
 
-    /// Puts the next pids into `pids`, maybe none of them, in place of those that the caller has
-    /// looked at. False at the end.
-    pub(super) fn bite(&self, pids: &mut Vec<i32>) -> Result<bool, Errno> {
+    /// Puts the next pids into `bite`, maybe none of them, in place of those that have been looked
+    /// at; goes back to those first if the bite is stale. Nobody is given twice. False at the end.
+    pub(super) fn next(&self, bite: &mut Bite) -> Result<bool, Errno> {
         let mut trail = self.lock();
-        trail.is_stale |= !pids.is_empty();
-        pids.clear();
-        Ok(trail.follow(pids)? || (trail.turn_back()? && trail.follow(pids)?))
+        let Trail { dir, met, turns } = &mut *trail;
+        let here = dir.place()?;
+        if bite.is_stale && bite.place < here && *turns < TURNS_MAX {
+            *turns = turns.saturating_add(1);
+            dir.go_to(bite.place)?;
+        } else {
+            bite.place = here;
+        }
+        bite.is_stale = false;
+        bite.pids.clear();
+        let is_more = dir.bite(&mut [MaybeUninit::uninit(); BITE], &mut bite.pids)?;
+        bite.pids.retain(|&pid| met.insert(pid));
+        Ok(is_more)
     }
 
     fn lock(&self) -> MutexGuard<'_, Trail> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Trail {
-    /// Reads on. False at the end of the directory.
-    fn follow(&mut self, pids: &mut Vec<i32>) -> Result<bool, Errno> {
-        let place = self.dir.place()?;
-        if !self.dir.bite(&mut [MaybeUninit::uninit(); BITE], pids)? {
-            return Ok(false);
-        }
-        // The vector of the oldest is used again.
-        let oldest = if self.last.len() < LAST_BITES { None } else { self.last.pop_front() };
-        let mut bite = oldest.map_or_else(Vec::new, |(_, pids)| pids);
-        bite.clone_from(pids);
-        self.last.push_back((place, bite));
-        if !self.met.is_empty() {
-            pids.retain(|pid| !self.met.contains(pid));
-        }
-        Ok(true)
-    }
-
-    /// Goes back to where the last bites began, if anybody has been looked at since it last did:
-    /// whoever that was may have left an heir.
-    fn turn_back(&mut self) -> Result<bool, Errno> {
-        let Some(&(place, _)) = self.last.front() else { return Ok(false) };
-        if !self.is_stale || self.turns >= TURNS_MAX {
-            return Ok(false);
-        }
-        self.is_stale = false;
-        self.turns = self.turns.saturating_add(1);
-        self.met = self.last.drain(..).flat_map(|(_, pids)| pids).collect();
-        self.dir.go_to(place)?;
-        Ok(true)
     }
 }
 
@@ -125,15 +106,16 @@ pub(super) enum Sight {
     Hidden,
 }
 
-/// Calls `visit` with every pid, met as the directory is read. The first error ends the walk.
+/// Calls `visit` with every pid, met as the directory is read; never goes back, so that of a chain
+/// one link is met and not all. The first error ends the walk.
 pub(super) fn walk<E: From<Errno>>(
     proc_dir: &ProcDir,
     mut visit: impl FnMut(i32) -> Result<(), E>,
 ) -> Result<(), E> {
     let walk = Walk::new(proc_dir.reopen()?);
-    let mut pids = Vec::new();
-    while walk.bite(&mut pids)? {
-        pids.iter().try_for_each(|&pid| visit(pid))?;
+    let mut bite = Bite::default();
+    while walk.next(&mut bite)? {
+        bite.pids.iter().try_for_each(|&pid| visit(pid))?;
     }
     Ok(())
 }
@@ -215,9 +197,8 @@ pub fn survey(procfs: &Path, target: &Target) -> Result<Survey, SurveyError> {
             return Ok(());
         }
         match look(&proc_dir, pid, target, &untouchables)? {
-            Sight::Process(Standing::Living, stat) => found.add_living(&proc_dir, &stat),
-            Sight::Process(Standing::Zombie, stat) => {
-                found.zombies.push(Zombie { pid, parent: stat.parent });
+            Sight::Process(standing @ (Standing::Living | Standing::Zombie), stat) => {
+                found.add(&proc_dir, standing, &stat);
             }
             Sight::Process(Standing::Untouchable, _) => found.untouchable.push(pid),
             Sight::Process(Standing::Other, _) | Sight::Gone => {}
@@ -230,16 +211,22 @@ pub fn survey(procfs: &Path, target: &Target) -> Result<Survey, SurveyError> {
 }
 
 impl Survey {
-    fn add_living(&mut self, dir: &ProcDir, stat: &Stat) {
+    fn add(&mut self, dir: &ProcDir, standing: Standing, stat: &Stat) {
         // Where nothing is said of namespaces, the process is taken for one of ours: a recount
         // that misses some is the worse mistake here, and the kill asks its pidfd.
-        if dir.nesting(stat.pid).ok().flatten().is_some_and(|depth| depth > 1) {
-            self.nested.push(stat.pid);
-            return;
-        }
-        self.living.push(stat.pid);
-        if stat.is_stopped() {
-            self.stopped.push(stat.pid);
+        let is_nested = dir.nesting(stat.pid).ok().flatten().is_some_and(|depth| depth > 1);
+        match (standing, is_nested) {
+            (Standing::Zombie, true) => {}
+            (Standing::Zombie, false) => {
+                self.zombies.push(Zombie { pid: stat.pid, parent: stat.parent });
+            }
+            (_, true) => self.nested.push(stat.pid),
+            (_, false) => {
+                self.living.push(stat.pid);
+                if stat.is_stopped() {
+                    self.stopped.push(stat.pid);
+                }
+            }
         }
     }
 }
@@ -262,10 +249,10 @@ mod tests {
         i32::try_from(child.id()).expect("a pid")
     }
 
-    /// Walks until it has met `wanted`, and says whether it did.
-    fn meets(walk: &Walk, pids: &mut Vec<i32>, wanted: i32) -> bool {
-        while walk.bite(pids).expect("/proc is read") {
-            if pids.contains(&wanted) {
+    /// Walks until it meets `wanted`, and says whether it did.
+    fn meets(walk: &Walk, bite: &mut Bite, wanted: i32) -> bool {
+        while walk.next(bite).expect("/proc is read") {
+            if bite.pids.contains(&wanted) {
                 return true;
             }
         }
@@ -273,21 +260,20 @@ mod tests {
     }
 
     #[test]
-    fn an_heir_born_after_the_end_was_read_is_met() {
+    fn an_heir_born_after_its_bite_was_read_is_met() {
         let walk = Walk::new(ProcDir::open(Path::new("/proc")).expect("/proc"));
         // Again where the pids have just begun anew: then an heir's is lower.
         let is_higher = (0..9).any(|_| {
             walk.rewind().expect("/proc is read");
-            let mut pids = Vec::new();
-            let last = sleeper();
-            assert!(meets(&walk, &mut pids, pid(&last)), "the last");
+            let mut bite = Bite::default();
+            let first = sleeper();
+            assert!(meets(&walk, &mut bite, pid(&first)), "the first");
             let heir = sleeper();
-            let is_higher = pid(&heir) > pid(&last);
-            assert!(!is_higher || meets(&walk, &mut pids, pid(&heir)), "its heir");
-            while walk.bite(&mut pids).expect("/proc is read") {
-                assert!(!pids.contains(&pid(&last)), "nobody is met twice");
-            }
-            end(last);
+            let is_higher = pid(&heir) > pid(&first);
+            bite.is_stale = true;
+            assert!(!is_higher || meets(&walk, &mut bite, pid(&heir)), "its heir");
+            assert!(!meets(&walk, &mut bite, pid(&first)), "nobody is met twice");
+            end(first);
             end(heir);
             is_higher
         });

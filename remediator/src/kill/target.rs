@@ -16,7 +16,8 @@ pub struct Target {
 /// How far [`end_storm`](super::end_storm) goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// No signal is begun after this time; the proof may take a little longer.
+    /// No process is taken on after this time; the end of those that are held, and the proof, may
+    /// take a little longer.
     pub deadline: Duration,
     /// How many rounds of signals at most.
     pub rounds: u32,

@@ -23,13 +23,14 @@ pub(crate) struct Role {
     pub(crate) play: fn(&Cast) -> Result<(), Fault>,
 }
 
-const ROLES: [Role; 14] = [
+const ROLES: [Role; 15] = [
     Role { name: "sleepers", reaps: true, play: sleepers },
     Role { name: "unreaped", reaps: false, play: sleepers },
     Role { name: "zombies", reaps: true, play: zombies },
     Role { name: "leaderless", reaps: true, play: leaderless },
     Role { name: "undumpable", reaps: true, play: undumpable },
     Role { name: "nested", reaps: true, play: nested },
+    Role { name: "nested_mortals", reaps: true, play: nested_mortals },
     Role { name: "respawner", reaps: true, play: respawner },
     Role { name: "master", reaps: true, play: master },
     Role { name: "hydra", reaps: true, play: hydra },
@@ -115,6 +116,27 @@ fn undumpable(cast: &Cast) -> Result<(), Fault> {
 
 /// They sleep in a pid namespace below ours.
 fn nested(cast: &Cast) -> Result<(), Fault> {
+    contain(cast, || {
+        if sleepers(cast).is_ok() {
+            sleep()
+        }
+    })
+}
+
+/// They die as soon as they are born, one after the other, in a pid namespace below ours.
+fn nested_mortals(cast: &Cast) -> Result<(), Fault> {
+    contain(cast, || {
+        while !cast.is_over() {
+            fork(&cast.ledger, || drop(become_user(cast.uid, &cast.command)));
+            cast.ledger.up.add(1);
+            nap(Duration::from_millis(5));
+            while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+        }
+    })
+}
+
+/// Has the first process of a new pid namespace do that.
+fn contain(cast: &Cast, what: impl Fn()) -> Result<(), Fault> {
     fork(&cast.ledger, || {
         if unshare(CloneFlags::CLONE_NEWPID).is_err() {
             exit();
@@ -123,9 +145,7 @@ fn nested(cast: &Cast) -> Result<(), Fault> {
         fork(&cast.ledger, || {
             set_name(c"container-init");
             die_with_parent();
-            if sleepers(cast).is_ok() {
-                sleep()
-            }
+            what();
         });
         die_with_parent();
         // It is root's: it ends by itself, and the namespace's init with it.
