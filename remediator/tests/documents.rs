@@ -125,6 +125,72 @@ fn the_queries_in_the_readme_work() {
 }
 
 #[test]
+fn the_query_for_refusals_tells_all_of_them() {
+    let place = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let journal = Journal::start(place.path()).unwrap();
+    runtime.block_on(journal.probe()).unwrap();
+    let database = rusqlite::Connection::open(place.path().join("journal.sqlite")).unwrap();
+    // Two that were refused at once, one long ago; two that were accepted and then refused; one
+    // that acted, and one that is not finished.
+    database
+        .execute_batch(
+            "CREATE TEMP TABLE now AS SELECT unixepoch() * 1000 AS ms;
+             INSERT INTO alerts (received_ms, fingerprint, starts_at, status, host, user, command,
+                                 playbook, labels, decision, refusal, reason)
+             SELECT ms - age, 'f', '', 'firing', 'h', 'u', 'c', 'p', '{}', 'refused',
+                    'other_command', 'one'
+             FROM now, (SELECT 1 AS age UNION ALL SELECT 2 UNION ALL SELECT 90000000);
+             INSERT INTO remediations (playbook, user, command, state, accepted_ms, due_ms,
+                                       acted_ms, ended_ms, verdict, summary)
+             SELECT 'p', who, 'c', state, ms, ms, iif(acted, ms, NULL), NULL, verdict,
+                    who
+             FROM now, (SELECT 'root' AS who, 'done' AS state, 0 AS acted, 'root' AS verdict
+                        UNION ALL SELECT 'bob', 'done', 0, 'silenced'
+                        UNION ALL SELECT 'alice', 'done', 1, 'none_seen'
+                        UNION ALL SELECT 'eve', 'accepted', 0, NULL);
+             UPDATE remediations SET ended_ms = accepted_ms WHERE verdict IS NOT NULL;",
+        )
+        .unwrap();
+    let readme = read("README.md");
+    let (_, query) = readme.split_once("# Why nothing was done").unwrap();
+    let query = query.split('"').nth(1).unwrap();
+    let mut statement = database.prepare(query).unwrap();
+    let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let told: BTreeSet<(String, u32)> =
+        statement.query_map([], row).unwrap().map(Result::unwrap).collect();
+    let wanted = [("other_command", 2), ("root", 1), ("silenced", 1)];
+    assert_eq!(told, wanted.map(|(why, times)| (why.to_owned(), times)).into());
+}
+
+#[test]
+fn the_readme_has_the_fields_of_the_json() {
+    use procstorm_remediator::status::view::Remediation;
+    let remediation = Remediation {
+        id: 1,
+        started: String::new(),
+        user: String::new(),
+        command: String::new(),
+        playbook: String::new(),
+        dry_run: false,
+        before: None,
+        after: None,
+        verdict: String::new(),
+        summary: String::new(),
+        archives: Vec::new(),
+        archive_failures: Vec::new(),
+        milliseconds: None,
+    };
+    let json = serde_json::to_value(remediation).unwrap();
+    let readme = read("README.md");
+    let (_, section) = readme.split_once("\n## The JSON\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    for field in json.as_object().unwrap().keys() {
+        assert!(section.contains(&format!("`{field}`")), "{field} is not in the README");
+    }
+}
+
+#[test]
 fn the_verdicts_in_the_readme_are_those_of_the_kill() {
     use procstorm_remediator::kill::Verdict;
     let readme = read("README.md");
@@ -135,12 +201,26 @@ fn the_verdicts_in_the_readme_are_those_of_the_kill() {
         Verdict::Denied,
         Verdict::Blind,
         Verdict::NoLongerTrue,
+        Verdict::Aborted,
         Verdict::Unfinished,
         Verdict::Refused(String::new()),
         Verdict::Failed(String::new()),
     ] {
         assert!(readme.contains(&format!("`{}`", verdict.label())), "{}", verdict.label());
     }
+}
+
+#[test]
+fn the_refusals_in_the_readme_are_those_of_the_policy() {
+    let (policy, readme) = (read("src/policy.rs"), read("README.md"));
+    let arms = policy.lines().filter(|line| line.trim_start().starts_with("Self::"));
+    let labels = arms.filter_map(|line| line.split_once("=> \"")?.1.strip_suffix("\","));
+    let mut count = 0;
+    for label in labels {
+        assert!(readme.contains(&format!("`{label}`")), "no word of {label}");
+        count += 1;
+    }
+    assert!(count > 15, "{count} refusals");
 }
 
 #[test]
