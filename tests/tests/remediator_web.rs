@@ -73,6 +73,10 @@ fn only_the_token_opens_the_webhook() -> Result<(), Fault> {
         assert_eq!((answer.status, answer.body.as_str()), (401, "unauthorized\n"), "{value:?}");
     }
     assert_eq!(http.post(&host.url("/webhook"), &[], body)?.status, 401);
+    let told = "a post with a wrong token, or without one, was refused\" peer=127.0.0.1:";
+    wait::until("the log", Duration::from_secs(60), || {
+        host.daemon.log().contains(told).then_some(())
+    })?;
     assert!(host.remediations()?.is_empty());
     for page in ["/", "/metrics", "/-/ready", "/api/v1/remediations"] {
         assert!(!host.get(page)?.body.contains(TOKEN), "{page}");

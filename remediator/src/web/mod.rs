@@ -23,7 +23,8 @@ pub mod token;
 mod webhook;
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use hyper::header::HeaderMap;
 use hyper::{Method, StatusCode};
@@ -62,6 +63,8 @@ pub struct Site {
     pub procfs: PathBuf,
     /// How the sandbox is.
     pub sandbox: Sandbox,
+    /// When a post without the token was last told to the log.
+    told_unauthorized: Mutex<Option<Instant>>,
 }
 
 /// What a [`Site`] is made of.
@@ -103,6 +106,7 @@ impl Site {
             security,
             procfs,
             sandbox,
+            told_unauthorized: Mutex::default(),
         }
     }
 

@@ -3,13 +3,14 @@
 //! Alertmanager tries again after a 5xx, and at its next interval after a 4xx: what can never be
 //! done is therefore taken with a 2xx, and on record as refused.
 
-use std::time::Duration;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use hyper::header::{CONTENT_ENCODING, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use jiff::Timestamp;
 use procstorm_exporter::web::body::{self, BodyError};
-use procstorm_exporter::web::{Request, Response, Standing, reply};
+use procstorm_exporter::web::{Peer, Request, Response, Standing, reply};
 
 use super::Site;
 use crate::journal::{Judged, Receipt};
@@ -25,11 +26,15 @@ const BODY_MAX: usize = 1 << 20;
 /// How long a body may take.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How often posts without the token are told to the log.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
 impl Site {
     /// Takes a notification.
     pub(super) async fn webhook(&self, request: Request) -> Response {
         if !self.may_ask(request.headers()) {
             self.metrics.notification("unauthorized");
+            self.tell_unauthorized(request.extensions().get::<Peer>());
             return unauthorized();
         }
         // From here on, no crowd of strangers takes its connection from it.
@@ -60,6 +65,17 @@ impl Site {
                 self.metrics.notification("bad_request");
                 reply::text(StatusCode::BAD_REQUEST, format!("{}\n", line(&error.to_string())))
             }
+        }
+    }
+
+    /// A wrong token is most likely Alertmanager's own, and then nothing is done about any storm:
+    /// somebody must hear of it. Seldom, since everybody who can connect can have it said.
+    fn tell_unauthorized(&self, peer: Option<&Peer>) {
+        let mut told = self.told_unauthorized.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
+            *told = Some(Instant::now());
+            let peer = peer.map(|Peer(address)| tracing::field::display(address));
+            tracing::warn!(peer, "a post with a wrong token, or without one, was refused");
         }
     }
 
