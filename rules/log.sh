@@ -9,7 +9,11 @@
 set -eu
 case ${1-} in
     emergency|red) level=$1 ;;
-    *) echo "usage: $0 emergency|red [HOST [RANGE [END]]]" >&2; exit 2 ;;
+    *)
+        echo "usage: [PROMETHEUS_URL=http://HOST:9090] $0 emergency|red [HOST [RANGE [END]]]" >&2
+        echo "needs promtool and jq; HOST is a host's label in Prometheus" >&2
+        exit 2
+        ;;
 esac
 host=${2-moscow} range=${3-1h} end=${4-$(date +%s.%N)}
 PATH="$(dirname "$0")/../target/tools/bin:$PATH"
@@ -17,9 +21,16 @@ PATH="$(dirname "$0")/../target/tools/bin:$PATH"
 # The samples themselves and not a value every so many seconds: a line for each run, at the
 # run's own time.
 # In a variable, as a pipe would end well where promtool fails.
-found=$("${PROMTOOL:-promtool}" query instant --format=json --time="$end" \
-    "${PROMETHEUS_URL:-http://localhost:9090}" \
-    "user_command_class:procstorm_processes:logged{level=\"$level\",host=\"$host\"}[$range]")
+query() {
+    "${PROMTOOL:-promtool}" query instant --format=json --time="$end" \
+        "${PROMETHEUS_URL:-http://localhost:9090}" "$1"
+}
+found=$(query "user_command_class:procstorm_processes:logged{level=\"$level\",host=\"$host\"}[$range]")
+# No line may mean that all was quiet, or that nobody watched.
+if [ "$found" = '[]' ]; then
+    known=$(query "present_over_time(up{job=\"procstorm\",host=\"$host\"}[$range])")
+    [ "$known" != '[]' ] || echo "$0: nothing is known of host \"$host\" in this time" >&2
+fi
 printf '%s\n' "$found" | jq -r '
     def pad: tostring | (4 - length) as $n | if $n > 0 then " " * $n + . else . end;
     # ps shows a control character as "?".

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use procstorm_tests::prometheus::Prometheus;
@@ -21,15 +21,22 @@ fn page(alice: u64) -> String {
     )
 }
 
-/// The log of one script: its lines without their times, and the times.
-fn log(prometheus: &Prometheus, script: &str) -> (Vec<String>, Vec<String>) {
+/// What `log.sh` says of one script and host.
+fn say(prometheus: &Prometheus, script: &str, host: &str) -> Output {
     let output = Command::new(programs::project().join("rules/log.sh"))
-        .args([script, "moscow", "5m"])
+        .args([script, host, "5m"])
         .env("PROMETHEUS_URL", prometheus.url())
         .env("PROMTOOL", programs::other("promtool").unwrap())
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// The log of one script: its lines without their times, and the times.
+fn log(prometheus: &Prometheus, script: &str) -> (Vec<String>, Vec<String>) {
+    let output = say(prometheus, script, "moscow");
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     let split = |line: &str| {
         let (time, line) = line.split_once(' ').unwrap();
@@ -48,8 +55,10 @@ fn every_line_at_every_run() {
         "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\n\
          rule_files: ['{}']\n\
          scrape_configs: [{{job_name: procstorm, static_configs: \
-         [{{targets: ['127.0.0.1:{}'], labels: {{host: moscow, role: mail}}}}]}}]\n",
+         [{{targets: ['127.0.0.1:{}'], labels: {{host: moscow, role: mail}}}}, \
+         {{targets: ['127.0.0.1:{}'], labels: {{host: caen}}}}]}}]\n",
         rules.display(),
+        target.port(),
         target.port()
     );
     fs::write(&config, text).unwrap();
@@ -78,5 +87,14 @@ fn every_line_at_every_run() {
         assert!(count(&emergency, line) > 0, "{line} in {emergency:?}");
     }
     assert!(!emergency.iter().any(|line| line.contains("carol")), "no line below 20");
+
+    // Of a quiet host there is nothing to say; of one that is not there, that.
+    let told = |host: &str| {
+        let output = say(&prometheus, "red", host);
+        assert!(output.stdout.is_empty(), "{host}: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(told("caen"), "");
+    assert!(told("lyon").contains("nothing is known of host \"lyon\""), "{}", told("lyon"));
     println!("diagnostic log: {} lines of red, {} of emergency", red.len(), emergency.len());
 }
