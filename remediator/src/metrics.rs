@@ -67,6 +67,7 @@ struct Health {
     reload_time: Gauge,
     web_config: IntGauge,
     journal_up: IntGauge,
+    archive_up: IntGauge,
     blind: IntGauge,
     sandbox: IntGaugeVec,
 }
@@ -186,6 +187,11 @@ impl Metrics {
             self.work.pending.set(gauge(pending.remediations));
             self.telling.pending.set(gauge(pending.outcomes));
         }
+    }
+
+    /// Whether mail files can be saved.
+    pub fn archive_works(&self, works: bool) {
+        self.health.archive_up.set(i64::from(works));
     }
 
     /// All of them as text.
@@ -310,6 +316,11 @@ impl Health {
                 registry,
                 "procstorm_journal_up",
                 "Whether the journal's last use worked; if not, no alert is taken.",
+            )?,
+            archive_up: gauge(
+                registry,
+                "procstorm_archive_up",
+                "Whether a file can be made in the archive; if not, no mail file is saved.",
             )?,
             blind: gauge(
                 registry,

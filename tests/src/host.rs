@@ -8,7 +8,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -91,7 +91,8 @@ impl Host {
             Some((name, module)) => accounts.served_by(name, module)?,
             None => accounts,
         };
-        let daemon = launch(dir.path(), &address, &accounts, &[])?;
+        let program = accounts.command(&programs::ours("procstorm-remediator")?)?;
+        let daemon = launch(dir.path(), &address, program, &[])?;
         let mut host = Self { daemon, dir, address, accounts, http };
         host.wait_until_healthy()?;
         Ok(host)
@@ -262,7 +263,8 @@ impl Host {
 
     /// Starts it again, with further arguments, and does not wait for it.
     pub fn relaunch(&mut self, further: &[&str]) -> Result<(), Fault> {
-        self.daemon = launch(self.dir.path(), &self.address, &self.accounts, further)?;
+        let program = self.accounts.command(&programs::ours("procstorm-remediator")?)?;
+        self.daemon = launch(self.dir.path(), &self.address, program, further)?;
         Ok(())
     }
 
@@ -271,15 +273,48 @@ impl Host {
         self.relaunch(&[])?;
         self.wait_until_healthy()
     }
+
+    /// Starts it again as its unit does: as an ordinary user, here `uid`, with four capabilities.
+    /// It begins a new journal, which is that user's. Waits until it answers. Needs root.
+    pub fn restart_as(&mut self, uid: u32) -> Result<(), Fault> {
+        let dir = self.dir.path();
+        let state = dir.join("state");
+        fs::remove_dir_all(&state).or_fault("no journal to remove")?;
+        fs::create_dir(&state).or_fault("no directory")?;
+        chown(&state, Some(uid), Some(uid)).or_fault("no owner")?;
+        // To where anybody may run it. By another program: what we have open for writing ourselves
+        // cannot be run as long as a child of another test has not let go of it.
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).or_fault("no mode")?;
+        let program = dir.join("procstorm-remediator");
+        let mut copy = Command::new("cp");
+        copy.arg(programs::ours("procstorm-remediator")?).arg(&program);
+        let copied = copy.status().or_fault("cannot copy the program")?;
+        if !copied.success() {
+            return Err(Fault::new("cannot copy the program"));
+        }
+        let mut command = Command::new(programs::other("setpriv")?);
+        command.arg(format!("--reuid={uid}")).arg(format!("--regid={uid}"));
+        command.arg("--clear-groups");
+        for set in ["inh-caps", "ambient-caps", "bounding-set"] {
+            command.arg(format!("--{set}=-all,{CAPABILITIES}"));
+        }
+        // Changing the user has undone what the kernel was asked for before.
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        self.daemon = launch(dir, &self.address, command, &[])?;
+        self.wait_until_healthy()
+    }
 }
 
+/// What the unit gives the daemon.
+const CAPABILITIES: &str = "+kill,+dac_read_search,+chown,+fowner";
+
+/// Starts the daemon of `dir`; `command` runs the program with what is added to it.
 fn launch(
     dir: &Path,
     address: &str,
-    accounts: &Accounts,
+    mut command: Command,
     further: &[&str],
 ) -> Result<Daemon, Fault> {
-    let mut command = accounts.command(&programs::ours("procstorm-remediator")?)?;
     command.arg(format!("--config.file={}", dir.join("remediator.yml").display()));
     if !further.iter().any(|argument| argument.starts_with("--web.listen-address")) {
         command.arg(format!("--web.listen-address={address}"));

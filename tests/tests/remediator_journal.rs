@@ -1,10 +1,11 @@
 //! A journal that cannot be written: a clear word, not ready, 503 to Alertmanager, archives
-//! untouched; and all is well again once the disk is.
+//! untouched; and all is well again once the disk is. An archive that cannot be written: not ready,
+//! and why.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -184,4 +185,61 @@ fn an_archive_that_cannot_be_used_is_told_at_the_start() -> Result<(), Fault> {
     assert!(line.contains("level=error") && line.contains("/arc"), "{line}");
     assert_eq!(host.get("/-/ready")?.status, 503);
     Ok(())
+}
+
+/// Whether it says everywhere that it cannot save mail files, with these words.
+fn saves_nothing(host: &Host, words: &[&str]) -> Result<(), Fault> {
+    let ready = host.get("/-/ready")?;
+    assert_eq!(ready.status, 503, "{}", ready.body);
+    let archive = host.dir().join("arc").display().to_string();
+    for word in words.iter().chain([&archive.as_str()]) {
+        assert!(ready.body.contains(word), "{word} is not in {}", ready.body);
+    }
+    assert_eq!(host.metric("procstorm_archive_up")?, 0.0);
+    let page = host.get("/")?.body;
+    assert!(page.contains("no mail file is saved until it can"), "{page}");
+    let told = || host.daemon.log().contains("message=\"not ready\"").then_some(());
+    wait::until("it says so in its log", SOON, told)
+}
+
+/// Whether it is ready and archives.
+fn saves(host: &Host, uid: u32) -> Result<(), Fault> {
+    wait::until("ready", SOON, || (host.get("/-/ready").ok()?.status == 200).then_some(()))?;
+    assert_eq!(host.metric("procstorm_archive_up")?, 1.0);
+    assert!(host.archived()?.is_empty(), "whether it can is tried without a trace");
+    host.put_mail(uid, b"mail")?;
+    let _storm = Storm::raise(uid, b"core-arc", 6)?;
+    host.post(&[Post::storm(uid, "core-arc")])?;
+    host.wait_for_verdicts(&["none_seen"])?;
+    assert_eq!(host.archived()?.len(), 1, "{}", host.daemon.log());
+    Ok(())
+}
+
+#[test]
+fn an_archive_of_roots_is_no_use_to_an_ordinary_user() -> Result<(), Fault> {
+    if !is_root_or_skip("an_archive_of_roots_is_no_use_to_an_ordinary_user") {
+        return Ok(());
+    }
+    let (daemon, user) = (44_330, 44_340);
+    let mut host = Host::start("core-arc", "    settle: 0s", "")?;
+    host.stop()?;
+    host.restart_as(daemon)?;
+    saves_nothing(&host, &["belongs to uid 0, the daemon is uid 44330", "Permission denied"])?;
+    chown(host.dir().join("arc"), Some(daemon), Some(daemon)).unwrap();
+    saves(&host, user)
+}
+
+#[test]
+fn an_archive_on_a_read_only_disk_is_told() -> Result<(), Fault> {
+    if !is_root_or_skip("an_archive_on_a_read_only_disk_is_told") {
+        return Ok(());
+    }
+    let mut host = Host::start("core-arc", "    settle: 0s", "")?;
+    host.stop()?;
+    let disk = Tmpfs::mount(&host.dir().join("arc"), "8m");
+    disk.remount("ro");
+    host.restart()?;
+    saves_nothing(&host, &["Read-only file system"])?;
+    disk.remount("rw");
+    saves(&host, 44_350)
 }

@@ -96,6 +96,18 @@ pub enum Failure {
         /// How many more were tried.
         more: u64,
     },
+    /// The archive directory is somebody else's, which root's rights alone would make up for.
+    #[error("cannot make a file in {path}: it belongs to uid {owner}, the daemon is uid {uid}")]
+    NotOurs {
+        /// The archive directory.
+        path: PathBuf,
+        /// Its uid.
+        owner: u32,
+        /// The daemon's.
+        uid: u32,
+        /// `EACCES` or `EPERM`.
+        source: Errno,
+    },
     /// Rights are missing.
     #[error("cannot {action} {path}")]
     Denied {
@@ -144,7 +156,7 @@ impl Failure {
             Self::Deadline { .. } => "deadline",
             Self::Aborted { .. } => "aborted",
             Self::Collisions { .. } => "collisions",
-            Self::Denied { .. } => "denied",
+            Self::NotOurs { .. } | Self::Denied { .. } => "denied",
             Self::Io { .. } => "io",
         }
     }

@@ -141,6 +141,12 @@ impl Archiver {
         Ok(Self { spool, vault, settings })
     }
 
+    /// Whether a mail file could be archived now: makes a file in the archive directory, without
+    /// a name where that can be had, and lets it go. Blocks for as long as the file system does.
+    pub fn probe(&self) -> Result<(), Failure> {
+        self.vault.probe()
+    }
+
     /// Archives both forms of the user's mail file, each to `U.SECOND` with the first second from
     /// `now_epoch` on (POP: the one after it) that is free; then removes what retention no longer
     /// keeps of this user. Blocks, for [`Settings::deadline`] at most; `abort` ends it sooner.

@@ -117,7 +117,25 @@ impl Vault {
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {
                 self.stage_named()
             }
-            Err(errno) => Err(Failure::of("make a file in", &self.path, errno)),
+            Err(errno) => Err(self.no_file(errno)),
+        }
+    }
+
+    /// Whether a copy could be made now: makes the file of one, and lets it go. Only that tells;
+    /// the directory may be another's, on a disk that is full or read-only, or closed by a sandbox.
+    pub(super) fn probe(&self) -> Result<(), Failure> {
+        self.stage().map(drop)
+    }
+
+    /// Why no file can be made here: `errno`, and whose the directory is if that is why.
+    fn no_file(&self, errno: Errno) -> Failure {
+        let uid = rustix::process::geteuid().as_raw();
+        match (errno, rustix::fs::fstat(&self.dir)) {
+            (Errno::ACCESS | Errno::PERM, Ok(stat)) if stat.st_uid != uid => {
+                let path = self.path.clone();
+                Failure::NotOurs { path, owner: stat.st_uid, uid, source: errno }
+            }
+            _ => Failure::of("make a file in", &self.path, errno),
         }
     }
 
@@ -128,7 +146,7 @@ impl Vault {
         let flags =
             OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&self.dir, &name, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|errno| Failure::of("make", self.path_of(&name), errno))?;
+            .map_err(|errno| self.no_file(errno))?;
         let file = File::from(file);
         if !lock_exclusive(&file) {
             tracing::debug!(name, "no lock on a copy in the making");

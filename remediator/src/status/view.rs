@@ -16,6 +16,8 @@ pub enum Mode {
     Limited,
     /// Its journal cannot be written: it takes no alert.
     Unrecorded,
+    /// Its archive cannot be written: it saves no mail file.
+    Unsaved,
 }
 
 impl Mode {
@@ -30,13 +32,16 @@ impl Mode {
             Self::Unrecorded => {
                 ("unrecorded", "The journal cannot be written: alerts are refused until it can.")
             }
+            Self::Unsaved => {
+                ("unsaved", "The archive cannot be written: no mail file is saved until it can.")
+            }
         }
     }
 
     /// Whether a person should look.
     #[must_use]
     pub fn is_trouble(self) -> bool {
-        matches!(self, Self::Blind | Self::Limited | Self::Unrecorded)
+        matches!(self, Self::Blind | Self::Limited | Self::Unrecorded | Self::Unsaved)
     }
 }
 

@@ -28,6 +28,7 @@ use std::time::Instant;
 
 use hyper::header::HeaderMap;
 use hyper::{Method, StatusCode};
+use procstorm_exporter::single_flight::SingleFlight;
 use procstorm_exporter::web::security::Security;
 use procstorm_exporter::web::{Request, Response, reply};
 
@@ -65,6 +66,8 @@ pub struct Site {
     pub sandbox: Sandbox,
     /// When a post without the token was last told to the log.
     told_unauthorized: Mutex<Option<Instant>>,
+    /// The look at the archive that is under way: one, however many ask and however long it takes.
+    saving: SingleFlight<Option<String>>,
 }
 
 /// What a [`Site`] is made of.
@@ -107,6 +110,7 @@ impl Site {
             procfs,
             sandbox,
             told_unauthorized: Mutex::default(),
+            saving: SingleFlight::default(),
         }
     }
 

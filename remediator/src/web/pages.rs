@@ -22,6 +22,10 @@ use crate::status::{HEADERS, page};
 /// How long the page says that a limit was reached.
 const LIMITED_FOR: SignedDuration = SignedDuration::from_hours(1);
 
+/// How long the file systems of spool and archive may take to answer. A server that is gone must
+/// not take the pages with it.
+const SILENT_FOR: Duration = Duration::from_secs(2);
+
 /// How many remediations a page shows.
 const PAGE: u32 = 50;
 
@@ -104,6 +108,7 @@ impl Site {
         let pending = self.journal.pending().await.ok();
         let works = self.journal.obstacle().is_none();
         self.metrics.state(pending, works, self.blindness().await.is_some());
+        self.metrics.archive_works(self.loss().await.is_none());
         if let Some(security) = &self.security {
             self.metrics.web_config(security.is_valid());
         }
@@ -128,12 +133,7 @@ impl Site {
             let unknown = || "the journal does not work".to_owned();
             obstacles.push(self.journal.obstacle().unwrap_or_else(unknown));
         }
-        let force = self.force.borrow().clone();
-        match tokio::task::spawn_blocking(move || force.archiver().map(drop)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => obstacles.push(chain(&error)),
-            Err(error) => obstacles.push(error.to_string()),
-        }
+        obstacles.extend(self.loss().await);
         obstacles
     }
 
@@ -155,11 +155,28 @@ impl Site {
         if self.journal.obstacle().is_some() {
             modes.push(Mode::Unrecorded);
         }
+        if self.loss().await.is_some() {
+            modes.push(Mode::Unsaved);
+        }
         let since = Timestamp::now().checked_sub(LIMITED_FOR).unwrap_or(Timestamp::MIN);
         if self.journal.limit_was_reached(since).await.unwrap_or_default() {
             modes.push(Mode::Limited);
         }
         modes
+    }
+
+    /// What keeps it from saving mail files.
+    async fn loss(&self) -> Option<String> {
+        let force = self.force.borrow().clone();
+        let look = self.saving.run(move || match force.archiver() {
+            Ok(archiver) => archiver.probe().err().map(|failure| chain(&failure)),
+            Err(error) => Some(chain(&error)),
+        });
+        match tokio::time::timeout(SILENT_FOR, look).await {
+            Ok(Some(obstacle)) => obstacle,
+            Ok(None) => Some("the mail directories could not be looked at".to_owned()),
+            Err(_) => Some(format!("the mail directories do not answer within {SILENT_FOR:?}")),
+        }
     }
 
     async fn blindness(&self) -> Option<String> {
