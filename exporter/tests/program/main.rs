@@ -6,7 +6,6 @@
 //! - `hidepid`: what it says when processes are hidden from it.
 //! - `name_service`: names from a real NSS module that hangs.
 //! - `truth`: the sum holds whatever processes do; `ps` counts the same.
-//! - `package`: the Debian package, installed and removed.
 //! - `prometheus`: the real one scrapes over mutual TLS with a password.
 //! - `property`: any names, read back by a parser of our own.
 //! - `documents`: manual page and unit agree with the program.
@@ -25,7 +24,6 @@ mod documents;
 mod golden;
 mod hidepid;
 mod name_service;
-mod package;
 mod prometheus;
 mod property;
 mod scrapes;
