@@ -1,6 +1,9 @@
-//! Users who exist for the programs that we start, and for nobody else: a copy of /etc/passwd
-//! with a few lines more, laid over the real one in a mount namespace of the program's own, and
-//! with it an /etc/nsswitch.conf that asks no other source.
+//! Users who exist for the programs that we start, and for nobody else: an /etc/passwd with root
+//! and a few of ours, laid over the real one in a mount namespace of the program's own, and with
+//! it an /etc/nsswitch.conf that asks no other source.
+//!
+//! The machine's own users are not among them. To a remediator each of those is a uid without a
+//! name, upon whom it does not act: a real user's storm is none of ours.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +12,7 @@ use std::process::Command;
 use crate::fault::{Fault, OrFault as _};
 use crate::programs;
 
-/// The machine's users and some of ours.
+/// Who exists for a program.
 #[derive(Debug)]
 pub struct Accounts {
     /// The directory with `passwd` and `nsswitch.conf`, where they are not the machine's own.
@@ -25,15 +28,13 @@ impl Accounts {
         Self { dir: None, module: None }
     }
 
-    /// The machine's users and `more`, each a name and a uid. The files that say so are kept in
+    /// Root, and `ours`, each a name and a uid; nobody else. The files that say so are kept in
     /// `dir`. Needs root when a program is started with it.
-    pub fn with(more: &[(&str, u32)], dir: &Path) -> Result<Self, Fault> {
-        // Ours come first, since the first line of a name or a uid is the one that counts.
-        let mut passwd = String::new();
-        for (name, uid) in more {
+    pub fn only(ours: &[(&str, u32)], dir: &Path) -> Result<Self, Fault> {
+        let mut passwd = String::from("root:x:0:0:root:/root:/bin/sh\n");
+        for (name, uid) in ours {
             passwd += &format!("{name}:x:{uid}:{uid}:procstorm test:/nonexistent:/bin/false\n");
         }
-        passwd += &fs::read_to_string("/etc/passwd").or_fault("cannot read /etc/passwd")?;
         for (name, text) in [("passwd", passwd.as_str()), ("nsswitch.conf", "passwd: files\n")] {
             let path = dir.join(name);
             fs::write(&path, text).or_fault(format!("cannot write {}", path.display()))?;
@@ -66,11 +67,15 @@ impl Accounts {
 }
 
 /// `$0` is the directory, the rest is the program. A machine may have no nsswitch.conf: there is
-/// nothing to be hidden then.
+/// nothing to be hidden then. Where there is an nscd, the C library would ask it before any file,
+/// and it knows the machine's users.
 const MOUNT_AND_RUN: &str = r#"
 mount --bind "$0/passwd" /etc/passwd || exit
 if [ -e /etc/nsswitch.conf ]; then
     mount --bind "$0/nsswitch.conf" /etc/nsswitch.conf || exit
+fi
+if [ -d /var/run/nscd ]; then
+    mount -t tmpfs none /var/run/nscd || exit
 fi
 exec "$@"
 "#;

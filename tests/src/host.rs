@@ -85,7 +85,7 @@ impl Host {
         let http = Http::new()?;
         let accounts = match users {
             [] => Accounts::of_the_machine(),
-            some => Accounts::with(some, dir.path())?,
+            some => Accounts::only(some, dir.path())?,
         };
         let accounts = match service {
             Some((name, module)) => accounts.served_by(name, module)?,

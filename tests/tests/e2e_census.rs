@@ -57,7 +57,7 @@ fn the_exporter_shows_what_ps_shows() {
     }
     let dir = tempfile::tempdir().unwrap();
     // ps would cut a name of over 8 characters if it were not asked for 32.
-    let accounts = Accounts::with(&[("alice_of_procstorm", ALICE)], dir.path()).unwrap();
+    let accounts = Accounts::only(&[("alice_of_procstorm", ALICE)], dir.path()).unwrap();
     let _storms = [
         Storm::raise(ALICE, b"imapd", 12).unwrap(),
         Storm::raise(ALICE, b"fifteen_letters", 3).unwrap(),

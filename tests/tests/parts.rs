@@ -37,11 +37,25 @@ fn a_user_exists_for_our_program_alone() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let accounts = Accounts::with(&[("alice-of-procstorm", UID)], dir.path()).unwrap();
+    let accounts = Accounts::only(&[("alice-of-procstorm", UID)], dir.path()).unwrap();
     let mut command = accounts.command(Path::new("/usr/bin/id")).unwrap();
     let output = command.args(["-u", "alice-of-procstorm"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), UID.to_string());
     assert!(!std::fs::read_to_string("/etc/passwd").unwrap().contains("alice-of-procstorm"));
+}
+
+#[test]
+fn our_program_knows_none_of_the_machines_users_but_root() {
+    if !is_root_or_skip("our_program_knows_none_of_the_machines_users_but_root") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let accounts = Accounts::only(&[("alice-of-procstorm", UID)], dir.path()).unwrap();
+    let mut command = accounts.command(Path::new("/usr/bin/getent")).unwrap();
+    let output = command.arg("passwd").output().unwrap();
+    let known = String::from_utf8(output.stdout).unwrap();
+    let names: Vec<&str> = known.lines().filter_map(|line| line.split(':').next()).collect();
+    assert_eq!(names, ["root", "alice-of-procstorm"]);
 }
 
 #[test]

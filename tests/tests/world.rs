@@ -23,7 +23,7 @@ fn a_made_up_proc_is_shown_as_it_is() {
         .unwrap();
     let people: Vec<_> = world.people().iter().map(|p| (p.name.as_str(), p.uid)).collect();
     let dir = tempfile::tempdir().unwrap();
-    let accounts = Accounts::with(&people, dir.path()).unwrap();
+    let accounts = Accounts::only(&people, dir.path()).unwrap();
     let mut exporter = accounts.command(&programs::ours("procstorm-exporter").unwrap()).unwrap();
     let procfs = format!("--path.procfs={}", world.procfs().display());
     exporter.arg(procfs).arg("--once");

@@ -44,7 +44,7 @@ pub enum Timing {
 #[derive(Debug)]
 pub struct Site {
     dir: PathBuf,
-    /// Of the people, the lowest: the host's policy must let us act upon it.
+    /// Of the people, the lowest: the host's policy lets the remediator act upon no lower uid.
     min_uid: u32,
     root: bool,
 }
@@ -53,7 +53,7 @@ impl Site {
     /// Makes the directories below `dir`, which must exist.
     pub fn lay_out(dir: &Path, people: &[Person]) -> Result<Self, Fault> {
         let dir = dir.canonicalize().or_fault(format!("no directory {}", dir.display()))?;
-        let min_uid = people.iter().map(|person| person.uid).min().unwrap_or(1000).min(1000);
+        let min_uid = people.iter().map(|person| person.uid).min().unwrap_or(1000);
         let site = Self { dir, min_uid, root: rustix::process::geteuid().is_root() };
         for (path, mode) in [
             (site.spool(), 0o755),
@@ -135,7 +135,7 @@ impl Site {
             return Ok(Accounts::of_the_machine());
         }
         let people: Vec<(&str, u32)> = people.iter().map(|p| (p.name.as_str(), p.uid)).collect();
-        Accounts::with(&people, &self.dir)
+        Accounts::only(&people, &self.dir)
     }
 
     /// Writes `alertmanager.yml`, and returns its path.
