@@ -31,19 +31,20 @@ const MAILBOX: usize = 1 << 20;
 /// Shows the whole way on a stack below `dir`, which must be empty. Fails unless each stage was
 /// really observed.
 pub fn show(dir: &Path, interrupt: &Interrupt) -> Result<(), Fault> {
-    let victim = victim::choose(COMMAND)?;
+    let chosen = victim::choose(COMMAND)?;
+    let victim = &chosen.person;
     say("starting Alertmanager, remediator, exporter, Prometheus ...")?;
-    let stack = Stack::start(dir, std::slice::from_ref(&victim), Timing::Shipped)?;
+    let stack = Stack::start(dir, std::slice::from_ref(victim), Timing::Shipped)?;
     say_where(&stack, dir)?;
-    let mailbox = victim::mailbox(&victim, MAILBOX);
-    stack.site.put_mail(&victim, &victim.name, &mailbox, 0o600)?;
+    let mailbox = victim::mailbox(victim, MAILBOX);
+    stack.site.put_mail(victim, &victim.name, &mailbox, 0o600)?;
 
     say("seconds since onset")?;
     let storm = Storm::raise(victim.uid, COMMAND.as_bytes(), STORM)?;
     let onset = Instant::now();
     let raised = format!("{STORM} {COMMAND} processes of {} (uid {})", victim.name, victim.uid);
     tell(Duration::ZERO, "storm raised", &raised)?;
-    let mut waiting = stages::all(&stack, &storm, &victim, &mailbox);
+    let mut waiting = stages::all(&stack, &storm, victim, &mailbox);
     while !waiting.is_empty() {
         if interrupt.came() {
             return Err(Fault::new("interrupted"));
@@ -71,7 +72,7 @@ pub fn show(dir: &Path, interrupt: &Interrupt) -> Result<(), Fault> {
 pub fn stay(dir: &Path, interrupt: &Interrupt) -> Result<(), Fault> {
     let victim = victim::choose(COMMAND)?;
     say("starting Alertmanager, remediator, exporter, Prometheus ...")?;
-    let mut stack = Stack::start(dir, std::slice::from_ref(&victim), Timing::Shipped)?;
+    let mut stack = Stack::start(dir, std::slice::from_ref(&victim.person), Timing::Shipped)?;
     say_where(&stack, dir)?;
     say("up until Ctrl-C")?;
     while !interrupt.came() {

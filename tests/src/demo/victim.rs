@@ -1,6 +1,8 @@
 //! Whose processes the storm is made of: as root a user who exists for our daemons alone,
-//! otherwise ourselves.
+//! otherwise ourselves, since the kernel lets our remediator signal nobody else's.
 
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 
 use nix::unistd::{Uid, User, geteuid};
@@ -13,27 +15,47 @@ use crate::stack::Person;
 /// Where we look for a uid that nobody has.
 const UIDS: std::ops::Range<u32> = 45_900..46_000;
 
+/// A person whom no other demo acts upon as long as this lives.
+pub(super) struct Victim {
+    pub(super) person: Person,
+    _claim: UnixListener,
+}
+
 /// Chooses a person who runs no process called `command`, so that only our own can be hit.
-pub(super) fn choose(command: &str) -> Result<Person, Fault> {
-    if geteuid().is_root() {
-        let owners = owners(None)?;
-        let free = |uid: &u32| {
-            !owners.contains(uid) && matches!(User::from_uid(Uid::from_raw(*uid)), Ok(None))
-        };
-        let uid = UIDS.into_iter().find(free);
-        let uid = uid.ok_or_else(|| Fault::new("no uid is free for the demo's user"))?;
-        return Ok(Person::new("alice", uid));
-    }
+pub(super) fn choose(command: &str) -> Result<Victim, Fault> {
+    if geteuid().is_root() { a_stranger_to_all() } else { ourselves(command) }
+}
+
+/// A uid that has neither a process nor a name.
+fn a_stranger_to_all() -> Result<Victim, Fault> {
+    let owners = owners(None)?;
+    let free = |uid: &u32| {
+        !owners.contains(uid) && matches!(User::from_uid(Uid::from_raw(*uid)), Ok(None))
+    };
+    UIDS.filter(free)
+        .find_map(|uid| Some(Victim { person: Person::new("alice", uid), _claim: claim(uid)? }))
+        .ok_or_else(|| Fault::new("no uid is free for the demo's user"))
+}
+
+fn ourselves(command: &str) -> Result<Victim, Fault> {
     let uid = geteuid().as_raw();
     let account = User::from_uid(geteuid()).or_fault("the name service fails")?;
-    let account = account.ok_or_else(|| Fault::new(format!("uid {uid} has no user name")))?;
+    let name = account.ok_or_else(|| Fault::new(format!("uid {uid} has no user name")))?.name;
+    let other = || Fault::new(format!("{name} runs another demo, which would kill this one's"));
+    let claim = claim(uid).ok_or_else(other)?;
     if owners(Some(command))?.contains(&uid) {
-        let name = account.name;
         return Err(Fault::new(format!(
             "{name} runs processes called {command}, which the demo would kill"
         )));
     }
-    Ok(Person::new(&account.name, uid))
+    Ok(Victim { person: Person::new(&name, uid), _claim: claim })
+}
+
+/// Claims a uid, unless another demo has: one that is up would take our storm for its own. The
+/// claim is a socket in the abstract name space, and ends with the process that holds it.
+fn claim(uid: u32) -> Option<UnixListener> {
+    let address = SocketAddr::from_abstract_name(format!("procstorm-demo-uid-{uid}"));
+    address.and_then(|address| UnixListener::bind_addr(&address)).ok()
 }
 
 /// The effective uids of all processes, or of those called `command`.
@@ -62,4 +84,19 @@ pub(super) fn mailbox(person: &Person, size: usize) -> Vec<u8> {
          Subject: More imapd Storms\n\nIt's been another harrowing week.\n\n"
     );
     mail.as_bytes().repeat(size / mail.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_demos_act_upon_different_users() {
+        // Nobody's, so that no demo that is up has it.
+        let uid = u32::MAX;
+        let first = claim(uid).expect("nobody has it");
+        assert!(claim(uid).is_none());
+        drop(first);
+        assert!(claim(uid).is_some());
+    }
 }
