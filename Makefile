@@ -9,40 +9,45 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Programs that tests/tools.sh unpacked come first, then the machine's own.
 export PATH := $(abspath $(TARGET))/tools/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: help build release demo run test check lint fmt docs deny rules unit bench fuzz clean
+.PHONY: help rust build release demo run test check lint fmt docs deny rules unit bench fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
-build: ## build everything (debug)
+rust:
+	@command -v $(firstword $(CARGO)) >/dev/null || { \
+	    echo "make: no $(firstword $(CARGO)) on PATH: Rust is needed, from 1.95 on, of https://rustup.rs" >&2; \
+	    exit 1; }
+
+build: rust ## build everything (debug)
 	$(CARGO) build --workspace --bins
 
-release: ## build the two daemons for use
+release: rust ## build the two daemons for use
 	$(CARGO) build --release -p procstorm-exporter -p procstorm-remediator
 
-demo: ## watch a real storm being seen, archived, killed and mailed
+demo: rust ## watch a real storm being seen, archived, killed and mailed
 	@tests/tools.sh stack
 	$(CARGO) build --quiet --workspace --bins
 	$(TARGET)/debug/demo
 
-run: ## the same stack without a storm, until Ctrl-C
+run: rust ## the same stack without a storm, until Ctrl-C
 	@tests/tools.sh stack
 	$(CARGO) build --quiet --workspace --bins
 	$(TARGET)/debug/demo --stay
 
-test: ## everything that must hold: formatting, lints, docs, rules, all tests
+test: rust ## everything that must hold: formatting, lints, docs, rules, all tests
 	@tests/tools.sh test
 	$(MAKE) --no-print-directory lint docs rules deny unit
 
-lint: ## formatting and clippy, warnings are errors
+lint: rust ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
 
-fmt: ## format the sources
+fmt: rust ## format the sources
 	$(CARGO) fmt --all
 
 # A module's table of contents names private modules, which are documented here as well.
-docs: ## the documentation of the code, warnings are errors
+docs: rust ## the documentation of the code, warnings are errors
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --quiet --workspace --no-deps --document-private-items
 
 rules: ## check rules, their tests, and Alertmanager's configuration
@@ -50,7 +55,7 @@ rules: ## check rules, their tests, and Alertmanager's configuration
 	rules/check.sh
 	grafana/check-model.sh
 
-deny: ## licences, sources and advisories of the dependencies
+deny: rust ## licences, sources and advisories of the dependencies
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 	    $(CARGO) deny check bans licenses sources; \
 	    if $(CARGO) deny fetch; then $(CARGO) deny check advisories; \
@@ -62,17 +67,17 @@ deny: ## licences, sources and advisories of the dependencies
 unit: build ## all of cargo's tests, with their totals
 	tests/totals.sh $(CARGO) test --workspace --no-fail-fast
 
-bench: ## costs beside those of others, as ratios
+bench: rust ## costs beside those of others, as ratios
 	@tests/tools.sh bench
 	$(CARGO) build --quiet --release --workspace --bins
 	$(CARGO) bench --workspace
 
-fuzz: ## libFuzzer on every kind of input from outside, FUZZ_SECONDS each (needs cargo-fuzz)
+fuzz: rust ## libFuzzer on every kind of input from outside, FUZZ_SECONDS each (needs cargo-fuzz)
 	@$(CARGO) fuzz --version >/dev/null || { echo "fuzz: cargo install cargo-fuzz" >&2; exit 1; }
 	for target in stat_line command_name user_name payload config web_config rules routes; do \
 	    (cd tests && RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir fuzz --sanitizer none $$target -- \
 	        -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=4096) || exit 1; \
 	done
 
-clean: ## remove what was built and unpacked
+clean: rust ## remove what was built and unpacked
 	$(CARGO) clean
