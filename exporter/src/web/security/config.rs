@@ -63,7 +63,8 @@ impl Faults {
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("; "))
+        // One line, whatever stands in the file: it goes to a log.
+        f.write_str(&self.0.join("; ").replace(char::is_control, " "))
     }
 }
 
@@ -132,8 +133,7 @@ fn parse_yaml(text: &str) -> Result<Raw, Faults> {
         return Ok(Raw::default());
     }
     // Without its quotation of the file, which may hold a secret.
-    serde_saphyr::from_str(text)
-        .map_err(|error| Faults(vec![error.without_snippet().to_string().replace('\n', " ")]))
+    serde_saphyr::from_str(text).map_err(|error| Faults(vec![error.without_snippet().to_string()]))
 }
 
 /// The headers that the toolkit allows, and the values that they may have, if not any.
@@ -199,6 +199,12 @@ mod tests {
         ] {
             assert!(faults.contains(key), "{key} is not in {faults}");
         }
+    }
+
+    #[test]
+    fn faults_are_one_line() {
+        let faults = faults("basic_auth_users: {\"a\\tb\\nc\": plain}\n");
+        assert!(faults.contains("a b c") && !faults.contains(char::is_control), "{faults:?}");
     }
 
     #[test]
