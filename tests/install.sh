@@ -1,5 +1,6 @@
-# install.sh PACKAGE: installs and removes it on this machine as it is, of which nothing is
-# changed: what is written goes to memory. To be run in a mount namespace of its own.
+# install.sh PACKAGE [SCRIPT]: installs it, runs SCRIPT as the administrator would, and removes it,
+# on this machine as it is, of which nothing is changed: what is written goes to memory. To be run
+# in a mount namespace of its own.
 set -eu
 work=$(mktemp -d)
 mount -t tmpfs tmpfs "$work"
@@ -22,6 +23,11 @@ for unit in "$work/root/etc/systemd/system"/*.wants/"$name".service; do
     if [ -L "$unit" ]; then echo "enabled ${unit##*/}"; fi
 done
 within getent passwd procstorm | sed 's/^/account /' || true
+if [ $# -gt 1 ]; then
+    cp "$2" "$work/root/tmp/script"
+    within sh -eu /tmp/script >&2
+    within stat -c 'then %A %U:%G %n' /etc/procstorm/remediator.yml /etc/procstorm/token /var/mail/arc
+fi
 within dpkg -P "$name" >&2
 echo removed
 within getent passwd procstorm | sed 's/^/account /' || true

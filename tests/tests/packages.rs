@@ -1,16 +1,20 @@
-//! The Debian packages: built, installed and removed, on this machine but in memory.
+//! The Debian packages: built, installed and removed, on this machine but in memory; and what the
+//! README tells to do in between.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
 use std::process::Command;
 
 use procstorm_tests::programs;
 use procstorm_tests::skip::{is_root_or_skip, skipped};
 
-/// Builds, installs and removes the package of the daemon in `directory` of the project. Returns
-/// what `install.sh` found after the installation, and after the removal; nothing if it cannot be
-/// tried here, which it says as `test`.
-fn installed_and_removed(test: &str, directory: &str) -> Option<(String, String)> {
+/// Builds, installs and removes the package of the daemon in `directory` of the project; `script`,
+/// if there is one, is run in between. Returns what `install.sh` found before the removal, and after
+/// it; nothing if it cannot be tried here, which it says as `test`.
+fn installed_and_removed(
+    test: &str,
+    directory: &str,
+    script: Option<&str>,
+) -> Option<(String, String)> {
     if !is_root_or_skip(test) {
         return None;
     }
@@ -43,6 +47,11 @@ fn installed_and_removed(test: &str, directory: &str) -> Option<(String, String)
         .args(["--mount", "sh"])
         .arg(programs::project().join("tests/install.sh"))
         .arg(&package)
+        .args(script.map(|script| {
+            let path = target.path().join("script");
+            std::fs::write(&path, script).unwrap();
+            path
+        }))
         .output()
         .unwrap();
     if install.status.code() == Some(77) {
@@ -62,10 +71,19 @@ fn holds(told: &str, lines: &[&str]) {
     }
 }
 
+/// What the README tells to do after the remediator's installation, up to the daemon's start.
+fn first_steps() -> String {
+    let readme = std::fs::read_to_string(programs::project().join("README.md")).unwrap();
+    let steps = readme.lines().skip_while(|line| !line.starts_with("install -d /etc/procstorm"));
+    let steps: Vec<_> = steps.take_while(|line| !line.starts_with("systemctl")).collect();
+    assert!(steps.last().is_some_and(|line| line.contains("--check")), "{steps:?}");
+    steps.join("\n")
+}
+
 #[test]
 fn the_exporters_package_installs_its_files_and_leaves_nothing() {
     let test = "the_exporters_package_installs_its_files_and_leaves_nothing";
-    let Some((told, left)) = installed_and_removed(test, "exporter") else { return };
+    let Some((told, left)) = installed_and_removed(test, "exporter", None) else { return };
     let lines = [
         "755 root:root /usr/bin/procstorm-exporter",
         "644 root:root /etc/default/procstorm-exporter",
@@ -84,7 +102,9 @@ fn the_exporters_package_installs_its_files_and_leaves_nothing() {
 #[test]
 fn the_remediators_package_brings_its_account_and_starts_nothing() {
     let test = "the_remediators_package_brings_its_account_and_starts_nothing";
-    let Some((told, left)) = installed_and_removed(test, "remediator") else { return };
+    let Some((told, left)) = installed_and_removed(test, "remediator", Some(&first_steps())) else {
+        return;
+    };
     let lines = [
         "755 root:root /usr/bin/procstorm-remediator",
         "644 root:root /etc/default/procstorm-remediator",
@@ -95,17 +115,25 @@ fn the_remediators_package_brings_its_account_and_starts_nothing() {
         "644 root:root /usr/share/doc/procstorm-remediator/remediator.yml",
         "conffile /etc/default/procstorm-remediator",
         concat!("procstorm-remediator ", env!("CARGO_PKG_VERSION")),
+        "then -rw-r--r-- root:root /etc/procstorm/remediator.yml",
+        "then -rw------- root:root /etc/procstorm/token",
     ];
     holds(&told, &lines);
-    for absent in ["enabled", "/etc/procstorm", "README"] {
-        assert!(!told.contains(absent), "{absent} is in\n{told}");
+    // The spool's directory may hand down its set-gid bit.
+    let archive = told.lines().find(|line| line.ends_with(" /var/mail/arc")).unwrap();
+    assert!(archive.contains("---") && archive.contains(" procstorm:procstorm "), "{archive}");
+    let installed = told.lines().filter(|line| !line.starts_with("then "));
+    for line in installed {
+        let is_too_much =
+            ["enabled", "/etc/procstorm", "README"].iter().any(|it| line.contains(it));
+        assert!(!is_too_much, "{line}");
     }
     // The unit's account: nobody can log in as it, and what it archived keeps its owner.
     let account =
         |told: &str| told.lines().find(|line| line.starts_with("account ")).map(str::to_owned);
     let made = account(&told).unwrap();
     let unit = std::fs::read_to_string(
-        Path::new(programs::project()).join("remediator/procstorm-remediator.service"),
+        programs::project().join("remediator/procstorm-remediator.service"),
     );
     assert!(unit.unwrap().lines().any(|line| line == "User=procstorm"));
     assert!(made.starts_with("account procstorm:") && made.ends_with("/nologin"), "{made}");
