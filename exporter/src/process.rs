@@ -99,11 +99,16 @@ impl Stat {
         matches!(self.state, b'T' | b't')
     }
 
-    /// Whether it runs, or sleeps in a way that a signal ends (`R`, `S`): what a SIGSTOP has not
-    /// taken hold of yet.
+    /// Whether it runs, or waits for a processor (`R`).
     #[must_use]
-    pub fn may_act(&self) -> bool {
-        matches!(self.state, b'R' | b'S')
+    pub fn is_running(&self) -> bool {
+        self.state == b'R'
+    }
+
+    /// Whether it sleeps in a way that a signal ends (`S`).
+    #[must_use]
+    pub fn is_asleep(&self) -> bool {
+        self.state == b'S'
     }
 
     /// Whether it is dead and merely not reaped. A process whose first thread has exited while

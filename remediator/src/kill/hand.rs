@@ -318,9 +318,8 @@ impl<'a> Hand<'a> {
         let kills = self.held.kill(abort, |pid| {
             match look(proc_dir, pid, target, untouchables) {
                 Ok(Sight::Process(Standing::Other | Standing::Untouchable, _)) => Recheck::Changed,
-                Ok(Sight::Process(Standing::Living, stat)) if stat.may_act() => {
-                    Recheck::NotYetStopped
-                }
+                Ok(Sight::Process(Standing::Living, stat)) if stat.is_running() => Recheck::Running,
+                Ok(Sight::Process(Standing::Living, stat)) if stat.is_asleep() => Recheck::Asleep,
                 // What is gone or cannot be read is what it was when it was stopped.
                 Ok(Sight::Process(Standing::Living | Standing::Zombie, _))
                 | Ok(Sight::Gone | Sight::Hidden)

@@ -37,13 +37,24 @@ pub(super) enum Recheck {
     Same,
     /// It has another name or another owner by now.
     Changed,
-    /// It is, but the SIGSTOP has not taken hold yet: it may be in the middle of a system call
-    /// that gives it another name.
-    NotYetStopped,
+    /// It is, but the SIGSTOP has not taken hold yet: it sleeps, and is about to wake for it.
+    Asleep,
+    /// The same, but it runs, or waits for a processor: it may be in the middle of a system call
+    /// that gives it another name or another owner.
+    Running,
 }
 
 /// How long [`Held::kill`] waits in all for those that are not yet stopped.
-const PATIENCE: Duration = Duration::from_millis(20);
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    asleep: Duration,
+    running: Duration,
+}
+
+/// Who sleeps on is in a frozen cgroup, and changes nothing. Who runs is stopped at his next turn,
+/// which may take a while on a busy machine, and must not be killed for what he no longer is.
+const PATIENCE: Patience =
+    Patience { asleep: Duration::from_millis(20), running: Duration::from_secs(1) };
 
 /// The time between two looks at one that is not yet stopped.
 const GLANCE: Duration = Duration::from_micros(200);
@@ -158,14 +169,19 @@ impl Held {
 
 /// Rechecks until the process is stopped, or patience is at its end: one that sleeps
 /// uninterruptibly must not hold up the rest.
-fn settle(pid: i32, recheck: impl Fn(i32) -> Recheck, patience: &mut Duration) -> Recheck {
+fn settle(pid: i32, recheck: impl Fn(i32) -> Recheck, patience: &mut Patience) -> Recheck {
     loop {
         let seen = recheck(pid);
-        if seen != Recheck::NotYetStopped || patience.is_zero() {
+        let left = match seen {
+            Recheck::Asleep => &mut patience.asleep,
+            Recheck::Running => &mut patience.running,
+            Recheck::Same | Recheck::Changed => return seen,
+        };
+        if left.is_zero() {
             return seen;
         }
         pause(GLANCE);
-        *patience = patience.saturating_sub(GLANCE);
+        *left = left.saturating_sub(GLANCE);
     }
 }
 
