@@ -170,7 +170,7 @@ fn chains_of_forks_that_may_not_be_ended_are_never_called_gone() {
         let is_true = matches!(report.verdict, Verdict::Unfinished | Verdict::Respawning);
         assert!(is_true && report.signalled == 0, "{report:?}");
     }
-    assert!(!opponent.fork_none_for(WHILE), "they live on");
+    assert!(!opponent.fork_none_for(SOON), "they live on");
 }
 
 #[test]

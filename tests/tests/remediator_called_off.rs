@@ -73,8 +73,10 @@ fn a_kill_that_takes_too_long_is_called_off_and_taken_up_again() -> Result<(), F
     // It is replaced as fast as it is killed, and this kill would go on for a day.
     let opponent = Opponent::start("respawner", UID, b"core-off", 50, "0")?;
     let day = Duration::from_secs(86_400);
-    let endless =
-        Bounds { deadline: day, rounds: u32::MAX, signals: u64::MAX, ..Bounds::default() };
+    let (deadline, rounds, signals) = (day, u32::MAX, u64::MAX);
+    // Nor does it end where the respawner has to wait for a processor.
+    let confirm_pause = Duration::from_secs(1);
+    let endless = Bounds { deadline, rounds, signals, confirm_pause, ..Bounds::default() };
     let id = runtime.block_on(async {
         let engine = Engine::start(parts(&journal, endless));
         let receipts = journal.accept(vec![alert()], Timestamp::now()).await.unwrap();

@@ -159,6 +159,8 @@ fn two_daemons_do_not_share_a_journal() -> Result<(), Fault> {
         return Ok(());
     }
     let mut first = Host::start("core-j", "", "")?;
+    // Now the journal is its own.
+    wait::until("ready", SOON, || (first.get("/-/ready").ok()?.status == 200).then_some(()))?;
     let top = format!("state: {}", first.dir().join("state").display());
     let second = Host::start("core-j", "", &top)?;
     is_out_of_order(&second, "another process")?;
