@@ -21,6 +21,7 @@
 //!
 //! What both daemons share:
 //! - [`web`]: the HTTP server.
+//! - [`workers`]: threads that exist from the start, for work that blocks.
 //! - [`logging`]: the log on stderr.
 
 pub mod args;
@@ -39,3 +40,4 @@ pub mod server;
 pub mod sight;
 pub mod single_flight;
 pub mod web;
+pub mod workers;

@@ -3,42 +3,30 @@
 //! The original was written while NIS was failing. A question to a name service that does not
 //! answer holds its thread for as long as it likes; whoever asked goes on at its deadline.
 
-use std::collections::VecDeque;
-use std::fmt;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::unistd::{Uid, User};
 
+use crate::workers::Workers;
+
 /// So many questions can hang before others must wait behind them: a directory service that is
 /// down should not keep the accounts in local files without a name.
-const MAX_THREADS: usize = 4;
+const THREADS: usize = 4;
 
-/// How long a thread without work stays.
-const LINGER: Duration = Duration::from_secs(10);
-
-type Question = Box<dyn FnOnce() + Send>;
-
-/// The threads that ask. Clones share them.
-#[derive(Clone, Default)]
+/// The threads that ask, which exist from the start: a storm that has taken every pid must not keep
+/// its own user without a name. Clones share them.
+#[derive(Clone, Debug)]
 pub struct NameService {
-    desk: Arc<Desk>,
+    threads: Workers,
 }
 
-#[derive(Default)]
-struct Desk {
-    state: Mutex<State>,
-    arrival: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    waiting: VecDeque<Question>,
-    threads: usize,
-    idle: usize,
+impl Default for NameService {
+    fn default() -> Self {
+        Self { threads: Workers::start("names", THREADS) }
+    }
 }
 
 /// The name service gave no answer.
@@ -80,7 +68,7 @@ impl NameService {
     /// The same for a question that sees to its answer itself: a channel for each of many thousand
     /// would take more memory than all their names.
     pub(crate) fn run(&self, question: impl FnOnce() + Send + 'static) {
-        self.submit(Box::new(question));
+        self.threads.submit(question);
     }
 
     /// The name of `uid`, or `None` if it has none. Waits for the name service, so is to be called
@@ -102,61 +90,6 @@ impl NameService {
                 Err(NameServiceError::Silent { who: who(), deadline })
             }
         }
-    }
-
-    fn submit(&self, question: Question) {
-        let mut state = self.desk.lock();
-        state.waiting.push_back(question);
-        if state.idle >= state.waiting.len() || state.threads >= MAX_THREADS {
-            self.desk.arrival.notify_one();
-            return;
-        }
-        let desk = Arc::clone(&self.desk);
-        let thread = std::thread::Builder::new().name("names".to_owned());
-        match thread.spawn(move || desk.work()) {
-            Ok(_) => state.threads += 1,
-            Err(error) => tracing::warn!(%error, "cannot start a thread for the name service"),
-        }
-    }
-}
-
-impl Desk {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What a thread does: answers until there was nothing to do for a while.
-    fn work(&self) {
-        let mut state = self.lock();
-        loop {
-            while let Some(question) = state.waiting.pop_front() {
-                drop(state);
-                question();
-                state = self.lock();
-            }
-            state.idle += 1;
-            let (next, wait) = self
-                .arrival
-                .wait_timeout_while(state, LINGER, |state| state.waiting.is_empty())
-                .unwrap_or_else(PoisonError::into_inner);
-            state = next;
-            state.idle -= 1;
-            if wait.timed_out() && state.waiting.is_empty() {
-                state.threads -= 1;
-                return;
-            }
-        }
-    }
-}
-
-impl fmt::Debug for NameService {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.desk.lock();
-        f.debug_struct("NameService")
-            .field("threads", &state.threads)
-            .field("idle", &state.idle)
-            .field("waiting", &state.waiting.len())
-            .finish()
     }
 }
 
