@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -71,8 +71,8 @@ impl Users {
 /// Compares passwords, and remembers what came of it.
 pub(super) struct Gate {
     key: Option<hmac::Key>,
-    seen: Mutex<Seen>,
-    one_at_a_time: tokio::sync::Mutex<()>,
+    seen: Arc<Mutex<Seen>>,
+    one_at_a_time: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -87,7 +87,7 @@ impl Default for Gate {
     fn default() -> Self {
         // Without random numbers nothing is remembered.
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok();
-        Self { key, seen: Mutex::default(), one_at_a_time: tokio::sync::Mutex::default() }
+        Self { key, seen: Arc::default(), one_at_a_time: Arc::default() }
     }
 }
 
@@ -116,18 +116,23 @@ impl Gate {
         if let Some(answer) = digest.and_then(|digest| self.recall(name, &digest)) {
             return answer;
         }
-        let _turn = self.one_at_a_time.lock().await;
+        let turn = Arc::clone(&self.one_at_a_time).lock_owned().await;
         // It may have been compared while we waited.
         if let Some(answer) = digest.and_then(|digest| self.recall(name, &digest)) {
             return answer;
         }
-        let hash = hash.to_owned();
-        let compared = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash)).await;
-        let answer = matches!(compared, Ok(Ok(true))) && known;
-        if let Some(digest) = digest {
-            self.remember(name, digest, answer);
-        }
-        answer
+        let (name, hash, seen) = (name.to_owned(), hash.to_owned(), Arc::clone(&self.seen));
+        // All of it where a client that hangs up cannot cut it off: bcrypt goes on in any case, and
+        // would leave the turn to the next one, and so on, until all cores are busy.
+        let compared = tokio::task::spawn_blocking(move || {
+            let answer = matches!(bcrypt::verify(password, &hash), Ok(true)) && known;
+            if let Some(digest) = digest {
+                seen.lock().unwrap_or_else(PoisonError::into_inner).remember(name, digest, answer);
+            }
+            drop(turn);
+            answer
+        });
+        compared.await.unwrap_or(false)
     }
 
     fn digest(&self, name: &str, hash: &str, password: &[u8]) -> Option<Digest> {
@@ -143,17 +148,18 @@ impl Gate {
         }
         seen.refused.contains_key(digest).then_some(false)
     }
+}
 
-    fn remember(&self, name: &str, digest: Digest, answer: bool) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+impl Seen {
+    fn remember(&mut self, name: String, digest: Digest, answer: bool) {
         if answer {
-            seen.accepted.insert(name.to_owned(), digest);
+            self.accepted.insert(name, digest);
             return;
         }
-        if seen.refused.len() >= REFUSED_MAX {
-            seen.refused.clear();
+        if self.refused.len() >= REFUSED_MAX {
+            self.refused.clear();
         }
-        seen.refused.insert(digest, ());
+        self.refused.insert(digest, ());
     }
 }
 
@@ -217,6 +223,23 @@ mod tests {
                 assert_eq!(gate.refuse(&users, &sent).await.is_none(), passes, "{sent:?}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_leaves_no_comparison_beside_the_next() {
+        let hash = bcrypt::hash("b", 8).expect("a hash");
+        let (gate, users) = (Gate::default(), Users([("bob".to_owned(), hash)].into()));
+        // The first poll gives the comparison to its thread; then the client is gone.
+        let sent = basic("bob:b");
+        let mut request = Box::pin(gate.refuse(&users, &sent));
+        let polled = std::future::poll_fn(|context| {
+            std::task::Poll::Ready(request.as_mut().poll(context).is_pending())
+        });
+        assert!(polled.await, "bcrypt takes its time");
+        drop(request);
+        let _turn = gate.one_at_a_time.lock().await;
+        let seen = gate.seen.lock().expect("not poisoned");
+        assert!(seen.accepted.contains_key("bob"), "the turn is given back when it is done");
     }
 
     #[tokio::test]
