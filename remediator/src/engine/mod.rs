@@ -1,14 +1,17 @@
 //! Takes what was accepted, and sees it through.
 //!
 //! Each remediation is pursued by a task of its own, step by step from one state in the journal to
-//! the next, so that a restart resumes wherever the journal stands.
+//! the next, so that a restart resumes wherever the journal stands. The journal is also read every
+//! few seconds: what it calls unfinished and no task pursues is taken up, whatever became of the task.
 //!
 //! - [`Engine`]: the handle; [`Engine::submit`] begins, [`Engine::finish`] ends in order.
 //! - `pursuit`: a remediation's way: judge, act, watch, again.
 //! - `facts`: what is true here and now: who the user is, how many live, is it silenced.
 //! - `steps`: what a plan does: save the mail, kill the processes; or say what would be done.
+//! - `claims`: one task for each remediation.
 //! - `lanes`: one at a time for one user and command.
 
+mod claims;
 mod facts;
 mod lanes;
 mod pursuit;
@@ -17,7 +20,6 @@ mod steps;
 pub(crate) use facts::look_up;
 pub(crate) use steps::recorded_archives;
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,10 +34,11 @@ use crate::force::{Force, InForce, RETRY};
 use crate::journal::{Fault, Journal};
 use crate::kill::Bounds;
 use crate::metrics::Metrics;
+use claims::Claims;
 use lanes::Lanes;
 
-/// How long after a panic a remediation is taken up again.
-const AFTER_PANIC: Duration = Duration::from_secs(10);
+/// How often the journal is read for what nobody pursues: after a panic, it is taken up again.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// What an engine works with.
 #[derive(Debug)]
@@ -70,6 +73,7 @@ pub struct Engine {
 struct Shared {
     parts: Parts,
     names: NameService,
+    claims: Claims,
     lanes: Lanes,
     /// So many act at once.
     acting: Semaphore,
@@ -96,6 +100,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             parts,
             names: NameService::default(),
+            claims: Claims::default(),
             lanes: Lanes::default(),
             acting: Semaphore::new(parallel.min(Semaphore::MAX_PERMITS)),
             turn: Mutex::new(()),
@@ -103,17 +108,21 @@ impl Engine {
             abort: Arc::clone(&abort),
         });
         let (alive, ended) = watch::channel(());
+        let unpursued = begin.clone();
         tokio::spawn(async move {
-            shared.dispatch(begun).await;
+            shared.dispatch(begun, unpursued).await;
             drop(alive);
         });
         Self { begin, stop, abort, ended }
     }
 
-    /// Begins a remediation that the journal has accepted.
+    /// Begins a remediation that the journal has accepted, unless a task pursues it already.
     pub fn submit(&self, id: i64) {
         if self.begin.send(id).is_err() {
-            tracing::warn!(remediation = id, "accepted while stopping: resumed at the next start");
+            tracing::warn!(
+                remediation = id,
+                "accepted during shutdown; the remediation will start at the next start"
+            );
         }
     }
 
@@ -138,40 +147,46 @@ impl Engine {
 }
 
 impl Shared {
-    async fn dispatch(self: Arc<Self>, mut begun: mpsc::UnboundedReceiver<i64>) {
-        let mut pursuits = JoinSet::new();
-        let mut resumed = HashSet::new();
-        if let Ok(ids) = self.persist(|| self.parts.journal.unfinished()).await {
-            for id in ids {
-                tracing::info!(remediation = id, "resumed");
-                resumed.insert(id);
-                pursuits.spawn(Arc::clone(&self).see_through(id));
-            }
-        }
+    async fn dispatch(
+        self: Arc<Self>,
+        mut begun: mpsc::UnboundedReceiver<i64>,
+        unpursued: mpsc::UnboundedSender<i64>,
+    ) {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&self).look_for_unpursued(unpursued));
         let mut stop = self.stop.clone();
         loop {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
                 id = begun.recv() => match id {
-                    // It was accepted before the journal said what is unfinished.
-                    Some(id) if resumed.remove(&id) => {}
-                    Some(id) => { pursuits.spawn(Arc::clone(&self).see_through(id)); }
+                    Some(id) => {
+                        if let Some(claim) = self.claims.claim(id) {
+                            tasks.spawn(Arc::clone(&self).pursue(claim));
+                        }
+                    }
                     None => break,
                 },
-                Some(ended) = pursuits.join_next() => report_panic(ended),
+                Some(ended) = tasks.join_next() => report_panic(ended),
             }
         }
-        while let Some(ended) = pursuits.join_next().await {
+        while let Some(ended) = tasks.join_next().await {
             report_panic(ended);
         }
     }
 
-    /// Pursues a remediation, and again after a panic: what is not done would take in every later
-    /// alert of its kind.
-    async fn see_through(self: Arc<Self>, id: i64) {
-        while let Err(error) = tokio::spawn(Arc::clone(&self).pursue(id)).await {
-            tracing::error!(remediation = id, %error, "its task has panicked; it is tried again");
-            if self.pause(AFTER_PANIC).await == Err(Stopping) {
+    /// Has everything pursued that the journal calls unfinished: what an earlier daemon left, and
+    /// whatever lost its task since. Nothing else would, and it would take in every later alert of
+    /// its kind.
+    async fn look_for_unpursued(self: Arc<Self>, begin: mpsc::UnboundedSender<i64>) {
+        loop {
+            let Ok(ids) = self.persist(|| self.parts.journal.unfinished()).await else { return };
+            for id in ids.into_iter().filter(|id| !self.claims.is_claimed(*id)) {
+                tracing::info!(remediation = id, "resumed");
+                if begin.send(id).is_err() {
+                    return;
+                }
+            }
+            if self.pause(LOOK).await == Err(Stopping) {
                 return;
             }
         }
@@ -208,6 +223,6 @@ impl Shared {
 
 fn report_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(%error, "a remediation is left for the next start");
+        tracing::error!(%error, "a remediation's task panicked; it is taken up again");
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use procstorm_exporter::process::Command;
 
+use super::claims::Claim;
 use super::steps::Done;
 use super::{Shared, Stopping};
 use crate::account::Account;
@@ -37,14 +38,20 @@ impl Matter<'_> {
 
 impl Shared {
     /// Sees a remediation through, and those that follow from it.
-    pub(super) async fn pursue(self: Arc<Self>, first: i64) {
-        let mut id = first;
+    pub(super) async fn pursue(self: Arc<Self>, mut claim: Claim) {
         loop {
+            let id = claim.id();
             match self.advance(id).await {
-                Ok(Some(next)) => id = next,
+                Ok(Some(next)) => match claim.follow(next) {
+                    Some(following) => claim = following,
+                    None => return,
+                },
                 Ok(None) => return,
                 Err(Stopping) => {
-                    tracing::info!(remediation = id, "left for the next start");
+                    tracing::info!(
+                        remediation = id,
+                        "shutting down; the remediation will resume at the next start"
+                    );
                     return;
                 }
             }

@@ -3,7 +3,7 @@
 //! Alertmanager tries again after a 5xx, and at its next interval after a 4xx: what can never be
 //! done is therefore taken with a 2xx, and on record as refused.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
@@ -31,7 +31,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 impl Site {
     /// Takes a notification.
-    pub(super) async fn webhook(&self, request: Request) -> Response {
+    pub(super) async fn webhook(self: &Arc<Self>, request: Request) -> Response {
         if !self.may_ask(request.headers()) {
             self.metrics.notification("unauthorized");
             self.tell_unauthorized(request.extensions().get::<Peer>());
@@ -59,7 +59,7 @@ impl Site {
             }
         };
         match Notification::parse(&body) {
-            Ok(notification) => self.take(notification).await,
+            Ok(notification) => Arc::clone(self).take(notification).await,
             Err(error) => {
                 tracing::warn!(%error, "a post is no notification");
                 self.metrics.notification("bad_request");
@@ -79,7 +79,20 @@ impl Site {
         }
     }
 
-    async fn take(&self, notification: Notification) -> Response {
+    /// Takes a notification on a task of its own. The server drops this future when the poster
+    /// hangs up or time is over: what is on record by then must be begun all the same.
+    async fn take(self: Arc<Self>, notification: Notification) -> Response {
+        match tokio::spawn(async move { self.record(notification).await }).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::error!(%error, "the task that records a notification failed");
+                unavailable("internal error")
+            }
+        }
+    }
+
+    /// Judges each alert, records it, and begins what was accepted.
+    async fn record(&self, notification: Notification) -> Response {
         if notification.truncated > 0 {
             let count = notification.truncated;
             tracing::error!(count, "Alertmanager left alerts out: set max_alerts to 0");
@@ -119,6 +132,8 @@ impl Site {
             (Receipt::Coalesced(id), _) => {
                 tracing::info!(alert = name, user, command, remediation = id, "coalesced");
                 self.metrics.alert("coalesced");
+                // Somebody pursues it already, or it would wait for the next look at the journal.
+                self.engine.submit(id);
             }
             (Receipt::Refused, Err(refusal)) => {
                 let (label, reason) = (refusal.label(), refusal.to_string());
