@@ -150,6 +150,38 @@ fn each_worked_example_works() {
 }
 
 /// The values of `key: value` at the beginnings of the rules' lines.
+#[test]
+fn a_target_in_any_form_has_its_host_as_a_label() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(&programs::project().join("rules"), &dir.path().join("rules"));
+    let file = dir.path().join("rules/prometheus.yml");
+    let text = fs::read_to_string(&file).unwrap();
+    let hosts = [
+        ("moscow:9957", "moscow"),
+        ("kiev", "kiev"),
+        ("mail.example.org:9957", "mail.example.org"),
+        ("192.0.2.7:9957", "192.0.2.7"),
+        ("[2001:db8::5]:9957", "2001:db8::5"),
+        ("[::1]:9957", "::1"),
+        ("[2001:db8::6]", "2001:db8::6"),
+        ("[fe80::1%eth0]:9957", "fe80::1%eth0"),
+    ];
+    assert_eq!(text.matches("['moscow:9957']").count(), 1);
+    let targets: Vec<_> = hosts.iter().map(|(target, _)| format!("'{target}'")).collect();
+    let text = text.replace("['moscow:9957']", &format!("[{}]", targets.join(", ")));
+    fs::write(&file, text).unwrap();
+    let job = ["check", "service-discovery", "--timeout=5s", "rules/prometheus.yml", "procstorm"];
+    let found: serde_json::Value =
+        serde_json::from_str(&run(dir.path(), "promtool", &job)).unwrap();
+    for (target, host) in hosts {
+        let one = found.as_array().unwrap().iter().find(|found| {
+            found.pointer("/discoveredLabels/__address__").and_then(|v| v.as_str()) == Some(target)
+        });
+        let label = one.and_then(|found| found.pointer("/labels/host")).and_then(|v| v.as_str());
+        assert_eq!(label, Some(host), "{target}: {found}");
+    }
+}
+
 fn values<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
     text.lines().filter_map(|line| line.trim_start().strip_prefix(key)).map(str::trim).collect()
 }
