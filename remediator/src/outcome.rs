@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alertmanager::OUTCOME;
 use crate::journal::outbox::NewLetter;
-use crate::kill::{Report, Verdict};
+use crate::kill::{Changed, Report, Verdict};
 use crate::mailbox::{Archived, Form, FormPlan, FormReport, Method, Planned};
 use crate::printable::printable;
 
@@ -266,8 +266,11 @@ impl Story<'_> {
     }
 }
 
+/// What stands for a count that is not known.
+const UNKNOWN: &str = "unknown";
+
 fn number(count: Option<u64>) -> String {
-    count.map_or_else(|| "unknown".to_owned(), |count| count.to_string())
+    count.map_or_else(|| UNKNOWN.to_owned(), |count| count.to_string())
 }
 
 /// How many live on, where the report can tell.
@@ -275,32 +278,57 @@ fn left(report: &Report) -> Option<u64> {
     match report.verdict {
         Verdict::Blind | Verdict::Refused(_) | Verdict::Failed(_) => None,
         Verdict::NoneSeenForMs(_)
+        | Verdict::LeftAlone
+        | Verdict::Evaded
         | Verdict::Respawning
         | Verdict::Stuck
         | Verdict::Denied
         | Verdict::NoLongerTrue
         | Verdict::Aborted
-        | Verdict::Unfinished => Some(report.left.saturating_add(report.nested)),
+        | Verdict::Unfinished => Some(report.left?.saturating_add(report.nested)),
     }
 }
 
 fn killed(report: &Report, whose: &str, before: &str) -> (Severity, String) {
-    let Report { exited, left, .. } = report;
+    let Report { exited, matched, nested, changed, threshold, .. } = report;
+    let left = number(report.left);
+    // A storm of those that were not ended goes on; a few of them are none.
+    let grave = |count: u64| match count >= (*threshold).max(1) {
+        true => Severity::Critical,
+        false => Severity::Warning,
+    };
     match &report.verdict {
-        Verdict::NoneSeenForMs(_) if report.nested > 0 => {
-            let nested = report.nested;
-            let text = format!(
-                "killed {exited} {whose} processes; {nested} in containers were left alone"
-            );
-            (Severity::Warning, text)
+        // All are the ones that exited under our hands, and no others.
+        Verdict::NoneSeenForMs(_) if exited == matched && *nested == 0 && *changed == 0 => {
+            (Severity::Info, format!("killed all {whose} processes"))
         }
-        Verdict::NoneSeenForMs(_) => (Severity::Info, format!("killed all {whose} processes")),
+        Verdict::NoneSeenForMs(_) if *nested == 0 && *changed == 0 => {
+            let others = matched.saturating_sub(*exited);
+            let text = format!(
+                "no {whose} processes are left: {exited} were killed, {others} ended otherwise"
+            );
+            (Severity::Info, text)
+        }
+        Verdict::Evaded => {
+            let text = format!(
+                "killed {exited} of {matched} {whose} processes; {changed} had another name or \
+                 owner when they were stopped, and were let go"
+            );
+            (grave(*changed), text)
+        }
+        Verdict::LeftAlone | Verdict::NoneSeenForMs(_) => {
+            let text = format!(
+                "killed {exited} {whose} processes; {nested} in other pid namespaces were left \
+                 alone"
+            );
+            (if *threshold > 0 { grave(*nested) } else { Severity::Warning }, text)
+        }
         Verdict::NoLongerTrue => {
             (Severity::Info, format!("no {whose} processes were left to kill, of {before} before"))
         }
         Verdict::Respawning => {
             let text =
-                format!("killed {exited} {whose} processes, but new ones appear: {left} live");
+                format!("killed {exited} {whose} processes, but new ones appear: {}", alive(&left));
             (Severity::Critical, text)
         }
         Verdict::Stuck => {
@@ -315,7 +343,8 @@ fn killed(report: &Report, whose: &str, before: &str) -> (Severity, String) {
             (Severity::Critical, text)
         }
         Verdict::Unfinished | Verdict::Aborted => {
-            let text = format!("killed {exited} {whose} processes; time was over, {left} live");
+            let text =
+                format!("killed {exited} {whose} processes; time was over, {}", alive(&left));
             (Severity::Critical, text)
         }
         Verdict::Blind => {
@@ -325,6 +354,14 @@ fn killed(report: &Report, whose: &str, before: &str) -> (Severity, String) {
         Verdict::Refused(why) | Verdict::Failed(why) => {
             (Severity::Critical, format!("did not kill {whose} processes: {why}"))
         }
+    }
+}
+
+/// So many live; or how many is not known, which is not none.
+fn alive(left: &str) -> String {
+    match left {
+        UNKNOWN => "how many live is unknown".to_owned(),
+        count => format!("{count} live"),
     }
 }
 
@@ -341,6 +378,23 @@ fn kill_lines(report: &Report, lines: &mut Vec<String>) {
         // Writing to a String cannot fail.
     }
     lines.push(line);
+    if report.gone > 0 {
+        lines.push(format!("{} ended otherwise before they were killed", report.gone));
+    }
+    if report.nested > 0 {
+        lines.push(format!(
+            "{} live in pid namespaces that are not this host's own, and were left alone",
+            report.nested
+        ));
+    }
+    if let Some(first) = report.changed_to.first() {
+        lines.push(format!(
+            "{} had another name or owner when they were stopped, and were let go: {}{}",
+            report.changed,
+            changed(first),
+            if report.changed > 1 { ", and others" } else { "" }
+        ));
+    }
     if let Some(first) = report.zombies.first() {
         lines.push(format!(
             "{} are dead but not reaped, pid {} by its parent {}",
@@ -355,6 +409,15 @@ fn kill_lines(report: &Report, lines: &mut Vec<String>) {
             "{} appeared during the kill, pid {} from parent {} ({})",
             report.replacement_count, first.pid, first.parent, first.parent_command
         ));
+    }
+}
+
+/// What one that was let go is by now.
+fn changed(one: &Changed) -> String {
+    let Changed { pid, uid, command } = one;
+    match uid {
+        Some(uid) => format!("pid {pid} is now {command:?} of uid {uid}"),
+        None => format!("pid {pid} has exited since"),
     }
 }
 
@@ -398,6 +461,7 @@ mod tests {
     fn told(verdict: Verdict, change: impl FnOnce(&mut Report)) -> Told {
         let mut report = Report::idle(verdict, Duration::from_millis(120));
         (report.exited, report.signalled, report.matched) = (95, 95, 95);
+        report.left = Some(0);
         change(&mut report);
         story(End::Killed(&report), Some(&[])).tell()
     }
@@ -419,6 +483,7 @@ mod tests {
         let good = told(Verdict::NoneSeenForMs(100), |_| {});
         assert_eq!(good.summary, "killed all alice imapd processes");
         assert_eq!((good.severity, good.after), (Severity::Info, Some(0)));
+        assert_eq!(none_counted().after, None);
         assert!(good.description.contains("none seen for 100 ms"), "{}", good.description);
         for (verdict, severity) in [
             (Verdict::Respawning, Severity::Critical),
@@ -434,15 +499,42 @@ mod tests {
             assert!(!told.summary.contains("killed all"), "{verdict:?}: {}", told.summary);
             assert_eq!((told.severity, told.verdict.as_str()), (severity, verdict.label()));
         }
-        let nested = told(Verdict::NoneSeenForMs(100), |report| report.nested = 3);
+        let some = told(Verdict::NoneSeenForMs(100), |report| report.matched = 97);
+        assert!(!some.summary.contains("killed all") && some.summary.contains("2 ended otherwise"));
+        let evaded = told(Verdict::Evaded, |report| {
+            (report.matched, report.changed, report.threshold) = (195, 100, 90);
+            let changed = Changed { pid: 7, uid: Some(1000), command: "other".to_owned() };
+            report.changed_to = vec![changed];
+        });
+        assert!(evaded.summary.starts_with("killed 95 of 195"), "{}", evaded.summary);
+        assert!(evaded.description.contains("pid 7 is now \"other\" of uid 1000"));
+        assert_eq!((evaded.severity, evaded.verdict.as_str()), (Severity::Critical, "evaded"));
+        let few = told(Verdict::Evaded, |report| (report.changed, report.threshold) = (1, 90));
+        assert_eq!(few.severity, Severity::Warning);
+        let storm = told(Verdict::LeftAlone, |report| {
+            (report.nested, report.threshold) = (150, 90);
+        });
+        assert_eq!((storm.severity, storm.after), (Severity::Critical, Some(150)));
+        let nested = told(Verdict::LeftAlone, |report| report.nested = 3);
         assert!(!nested.summary.contains("killed all") && nested.summary.contains('3'));
         assert_eq!((nested.severity, nested.after), (Severity::Warning, Some(3)));
+    }
+
+    fn none_counted() -> Told {
+        told(Verdict::Unfinished, |report| report.left = None)
+    }
+
+    #[test]
+    fn what_was_not_counted_is_unknown_and_not_none() {
+        let told = none_counted();
+        assert!(told.summary.contains("how many live is unknown"), "{}", told.summary);
+        assert!(told.description.contains("95 before, unknown after"), "{}", told.description);
     }
 
     #[test]
     fn zombies_replacements_and_the_stuck_are_named() {
         let told = told(Verdict::Respawning, |report| {
-            report.left = 7;
+            report.left = Some(7);
             (report.zombies, report.zombie_count) = (vec![Zombie { pid: 4, parent: 5 }], 1);
             (report.stuck, report.stuck_count) = (vec![6], 1);
             let parent_command = "cron\nforged: line".to_owned();
@@ -458,7 +550,8 @@ mod tests {
 
     #[test]
     fn an_archive_that_failed_is_never_all_well() {
-        let report = Report::idle(Verdict::NoneSeenForMs(100), Duration::ZERO);
+        let report =
+            Report { left: Some(0), ..Report::idle(Verdict::NoneSeenForMs(100), Duration::ZERO) };
         let fate = Fate::Failed { label: "symlink".to_owned(), text: "is a link".to_owned() };
         let notes = [FormNote { form: Form::Mbox, source: "/var/mail/alice".into(), fate }];
         let told = story(End::Killed(&report), Some(&notes)).tell();

@@ -101,6 +101,7 @@ pub struct Plan {
     command: Command,
     steps: Vec<Step>,
     on_archive_failure: OnArchiveFailure,
+    threshold: u64,
     dry_run: bool,
 }
 
@@ -127,6 +128,12 @@ impl Plan {
     #[must_use]
     pub fn on_archive_failure(&self) -> OnArchiveFailure {
         self.on_archive_failure
+    }
+
+    /// From which count on it is a storm.
+    #[must_use]
+    pub fn threshold(&self) -> u64 {
+        self.threshold
     }
 
     /// Whether it is only said, not done.
@@ -352,6 +359,7 @@ pub fn decide(config: &Config, request: &Request, facts: &Facts) -> Decision {
         command: request.command,
         steps: playbook.steps.clone(),
         on_archive_failure: playbook.on_archive_failure,
+        threshold: playbook.threshold,
         dry_run,
     })
 }

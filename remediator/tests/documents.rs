@@ -221,6 +221,8 @@ fn the_verdicts_in_the_readme_are_those_of_the_kill() {
         Verdict::Denied,
         Verdict::Blind,
         Verdict::NoLongerTrue,
+        Verdict::LeftAlone,
+        Verdict::Evaded,
         Verdict::Aborted,
         Verdict::Unfinished,
         Verdict::Refused(String::new()),

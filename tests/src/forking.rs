@@ -120,6 +120,26 @@ pub fn set_name(command: &CStr) {
     unsafe { libc::prctl(libc::PR_SET_NAME, command.as_ptr()) };
 }
 
+/// Has the process bear the name `innocent` as soon as it goes on after a SIGSTOP.
+pub fn rename_when_resumed() {
+    extern "C" fn rename(_: libc::c_int) {
+        set_name(c"innocent");
+    }
+    handle(libc::SIGCONT, rename);
+}
+
+/// Has a signal call `handler`, which may do only what a signal handler may (`man 7 signal-safety`).
+#[expect(clippy::as_conversions, reason = "a function's address can be had in no other way")]
+pub fn handle(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) {
+    // SAFETY: all zeros is an empty mask and no flags; the handler lives as long as the program.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_flags = libc::SA_RESTART;
+        action.sa_sigaction = (handler as *const ()).expose_provenance();
+        libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+    }
+}
+
 /// Can no longer be dumped or traced by its own user.
 pub fn set_undumpable() {
     // SAFETY: no pointers.

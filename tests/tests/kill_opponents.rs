@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use procstorm_exporter::process::Command;
-use procstorm_remediator::kill::{Bounds, Report, Target, Verdict, end_storm};
+use procstorm_remediator::kill::{Bounds, Report, Target, Verdict, end_storm, survey};
 use procstorm_tests::opponent::Opponent;
 use procstorm_tests::skip::is_root_or_skip;
 
@@ -67,7 +67,7 @@ fn face(uid: u32, delay: &str, bounds: &Bounds) -> Report {
     tell(&format!("respawner after {delay} ms"), &opponent, before, &report);
     let forked_on = !opponent.fork_none_for(WHILE);
     if matches!(report.verdict, Verdict::Respawning) {
-        assert!(forked_on || report.left > 0, "{report:?}");
+        assert!(forked_on || report.left != Some(0), "{report:?}");
         assert!(report.replacement_count > 0 && !report.replacements.is_empty(), "{report:?}");
         let parents = report.replacements.iter().map(|replacement| &replacement.parent_command);
         assert!(parents.filter(|parent| *parent == "respawner").count() > 0, "{report:?}");
@@ -171,6 +171,50 @@ fn chains_of_forks_that_may_not_be_ended_are_never_called_gone() {
         assert!(is_true && report.signalled == 0, "{report:?}");
     }
     assert!(!opponent.fork_none_for(SOON), "they live on");
+}
+
+#[test]
+fn whoever_changes_the_name_when_stopped_is_let_go_and_never_called_killed() {
+    if !is_root_or_skip("whoever_changes_the_name_when_stopped_is_let_go_and_never_called_killed") {
+        return;
+    }
+    // On a busy machine their companion may come too late: then it is tried with others.
+    let (opponent, report) = (0..20)
+        .find_map(|_| {
+            let opponent = Opponent::start("evaders", 42211, b"imapd", 30, "").unwrap();
+            let report = end(42211, &Bounds { threshold: 20, ..unhurried() });
+            tell("evaders", &opponent, opponent.forks(), &report);
+            assert_eq!(report.matched, 30, "{report:?}");
+            assert_eq!(report.exited + report.changed, 30, "one or the other: {report:?}");
+            (report.changed > 0).then_some((opponent, report))
+        })
+        .unwrap();
+    assert_eq!((&report.verdict, report.left), (&Verdict::Evaded, Some(0)), "{report:?}");
+    let known = |command: &str| ["innocent", ""].contains(&command);
+    assert!(report.changed_to.iter().all(|one| known(&one.command)), "{report:?}");
+    assert!(!opponent.are_gone_within(Duration::ZERO), "they live on");
+}
+
+/// Who runs and is let go on by another whenever it is stopped is waited for; but not beyond the
+/// deadline, and what is left then is a count.
+#[test]
+fn whoever_is_let_go_on_all_the_time_holds_nothing_up_beyond_the_deadline() {
+    if !is_root_or_skip("whoever_is_let_go_on_all_the_time_holds_nothing_up_beyond_the_deadline") {
+        return;
+    }
+    for (deadline, limit) in [(300, 3_800), (1_000, 4_500), (5_000, 8_500)] {
+        let opponent = Opponent::start("resumed", 42212, b"imapd", 100, "").unwrap();
+        let deadline = Duration::from_millis(deadline);
+        let report = end(42212, &Bounds { deadline, ..Bounds::default() });
+        tell("resumed", &opponent, opponent.forks(), &report);
+        assert!(report.elapsed < Duration::from_millis(limit), "{report:?}");
+        let target = Target { uid: 42212, command: Command::new(b"imapd").unwrap() };
+        let living = survey(Path::new("/proc"), &target).unwrap().living;
+        // Whoever was sent SIGKILL may go in between, and nobody comes.
+        let living = u64::try_from(living.len()).unwrap();
+        assert!(report.left.is_none_or(|left| left >= living), "{living} live: {report:?}");
+        assert!(report.left != Some(0) || living == 0, "{living} live: {report:?}");
+    }
 }
 
 #[test]

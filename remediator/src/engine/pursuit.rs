@@ -448,6 +448,8 @@ fn is_worth_watching(verdict: &Verdict) -> bool {
     match verdict {
         Verdict::NoneSeenForMs(_)
         | Verdict::NoLongerTrue
+        | Verdict::LeftAlone
+        | Verdict::Evaded
         | Verdict::Respawning
         | Verdict::Unfinished => true,
         Verdict::Stuck

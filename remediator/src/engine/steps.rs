@@ -148,7 +148,11 @@ impl Shared {
         }
         let step = self.begin_step(case.id, name).await?;
         let target = Target { uid: plan.account().uid, command: *plan.command() };
-        let bounds = Bounds { allow_own_uid: self.may_own_uid(), ..self.parts.bounds.clone() };
+        let bounds = Bounds {
+            allow_own_uid: self.may_own_uid(),
+            threshold: plan.threshold(),
+            ..self.parts.bounds.clone()
+        };
         let (procfs, abort) = (self.parts.procfs.clone(), Arc::clone(&self.abort));
         let work =
             tokio::task::spawn_blocking(move || end_storm(&procfs, &target, &bounds, &abort));
@@ -162,6 +166,7 @@ impl Shared {
             remediation = case.id, user = plan.account().name.as_str(), uid = target.uid,
             command = %target.command.to_text(), verdict, matched = report.matched,
             signalled = report.signalled, exited = report.exited, left = report.left,
+            changed = report.changed, left_alone = report.nested,
             zombies = report.zombie_count, stuck = report.stuck_count,
             replacements = report.replacement_count, rounds = report.rounds,
             ms = millis(report.elapsed), "killed processes"

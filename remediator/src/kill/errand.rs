@@ -1,6 +1,6 @@
 //! What is to be done, as all hands share it: the target, the view of /proc, and the bounds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -19,8 +19,11 @@ use super::target::{Bounds, Target};
 /// A process is sent SIGSTOP and SIGKILL.
 const SIGNALS_EACH: u64 = 2;
 
-/// How long after the deadline a walk may go on.
-const LATENESS_MAX: Duration = Duration::from_secs(3);
+/// How long after the deadline a walk, and the end of those that are held, may go on.
+const LATENESS_MAX: Duration = Duration::from_millis(2_000);
+
+/// How long after the deadline the last count may go on. What is not counted by then is unknown.
+const COUNT_LATENESS_MAX: Duration = Duration::from_millis(2_800);
 
 /// Why a scan or the whole ended early.
 #[derive(Debug)]
@@ -67,6 +70,9 @@ pub(super) struct Errand<'a> {
     pub(super) bounds: &'a Bounds,
     pub(super) abort: &'a AtomicBool,
     pub(super) started: Instant,
+    /// From then on nothing more is taken on. One instant for every wait: what is waited for one
+    /// by one would otherwise add up to any length.
+    deadline: Instant,
     pub(super) proc_dir: ProcDir,
     pub(super) walk: Walk,
     pub(super) untouchables: Untouchables,
@@ -76,6 +82,8 @@ pub(super) struct Errand<'a> {
     /// Whose end is no news: those that we have held, and the dead that were seen. By pid and the
     /// time of their start, since a pid alone is no identity.
     ended: Mutex<HashMap<i32, u64>>,
+    /// Who was let go because it had another name or owner by the time it was stopped.
+    changed: Mutex<BTreeSet<i32>>,
     /// Whether one hand has met what must end the whole.
     halted: AtomicBool,
 }
@@ -113,30 +121,43 @@ impl<'a> Errand<'a> {
         let untouchables = Untouchables::of(&proc_dir, own);
         let (signals, rounds) = (AtomicU64::new(bounds.signals), AtomicU32::new(0));
         let ended = Mutex::default();
+        let deadline = after(started, bounds.deadline);
         Ok(Self {
             target,
             bounds,
             abort,
             started,
+            deadline,
             proc_dir,
             walk,
             untouchables,
             signals,
             rounds,
             ended,
+            changed: Mutex::default(),
             halted: AtomicBool::new(false),
         })
     }
 
     /// Whether the deadline has come.
     pub(super) fn is_late(&self) -> bool {
-        self.started.elapsed() >= self.bounds.deadline
+        Instant::now() >= self.deadline
     }
 
     /// Whether even looking takes too long: of a storm that forks as fast as /proc is read, a walk
     /// has no end.
     pub(super) fn is_overdue(&self) -> bool {
-        self.started.elapsed() >= self.bounds.deadline.saturating_add(LATENESS_MAX)
+        self.time_left().is_zero()
+    }
+
+    /// How long anything that is done may still take.
+    pub(super) fn time_left(&self) -> Duration {
+        after(self.deadline, LATENESS_MAX).saturating_duration_since(Instant::now())
+    }
+
+    /// Until when the last count may go on.
+    pub(super) fn count_deadline(&self) -> Instant {
+        after(self.deadline, COUNT_LATENESS_MAX)
     }
 
     /// Whether another process may be taken on.
@@ -170,6 +191,11 @@ impl<'a> Errand<'a> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Who was let go because it had changed.
+    pub(super) fn changed(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn is_aborted(&self) -> bool {
         self.abort.load(Ordering::Relaxed)
     }
@@ -184,4 +210,10 @@ impl<'a> Errand<'a> {
     pub(super) fn is_halted(&self) -> bool {
         self.halted.load(Ordering::Relaxed)
     }
+}
+
+/// That much later; a time that the clock cannot hold is never.
+fn after(start: Instant, time: Duration) -> Instant {
+    const NEVER: Duration = Duration::from_secs(86_400 * 365);
+    start.checked_add(time.min(NEVER)).unwrap_or(start)
 }

@@ -32,7 +32,9 @@ pub(super) struct Scan {
     /// Alive, and not held because no more signals may be sent; or not looked at, for lack of a
     /// descriptor or of time.
     pub(super) at_large: u64,
+    /// Alive, and we have no right to signal it.
     pub(super) denied: u64,
+    /// Alive in a nested pid namespace, and left alone.
     pub(super) nested: u64,
     pub(super) zombies: Vec<Zombie>,
     pub(super) zombie_count: u64,
@@ -188,9 +190,16 @@ impl<'a> Hand<'a> {
         &self.held
     }
 
-    /// What it has done, and who has not exited. Whoever is stopped and not killed goes on.
+    /// Lets go of all that it has not killed: whoever is stopped goes on.
+    pub(super) fn release(&mut self) {
+        self.held.release();
+    }
+
+    /// What it has done, and who has not exited.
     pub(super) fn finish(self) -> Report {
-        let Self { held, mut report, .. } = self;
+        let Self { errand, mut held, mut report, .. } = self;
+        let exited = held.await_exits(Duration::ZERO, errand.abort);
+        report.exited = report.exited.saturating_add(exited);
         for pid in held.killed() {
             note(&mut report.stuck, &mut report.stuck_count, pid);
         }
@@ -284,11 +293,14 @@ impl<'a> Hand<'a> {
     fn stop(&mut self, pin: Pin, stat: &Stat) -> bool {
         match self.held.stop(pin, stat.is_stopped()) {
             Delivery::Sent => {
-                self.errand.ended().insert(stat.pid, stat.start_time);
+                let known = self.errand.ended().insert(stat.pid, stat.start_time);
                 self.scan.held = self.scan.held.saturating_add(1);
-                self.report.matched = self.report.matched.saturating_add(1);
-                if self.errand.rounds() > 0 {
-                    self.note_replacement(stat);
+                // Who was let go and is met again is still one process.
+                if known != Some(stat.start_time) {
+                    self.report.matched = self.report.matched.saturating_add(1);
+                    if self.errand.rounds() > 0 {
+                        self.note_replacement(stat);
+                    }
                 }
                 return true;
             }
@@ -314,19 +326,39 @@ impl<'a> Hand<'a> {
 
     /// Kills all that it holds, and waits for them to exit.
     pub(super) fn kill_held(&mut self) -> Result<(), Halt> {
-        let Errand { target, abort, proc_dir, untouchables, .. } = self.errand;
-        let kills = self.held.kill(abort, |pid| {
-            match look(proc_dir, pid, target, untouchables) {
-                Ok(Sight::Process(Standing::Other | Standing::Untouchable, _)) => Recheck::Changed,
-                Ok(Sight::Process(Standing::Living, stat)) if stat.is_running() => Recheck::Running,
-                Ok(Sight::Process(Standing::Living, stat)) if stat.is_asleep() => Recheck::Asleep,
-                // What is gone or cannot be read is what it was when it was stopped.
-                Ok(Sight::Process(Standing::Living | Standing::Zombie, _))
-                | Ok(Sight::Gone | Sight::Hidden)
-                | Err(_) => Recheck::Same,
+        let errand = self.errand;
+        let Errand { target, proc_dir, untouchables, .. } = errand;
+        let is_over = || errand.is_aborted() || errand.is_overdue();
+        let kills = self.held.kill(
+            is_over,
+            || !errand.is_late(),
+            |pid| {
+                match look(proc_dir, pid, target, untouchables) {
+                    Ok(Sight::Process(Standing::Other | Standing::Untouchable, _)) => {
+                        Recheck::Changed
+                    }
+                    Ok(Sight::Process(Standing::Living, stat)) if stat.is_running() => {
+                        Recheck::Running
+                    }
+                    Ok(Sight::Process(Standing::Living, stat)) if stat.is_asleep() => {
+                        Recheck::Asleep
+                    }
+                    // What is gone or cannot be read is what it was when it was stopped.
+                    Ok(Sight::Process(Standing::Living | Standing::Zombie, _))
+                    | Ok(Sight::Gone | Sight::Hidden)
+                    | Err(_) => Recheck::Same,
+                }
+            },
+        );
+        self.report.gone = self.report.gone.saturating_add(kills.gone);
+        {
+            // Who was let go and met again may be killed in the end, under the right name.
+            let mut changed = errand.changed();
+            changed.extend(kills.changed);
+            for pid in &kills.killed {
+                changed.remove(pid);
             }
-        });
-        self.report.changed = self.report.changed.saturating_add(kills.changed);
+        }
         self.scan.denied = self.scan.denied.saturating_add(kills.denied);
         let count = u64::try_from(kills.killed.len()).unwrap_or(u64::MAX);
         self.scan.killed = self.scan.killed.saturating_add(count);
@@ -342,7 +374,8 @@ impl<'a> Hand<'a> {
 
     /// Waits for those that have been sent SIGKILL to exit.
     pub(super) fn await_exits(&mut self) {
-        let exited = self.held.await_exits(self.errand.bounds.poll, self.errand.abort);
+        let wait = self.errand.bounds.poll.min(self.errand.time_left());
+        let exited = self.held.await_exits(wait, self.errand.abort);
         self.report.exited = self.report.exited.saturating_add(exited);
     }
 }

@@ -64,8 +64,10 @@ const GLANCE: Duration = Duration::from_micros(200);
 pub(super) struct Kills {
     /// Who was sent SIGKILL.
     pub(super) killed: Vec<i32>,
-    /// How many were let go because they had changed.
-    pub(super) changed: u64,
+    /// Who was let go because it had changed.
+    pub(super) changed: Vec<i32>,
+    /// How many had exited by themselves, or by somebody else, before SIGKILL was sent.
+    pub(super) gone: u64,
     /// How many we turned out to have no right to kill; they were let go.
     pub(super) denied: u64,
 }
@@ -113,17 +115,23 @@ impl Held {
     }
 
     /// Sends SIGKILL to all that are held, each after a last look: a stopped process can no
-    /// longer change its name or its owner, so that what `recheck` sees is what is killed. Ends
-    /// early once `abort` is set.
-    pub(super) fn kill(&mut self, abort: &AtomicBool, recheck: impl Fn(i32) -> Recheck) -> Kills {
+    /// longer change its name or its owner, so that what `recheck` sees is what is killed. Those
+    /// that are not stopped yet are waited for as long as `may_wait`. Ends early once `is_over`:
+    /// the rest stays held.
+    pub(super) fn kill(
+        &mut self,
+        is_over: impl Fn() -> bool,
+        may_wait: impl Fn() -> bool,
+        recheck: impl Fn(i32) -> Recheck,
+    ) -> Kills {
         let mut kills = Kills::default();
         let mut patience = PATIENCE;
         self.entries.retain(|&pid, (pin, phase)| {
-            if *phase == Phase::Killed || abort.load(Ordering::Relaxed) {
+            if *phase == Phase::Killed || is_over() {
                 return true;
             }
-            if settle(pid, &recheck, &mut patience) == Recheck::Changed {
-                kills.changed = kills.changed.saturating_add(1);
+            if settle(pid, &recheck, &mut patience, &may_wait) == Recheck::Changed {
+                kills.changed.push(pid);
                 resume(pin, *phase);
                 return false;
             }
@@ -133,7 +141,10 @@ impl Held {
                     kills.killed.push(pid);
                     true
                 }
-                Delivery::Gone => false,
+                Delivery::Gone => {
+                    kills.gone = kills.gone.saturating_add(1);
+                    false
+                }
                 Delivery::Denied => {
                     kills.denied = kills.denied.saturating_add(1);
                     resume(pin, *phase);
@@ -143,6 +154,15 @@ impl Held {
         });
         self.unkilled = self.entries.values().filter(|(_, phase)| *phase != Phase::Killed).count();
         kills
+    }
+
+    /// Lets go of all that have not been sent SIGKILL; those that we have stopped go on.
+    pub(super) fn release(&mut self) {
+        self.entries.retain(|_, (pin, phase)| {
+            resume(pin, *phase);
+            *phase == Phase::Killed
+        });
+        self.unkilled = 0;
     }
 
     /// Waits for those that have been sent SIGKILL to exit, together at most `wait`, and lets go
@@ -168,28 +188,34 @@ impl Held {
 }
 
 /// Rechecks until the process is stopped, or patience is at its end: one that sleeps
-/// uninterruptibly must not hold up the rest.
-fn settle(pid: i32, recheck: impl Fn(i32) -> Recheck, patience: &mut Patience) -> Recheck {
+/// uninterruptibly must not hold up the rest. What counts is the time that passes, which on a busy
+/// machine is far more than the pauses that are asked for.
+fn settle(
+    pid: i32,
+    recheck: impl Fn(i32) -> Recheck,
+    patience: &mut Patience,
+    may_wait: impl Fn() -> bool,
+) -> Recheck {
+    let mut seen = recheck(pid);
     loop {
-        let seen = recheck(pid);
         let left = match seen {
             Recheck::Asleep => &mut patience.asleep,
             Recheck::Running => &mut patience.running,
             Recheck::Same | Recheck::Changed => return seen,
         };
-        if left.is_zero() {
+        if left.is_zero() || !may_wait() {
             return seen;
         }
+        let begun = Instant::now();
         pause(GLANCE);
-        *left = left.saturating_sub(GLANCE);
+        seen = recheck(pid);
+        *left = left.saturating_sub(begun.elapsed());
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        for (pin, phase) in self.entries.values() {
-            resume(pin, *phase);
-        }
+        self.release();
     }
 }
 

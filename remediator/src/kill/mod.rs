@@ -27,7 +27,7 @@ pub mod sweep;
 pub mod target;
 
 pub use release::{Released, release_stopped};
-pub use report::{Replacement, Report, Verdict, Zombie};
+pub use report::{Changed, Replacement, Report, Verdict, Zombie};
 pub use storm::end_storm;
 pub use sweep::{Survey, SurveyError, survey};
 pub use target::{Bounds, Target};

@@ -22,6 +22,12 @@ pub enum Verdict {
     Denied,
     /// Other users' processes are hidden from us, so that finding none would prove nothing.
     Blind,
+    /// None is left of those that it may end; but others live on in pid namespaces that are not
+    /// the user's own, and were left alone.
+    LeftAlone,
+    /// None is left under that name; but some had changed their name or their owner by the time
+    /// they were stopped, and were let go. The storm may go on as something else.
+    Evaded,
     /// There was none to begin with.
     NoLongerTrue,
     /// The caller called it off; whatever was stopped and not killed goes on.
@@ -44,6 +50,8 @@ impl Verdict {
             Self::Stuck => "stuck",
             Self::Denied => "denied",
             Self::Blind => "blind",
+            Self::LeftAlone => "left_alone",
+            Self::Evaded => "evaded",
             Self::NoLongerTrue => "no_longer_true",
             Self::Aborted => "aborted",
             Self::Unfinished => "unfinished",
@@ -73,25 +81,47 @@ pub struct Replacement {
     pub parent_command: String,
 }
 
+/// A process that was let go, since it had changed by the time it was stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// Its pid.
+    pub pid: i32,
+    /// Its effective uid when all was over; `None` if it had gone.
+    pub uid: Option<u32>,
+    /// Its command then; bytes that are not UTF-8 as U+FFFD, and empty if it had gone.
+    pub command: String,
+}
+
 /// What [`end_storm`](super::end_storm) did. Each list holds at most [`LIST_MAX`] entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// How it ended.
     pub verdict: Verdict,
-    /// Processes that were pinned and found to be of the storm.
+    /// Processes that were pinned and found to be of the storm, each counted once.
     pub matched: u64,
     /// Processes that were sent SIGKILL.
     pub signalled: u64,
     /// Those of them that have exited.
     pub exited: u64,
-    /// Processes of the storm that the last scan saw alive, held or not.
-    pub left: u64,
+    /// Those that exited before they were sent SIGKILL, by themselves or by somebody else.
+    #[serde(default)]
+    pub gone: u64,
+    /// Processes of the storm that lived when all was over, stuck and denied ones included: a
+    /// count, taken once; `None` where they could not be counted, in time or at all.
+    #[serde(default)]
+    pub left: Option<u64>,
+    /// The count from which on it is a storm; 0 where none was given.
+    #[serde(default)]
+    pub threshold: u64,
     /// Processes that we have no right to signal, in the last scan.
     pub denied: u64,
     /// Processes that were stopped, turned out to have another name or owner by then, and were
-    /// let go unharmed.
+    /// let go unharmed; but not those that were met again and killed.
     pub changed: u64,
-    /// Processes of nested pid namespaces that were left alone, in the last scan.
+    /// What they were by the end.
+    #[serde(default)]
+    pub changed_to: Vec<Changed>,
+    /// Processes of nested pid namespaces that live and were left alone.
     pub nested: u64,
     /// Dead and not reaped, in the last scan.
     pub zombies: Vec<Zombie>,
@@ -122,9 +152,12 @@ impl Report {
             matched: 0,
             signalled: 0,
             exited: 0,
-            left: 0,
+            gone: 0,
+            left: None,
+            threshold: 0,
             denied: 0,
             changed: 0,
+            changed_to: Vec::new(),
             nested: 0,
             zombies: Vec::new(),
             zombie_count: 0,
@@ -146,7 +179,7 @@ impl Report {
             (&mut self.matched, other.matched),
             (&mut self.signalled, other.signalled),
             (&mut self.exited, other.exited),
-            (&mut self.changed, other.changed),
+            (&mut self.gone, other.gone),
             (&mut self.stuck_count, other.stuck_count),
             (&mut self.replacement_count, other.replacement_count),
         ] {
@@ -181,6 +214,10 @@ pub(super) struct Aftermath {
     pub(super) any: bool,
     /// Whether any came after the first round, or some die all the time.
     pub(super) replaced: bool,
+    /// Whether any had changed when it was stopped, and was let go.
+    pub(super) changed: bool,
+    /// Whether any were left alone in other pid namespaces.
+    pub(super) nested: bool,
     /// Alive, and neither denied nor sent SIGKILL.
     pub(super) at_large: bool,
     /// Alive, and we have no right to signal it.
@@ -192,6 +229,8 @@ pub(super) struct Aftermath {
 /// The verdict on it. Of several ills, the one that a person must look at first.
 pub(super) fn judge(after: Aftermath) -> Verdict {
     match after {
+        Aftermath { quiet: Some(_), any: true, changed: true, .. } => Verdict::Evaded,
+        Aftermath { quiet: Some(_), nested: true, .. } => Verdict::LeftAlone,
         Aftermath { quiet: Some(_), any: false, .. } => Verdict::NoLongerTrue,
         Aftermath { quiet: Some(time), .. } => {
             Verdict::NoneSeenForMs(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
@@ -217,6 +256,9 @@ mod tests {
             (Aftermath { quiet, ..none }, Verdict::NoLongerTrue),
             (Aftermath { quiet, any: true, ..none }, Verdict::NoneSeenForMs(82)),
             (Aftermath { quiet, ..replaced }, Verdict::NoneSeenForMs(82)),
+            (Aftermath { quiet, nested: true, ..none }, Verdict::LeftAlone),
+            (Aftermath { quiet, nested: true, ..replaced }, Verdict::LeftAlone),
+            (Aftermath { quiet, nested: true, changed: true, ..replaced }, Verdict::Evaded),
             (Aftermath { at_large: true, denied: true, ..replaced }, Verdict::Respawning),
             (Aftermath { denied: true, stuck: true, ..replaced }, Verdict::Denied),
             (Aftermath { stuck: true, ..replaced }, Verdict::Stuck),
@@ -235,6 +277,16 @@ mod tests {
         };
         let text = serde_json::to_string(&report).expect("written");
         assert_eq!(serde_json::from_str::<Report>(&text).expect("read"), report);
+    }
+
+    #[test]
+    fn a_report_of_an_older_version_is_read() {
+        let text = r#"{"verdict":"unfinished","matched":3,"signalled":2,"exited":2,"left":1,
+            "denied":0,"changed":0,"nested":0,"zombies":[],"zombie_count":0,"stuck":[],
+            "stuck_count":0,"replacements":[],"replacement_count":0,"pids":[4,5],"rounds":1,
+            "elapsed":{"secs":5,"nanos":0}}"#;
+        let report: Report = serde_json::from_str(text).expect("read");
+        assert_eq!((report.left, report.exited, report.threshold), (Some(1), 2, 0));
     }
 
     #[test]

@@ -19,7 +19,8 @@ use super::errand::{Errand, Halt};
 use super::hand::{Hand, Scan, each};
 use super::held::Held;
 use super::pin::pause;
-use super::report::{Aftermath, Report, Verdict, judge};
+use super::report::{Aftermath, Changed, Report, Verdict, judge, note};
+use super::sweep::Count;
 use super::target::{Bounds, Target};
 
 /// How many scans a round makes to stop all; a storm that still grows then is killed as far as
@@ -35,8 +36,8 @@ const PROCESSES_A_HAND: usize = 1_000;
 /// More threads than this would only wait for the kernel's locks, and for each other.
 const HANDS_MAX: usize = 4;
 
-/// Ends the processes of `target`, and proves it. Blocks for `bounds.deadline` and a few seconds
-/// more at most, so call it on a thread for blocking work; where there are thousands of processes, it
+/// Ends the processes of `target`, and proves it. Blocks for `bounds.deadline` and three seconds
+/// more at most, whatever the storm does, so call it on a thread for blocking work; where there are thousands of processes, it
 /// starts a few threads more for as long as it runs. Setting `abort` ends it soon: whatever is
 /// stopped and not killed goes on. Raises the process's soft limit of descriptors to the hard
 /// one, since each process that is held takes one; where that is too few, it works in batches.
@@ -104,13 +105,18 @@ impl<'a> Storm<'a> {
         let bounds = self.errand.bounds;
         let mut calm = Calm::default();
         loop {
+            if self.errand.is_overdue() {
+                return Ok(End::Bound);
+            }
             let (begun, scan) = self.stop_all(&mut calm)?;
             let holds_none = self.held().all(Held::is_empty);
             if holds_none && scan.killed == 0 && scan.saw_none_alive() {
                 let may_signal = self.errand.may_signal();
                 match calm.add(scan.traces(), begun, may_signal, bounds.confirmations) {
                     Next::LookAtOnce => {}
-                    Next::LookLater => pause(bounds.confirm_pause),
+                    Next::LookLater => {
+                        pause(bounds.confirm_pause.min(self.errand.time_left()));
+                    }
                     Next::Over(since) => return Ok(End::Quiet(since.elapsed())),
                     Next::Restless => return Ok(End::Restless),
                 }
@@ -177,38 +183,73 @@ impl<'a> Storm<'a> {
         sum
     }
 
+    /// What was done, and how it ended. Nobody is left stopped while that is found out.
     fn report(self, end: Result<End, Halt>) -> Report {
         let scan = self.last_scan();
-        let Self { errand, hands } = self;
+        let Self { errand, mut hands } = self;
+        hands.iter_mut().for_each(Hand::release);
+        let count = count(errand, &end, &scan);
         let mut report = Report::idle(Verdict::Unfinished, Duration::ZERO);
         for hand in hands {
-            // Whoever is stopped and not killed goes on before anybody hears of it.
             report.add(hand.finish());
         }
-        report.left = scan.at_large.saturating_add(scan.denied).saturating_add(report.stuck_count);
+        report.threshold = errand.bounds.threshold;
+        report.left = count.as_ref().map(|count| count.living);
         report.denied = scan.denied;
-        report.nested = scan.nested;
+        report.nested = count.map_or(scan.nested, |count| count.nested);
         report.zombies = scan.zombies;
         report.zombie_count = scan.zombie_count;
         report.rounds = errand.rounds();
-        report.verdict = match end {
-            Ok(end) => judge(Aftermath {
-                quiet: if let End::Quiet(time) = end { Some(time) } else { None },
-                any: report.matched > 0,
-                replaced: report.replacement_count > 0 || matches!(end, End::Restless),
-                at_large: scan.at_large > 0,
-                denied: scan.denied > 0,
-                stuck: report.stuck_count > 0,
-            }),
-            Err(Halt::Aborted) => Verdict::Aborted,
-            Err(Halt::Blind) => Verdict::Blind,
-            Err(Halt::Starved(error)) => {
-                Verdict::Failed(format!("no process can be pinned: {error}"))
-            }
-            Err(Halt::Read(error)) => Verdict::Failed(format!("/proc cannot be read: {error}")),
-        };
+        tell_changed(errand, &mut report);
+        report.verdict = verdict(end, &report, scan.at_large > 0);
         report.elapsed = errand.started.elapsed();
         report
+    }
+}
+
+/// How many live when all is over. Scans that saw none are a count; after anything else it is
+/// taken once, and what cannot be counted in time is unknown.
+fn count(errand: &Errand<'_>, end: &Result<End, Halt>, scan: &Scan) -> Option<Count> {
+    match end {
+        Ok(End::Quiet(_)) => Some(Count { living: 0, nested: scan.nested }),
+        Ok(End::Bound) | Err(Halt::Starved(_)) => {
+            let Errand { proc_dir, target, bounds, untouchables, .. } = errand;
+            Count::take(proc_dir, target, untouchables, bounds, errand.count_deadline())
+        }
+        // Those that come and go all the time slip past a count as they slip past a scan.
+        Ok(End::Restless) | Err(Halt::Aborted | Halt::Blind | Halt::Read(_)) => None,
+    }
+}
+
+/// Names those that were let go, as they are called by now.
+fn tell_changed(errand: &Errand<'_>, report: &mut Report) {
+    for &pid in errand.changed().iter() {
+        let seen = errand.proc_dir.owned_stat(pid).ok().flatten();
+        let changed = Changed {
+            pid,
+            uid: seen.map(|(uid, _)| uid),
+            command: seen.map(|(_, stat)| stat.command.to_text().into_owned()).unwrap_or_default(),
+        };
+        note(&mut report.changed_to, &mut report.changed, changed);
+    }
+}
+
+fn verdict(end: Result<End, Halt>, report: &Report, at_large: bool) -> Verdict {
+    match end {
+        Ok(end) => judge(Aftermath {
+            quiet: if let End::Quiet(time) = end { Some(time) } else { None },
+            any: report.matched > 0,
+            replaced: report.replacement_count > 0 || matches!(end, End::Restless),
+            changed: report.changed > 0,
+            nested: report.nested > 0,
+            at_large,
+            denied: report.denied > 0,
+            stuck: report.stuck_count > 0,
+        }),
+        Err(Halt::Aborted) => Verdict::Aborted,
+        Err(Halt::Blind) => Verdict::Blind,
+        Err(Halt::Starved(error)) => Verdict::Failed(format!("no process can be pinned: {error}")),
+        Err(Halt::Read(error)) => Verdict::Failed(format!("/proc cannot be read: {error}")),
     }
 }
 

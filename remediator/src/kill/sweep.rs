@@ -11,6 +11,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use procstorm_exporter::proc_dir::{Place, ProcDir};
 use procstorm_exporter::process::Stat;
@@ -19,7 +20,7 @@ use rustix::io::Errno;
 
 use super::guard::{Standing, Untouchables, standing};
 use super::report::Zombie;
-use super::target::Target;
+use super::target::{Bounds, Target};
 
 /// The size of a bite: nine pids or so. The least that always holds one entry of a directory,
 /// whose name may be 255 bytes long, with room to align it.
@@ -210,12 +211,77 @@ pub fn survey(procfs: &Path, target: &Target) -> Result<Survey, SurveyError> {
     if hidden > 0 { Err(blind(Blindness::Denied(hidden))) } else { Ok(found) }
 }
 
+/// How many there are of a target when all is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Count {
+    /// The living that may be ended.
+    pub(super) living: u64,
+    /// The living that are left alone in other pid namespaces.
+    pub(super) nested: u64,
+}
+
+/// Why there is no count.
+enum Uncounted {
+    /// It took too long: of a storm that forks as fast as /proc is read, a walk has no end.
+    Late,
+    /// /proc could not be read.
+    Unread,
+}
+
+impl From<Errno> for Uncounted {
+    fn from(_: Errno) -> Self {
+        Self::Unread
+    }
+}
+
+impl Count {
+    /// Counts, as the kill judges. `None` if it is not done by `deadline`, or cannot be.
+    pub(super) fn take(
+        proc_dir: &ProcDir,
+        target: &Target,
+        untouchables: &Untouchables,
+        bounds: &Bounds,
+        deadline: Instant,
+    ) -> Option<Self> {
+        let mut count = Self { living: 0, nested: 0 };
+        let counted = walk(proc_dir, |pid| {
+            if Instant::now() >= deadline {
+                return Err(Uncounted::Late);
+            }
+            if proc_dir.owner(pid) != Some(target.uid) {
+                return Ok(());
+            }
+            match look(proc_dir, pid, target, untouchables) {
+                Ok(Sight::Process(Standing::Living, _)) => {
+                    let is_left = !bounds.nested_namespaces && is_nested(proc_dir, pid);
+                    let sum = if is_left { &mut count.nested } else { &mut count.living };
+                    *sum = sum.saturating_add(1);
+                    Ok(())
+                }
+                Ok(Sight::Process(
+                    Standing::Zombie | Standing::Untouchable | Standing::Other,
+                    _,
+                ))
+                | Ok(Sight::Gone) => Ok(()),
+                Ok(Sight::Hidden) | Err(_) => Err(Uncounted::Unread),
+            }
+        });
+        match counted {
+            Ok(()) => Some(count),
+            Err(Uncounted::Late | Uncounted::Unread) => None,
+        }
+    }
+}
+
+/// Where nothing is said of namespaces, a process is taken for one of ours: a count that misses
+/// some is the worse mistake, and the kill asks its pidfd.
+fn is_nested(dir: &ProcDir, pid: i32) -> bool {
+    dir.nesting(pid).ok().flatten().is_some_and(|depth| depth > 1)
+}
+
 impl Survey {
     fn add(&mut self, dir: &ProcDir, standing: Standing, stat: &Stat) {
-        // Where nothing is said of namespaces, the process is taken for one of ours: a recount
-        // that misses some is the worse mistake here, and the kill asks its pidfd.
-        let is_nested = dir.nesting(stat.pid).ok().flatten().is_some_and(|depth| depth > 1);
-        match (standing, is_nested) {
+        match (standing, is_nested(dir, stat.pid)) {
             (Standing::Zombie, true) => {}
             (Standing::Zombie, false) => {
                 self.zombies.push(Zombie { pid: stat.pid, parent: stat.parent });

@@ -16,8 +16,8 @@ pub struct Target {
 /// How far [`end_storm`](super::end_storm) goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// No process is taken on after this time; the end of those that are held, and the proof, may
-    /// take a little longer.
+    /// No process is taken on after this time; the end of those that are held, and the last count,
+    /// may take three seconds longer.
     pub deadline: Duration,
     /// How many rounds of signals at most.
     pub rounds: u32,
@@ -29,6 +29,9 @@ pub struct Bounds {
     pub confirm_pause: Duration,
     /// How long one round waits for the processes it killed to exit.
     pub poll: Duration,
+    /// The count from which on it is a storm; 0 where that is not known. It is how much it matters
+    /// who got away.
+    pub threshold: u64,
     /// Whether processes of nested pid namespaces (containers) are targets too.
     pub nested_namespaces: bool,
     /// Whether the daemon's own uid may be a target: for a demonstration by an ordinary user.
@@ -45,6 +48,7 @@ impl Default for Bounds {
             confirmations: 5,
             confirm_pause: Duration::from_millis(20),
             poll: Duration::from_millis(200),
+            threshold: 0,
             nested_namespaces: false,
             allow_own_uid: false,
         }

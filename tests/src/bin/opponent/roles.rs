@@ -10,8 +10,8 @@ use rustix::process::{WaitOptions, wait};
 
 use crate::Cast;
 use procstorm_tests::forking::{
-    become_user, die_with_parent, exit, exit_thread, fork, fork_on, is_there, limit_processes,
-    set_effective, set_ids, set_name, set_undumpable, sleep,
+    become_user, die_with_parent, exit, exit_thread, fork, fork_on, is_there, kill_by_number,
+    limit_processes, rename_when_resumed, set_effective, set_ids, set_name, set_undumpable, sleep,
 };
 
 /// A kind of opponent.
@@ -23,7 +23,7 @@ pub(crate) struct Role {
     pub(crate) play: fn(&Cast) -> Result<(), Fault>,
 }
 
-const ROLES: [Role; 15] = [
+const ROLES: [Role; 17] = [
     Role { name: "sleepers", reaps: true, play: sleepers },
     Role { name: "unreaped", reaps: false, play: sleepers },
     Role { name: "zombies", reaps: true, play: zombies },
@@ -38,6 +38,8 @@ const ROLES: [Role; 15] = [
     Role { name: "bomb", reaps: true, play: bomb },
     Role { name: "renamers", reaps: false, play: renamers },
     Role { name: "switchers", reaps: false, play: switchers },
+    Role { name: "evaders", reaps: true, play: evaders },
+    Role { name: "resumed", reaps: true, play: resumed },
     Role { name: "writer", reaps: true, play: writer },
 ];
 
@@ -313,6 +315,59 @@ fn switchers(cast: &Cast) -> Result<(), Fault> {
             }
         });
     }
+    Ok(())
+}
+
+/// They sleep until they are stopped; then a companion of their user lets them go on, and they bear
+/// another name.
+fn evaders(cast: &Cast) -> Result<(), Fault> {
+    accompanied(cast, false, || {
+        rename_when_resumed();
+        up_and_sleep(cast)
+    })
+}
+
+/// They run all the time, and a companion of their user lets them go on whenever they are stopped.
+fn resumed(cast: &Cast) -> Result<(), Fault> {
+    accompanied(cast, true, || {
+        die_with_parent();
+        cast.ledger.up.add(1);
+        while !cast.is_over() {
+            std::hint::spin_loop();
+        }
+    })
+}
+
+/// A companion of the same user and another name, who starts `count` that do `what`, and sends
+/// SIGCONT to whoever is stopped, or to all of them `all_the_time`.
+fn accompanied(cast: &Cast, all_the_time: bool, what: impl Fn()) -> Result<(), Fault> {
+    fork(&cast.ledger, || {
+        if become_user(cast.uid, c"companion").is_err() {
+            exit();
+        }
+        die_with_parent();
+        let child = || {
+            set_name(&cast.command);
+            what();
+        };
+        let mut pids: Vec<i32> =
+            (0..cast.count).filter_map(|_| fork(&cast.ledger, child)).collect();
+        while !cast.is_over() {
+            for pid in pids.iter().filter(|_| all_the_time) {
+                kill_by_number(*pid, libc::SIGCONT);
+            }
+            // Whoever is reaped is sent nothing more: its pid may be a stranger's.
+            while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+                let pid = pid.as_raw_nonzero().get();
+                if status.stopped() {
+                    kill_by_number(pid, libc::SIGCONT);
+                } else {
+                    pids.retain(|known| *known != pid);
+                }
+            }
+            nap(Duration::from_micros(50));
+        }
+    });
     Ok(())
 }
 
