@@ -71,6 +71,19 @@ pub enum Task {
         #[arg(long, value_name = "FILE")]
         payload: PathBuf,
     },
+    /// Compare a user's archived mail with the mailbox, and append the messages that it lacks.
+    /// Nothing in the mailbox is removed or overwritten. Run as root.
+    Restore {
+        /// Whose mail.
+        #[arg(long, value_name = "NAME")]
+        user: String,
+        /// Which archive, by its name in the archive directory; without it, the newest.
+        #[arg(long, value_name = "NAME")]
+        archive: Option<String>,
+        /// Append them; without this flag, only say what would be appended.
+        #[arg(long)]
+        apply: bool,
+    },
 }
 
 #[cfg(test)]

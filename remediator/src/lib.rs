@@ -21,6 +21,7 @@
 //! - [`force`]: what of it is in force.
 //! - [`metrics`]: what Prometheus is told.
 //! - [`printable`]: names from outside, made fit for people.
+//! - [`restore`]: brings archived mail back into a mailbox.
 //! - [`sandbox`]: what the daemon gives up once it has started.
 //! - [`status`]: the pages that people look at.
 
@@ -44,6 +45,7 @@ pub mod outcome;
 pub mod payload;
 pub mod policy;
 pub mod printable;
+pub mod restore;
 pub mod sandbox;
 pub mod startup;
 pub mod status;

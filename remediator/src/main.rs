@@ -12,6 +12,7 @@ use procstorm_remediator::args::{Args, Task};
 use procstorm_remediator::check::{self, Others};
 use procstorm_remediator::daemon::{orders, run};
 use procstorm_remediator::explain;
+use procstorm_remediator::restore;
 use procstorm_remediator::startup::{machine, prepare};
 
 fn main() -> ExitCode {
@@ -19,6 +20,9 @@ fn main() -> ExitCode {
     logging::init(args.log_level, args.log_format);
     let ended = match &args.task {
         Some(Task::Explain { payload }) => explain(&args, payload),
+        Some(Task::Restore { user, archive, apply }) => {
+            restore(&args, user, archive.as_deref(), *apply)
+        }
         None if args.check => check(&args),
         None => serve(&args),
     };
@@ -45,6 +49,10 @@ fn check(args: &Args) -> Result<(), Box<dyn Error>> {
 
 fn explain(args: &Args, payload: &Path) -> Result<(), Box<dyn Error>> {
     print(&explain::report(&args.config_file, &machine()?, payload, &args.procfs)?)
+}
+
+fn restore(args: &Args, user: &str, name: Option<&str>, apply: bool) -> Result<(), Box<dyn Error>> {
+    print(&restore::report(&args.config_file, &machine()?, user, name, apply)?)
 }
 
 fn print(text: &str) -> Result<(), Box<dyn Error>> {

@@ -15,6 +15,7 @@
 //! - `reserve`: what stays free on the disk.
 //! - `retention`: what is kept for how long.
 //! - `pace`: deadline, order to stop, progress in the log.
+//! - `restore`: the way back: appends an archive's messages that a mailbox lacks; `mbox` tells them.
 //! - `failure`, `report`: what is returned.
 
 mod attributes;
@@ -23,9 +24,11 @@ mod failure;
 mod form;
 mod lock;
 mod mark;
+mod mbox;
 mod pace;
 mod report;
 mod reserve;
+mod restore;
 mod retention;
 mod spool;
 mod vault;
@@ -44,6 +47,7 @@ pub use failure::{Failure, OpenError};
 pub use form::Form;
 pub use report::{Archived, Attribute, FormPlan, FormReport, Method, Planned, Pruned};
 pub use reserve::Reserve;
+pub use restore::{RestoreError, Restored};
 pub use retention::Retention;
 
 use attributes::Attributes;
