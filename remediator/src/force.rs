@@ -1,6 +1,6 @@
 //! What is in force: the configuration, and what was opened for it. A reload replaces it whole.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -16,43 +16,23 @@ pub struct Force {
     pub config: Config,
     /// Where outcomes go, if anywhere.
     pub alertmanager: Option<Alertmanager>,
-    archive: Arc<Archive>,
 }
 
 /// Who looks at what is in force; it may be another the next time.
 pub type InForce = watch::Receiver<Arc<Force>>;
 
-/// The spool and its archive: opened once, and tried again where that failed, since a mail file
-/// system that was not mounted at the start must not stop the killing of storms.
-#[derive(Debug)]
-struct Archive {
-    mail: Mail,
-    open: Mutex<Option<Arc<Archiver>>>,
-}
-
 impl Force {
-    /// What a configuration puts in force; what it has in common with `before` stays open.
+    /// What a configuration puts in force after `before`.
     #[must_use]
-    pub fn new(config: Config, before: Option<&Self>) -> Self {
-        let archive = match before {
-            Some(before) if before.archive.mail == config.mail => Arc::clone(&before.archive),
-            Some(_) | None => {
-                Arc::new(Archive { mail: config.mail.clone(), open: Mutex::default() })
-            }
-        };
+    pub fn new(config: Config, _before: Option<&Self>) -> Self {
         let alertmanager = config.alertmanager.clone().map(Alertmanager::new);
-        Self { config, alertmanager, archive }
+        Self { config, alertmanager }
     }
 
-    /// The archiver. Blocks for as long as the file system does.
-    pub fn archiver(&self) -> Result<Arc<Archiver>, OpenError> {
-        let mut open = self.archive.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(archiver) = &*open {
-            return Ok(Arc::clone(archiver));
-        }
-        let archiver = Arc::new(Archiver::open(settings(&self.archive.mail))?);
-        *open = Some(Arc::clone(&archiver));
-        Ok(archiver)
+    /// The archiver for one piece of work: spool and archive are opened anew each time, since
+    /// something else may be mounted there by now. Blocks for as long as the file system does.
+    pub fn archiver(&self) -> Result<Archiver, OpenError> {
+        Archiver::open(settings(&self.config.mail))
     }
 }
 

@@ -320,7 +320,7 @@ impl Health {
             archive_up: gauge(
                 registry,
                 "procstorm_archive_up",
-                "Whether a file can be made in the archive; if not, no mail file is saved.",
+                "Whether a mail file can be opened and a file made in the archive; if not, none is saved.",
             )?,
             blind: gauge(
                 registry,

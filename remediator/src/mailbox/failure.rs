@@ -15,7 +15,9 @@ pub enum Failure {
         path: PathBuf,
     },
     /// The name is a directory: a maildir is not walked.
-    #[error("{path} is a directory; maildirs are not archived")]
+    #[error(
+        "{path} is a directory; a Maildir needs no archive, as each message is a file of its own"
+    )]
     MaildirUnsupported {
         /// The mail file.
         path: PathBuf,
@@ -88,6 +90,14 @@ pub enum Failure {
         /// The mail file.
         path: PathBuf,
     },
+    /// Another program has a lease on the file, and did not give it up in time.
+    #[error("cannot open {path}: another program holds a lease on it")]
+    Leased {
+        /// The mail file.
+        path: PathBuf,
+        /// `EWOULDBLOCK`.
+        source: Errno,
+    },
     /// Every name that was tried is taken.
     #[error("{path} and the {more} names after it are taken")]
     Collisions {
@@ -106,6 +116,17 @@ pub enum Failure {
         /// The daemon's.
         uid: u32,
         /// `EACCES` or `EPERM`.
+        source: Errno,
+    },
+    /// The archive directory is the daemon's own, and something else forbids to write in it.
+    #[error(
+        "cannot make a file in {path}: the daemon's sandbox or a security module forbids it; if it \
+         was mounted or made after the daemon's start, restart the daemon"
+    )]
+    Closed {
+        /// The archive directory.
+        path: PathBuf,
+        /// `EACCES`.
         source: Errno,
     },
     /// Rights are missing.
@@ -141,6 +162,31 @@ impl Failure {
         }
     }
 
+    /// Whether it may be over in a moment: a lease that is being given up, or descriptors or memory
+    /// that others need less of.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Leased { .. } => true,
+            &Self::Io { source, .. } => {
+                [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN].contains(&source)
+            }
+            Self::Symlink { .. }
+            | Self::MaildirUnsupported { .. }
+            | Self::NotRegular { .. }
+            | Self::MountPoint { .. }
+            | Self::HardLinked { .. }
+            | Self::WrongOwner { .. }
+            | Self::Reserve { .. }
+            | Self::Full { .. }
+            | Self::Deadline { .. }
+            | Self::Aborted { .. }
+            | Self::Collisions { .. }
+            | Self::NotOurs { .. }
+            | Self::Closed { .. }
+            | Self::Denied { .. } => false,
+        }
+    }
+
     /// A word for metrics and logs.
     #[must_use]
     pub fn label(&self) -> &'static str {
@@ -155,8 +201,9 @@ impl Failure {
             Self::Full { .. } => "full",
             Self::Deadline { .. } => "deadline",
             Self::Aborted { .. } => "aborted",
+            Self::Leased { .. } => "leased",
             Self::Collisions { .. } => "collisions",
-            Self::NotOurs { .. } | Self::Denied { .. } => "denied",
+            Self::NotOurs { .. } | Self::Closed { .. } | Self::Denied { .. } => "denied",
             Self::Io { .. } => "io",
         }
     }
@@ -195,6 +242,14 @@ pub enum OpenError {
         path: PathBuf,
         /// Its uid.
         owner: u32,
+    },
+    /// A user's own program serves what is mounted there, and might never answer.
+    #[error("{path} is a mount of uid {uid}, an ordinary user; unmount it")]
+    UsersMount {
+        /// The directory.
+        path: PathBuf,
+        /// Whose mount it is.
+        uid: u32,
     },
     /// The archive is open to others.
     #[error("archive directory {path} has mode {mode:04o}, 0700 is needed")]

@@ -43,9 +43,10 @@ pub(super) fn lock_shared(
     }
 }
 
-/// Whether nobody else holds a lock on `file`: takes an exclusive one, which goes with `file`.
-pub(super) fn lock_exclusive(file: &File) -> bool {
-    fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))).is_ok()
+/// Takes an exclusive lock on `file`, which goes with it. Fails with `EAGAIN` or `EACCES` if
+/// somebody else holds one, with another error where the file system has none.
+pub(super) fn lock_exclusive(file: &File) -> Result<(), Errno> {
+    fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))).map(drop)
 }
 
 fn whole_file(kind: libc::c_int) -> libc::flock {

@@ -5,6 +5,7 @@
 //!
 //! - [`Archiver`] (here): the steps, in order.
 //! - `form`: the two mail files of a user, and the names of their archives.
+//! - `place`: opens the two directories, and no user's mount.
 //! - `spool`: opens a mail file, if it is one.
 //! - `lock`: keeps mail programs that lock from writing meanwhile.
 //! - `version`: whether the file changed meanwhile.
@@ -26,6 +27,7 @@ mod lock;
 mod mark;
 mod mbox;
 mod pace;
+mod place;
 mod report;
 mod reserve;
 mod restore;
@@ -64,6 +66,8 @@ use version::Version;
 const COPIES: u32 = 3;
 /// How often a mail file is opened that is replaced again and again.
 const OPENS: u32 = 5;
+/// How long between two tries where something passing is in the way.
+const RETRY: Duration = Duration::from_millis(20);
 /// A change within one tick of the kernel's clock (at most 10 ms) may not show in the times.
 const CLOCK_TICK: Duration = Duration::from_millis(20);
 
@@ -79,7 +83,7 @@ pub struct Settings {
     pub reserve: Reserve,
     /// What is kept of each user.
     pub retention: Retention,
-    /// How long to wait for a mail program's lock.
+    /// How long to wait for a mail program's lock or lease, or for descriptors and memory.
     pub lock_wait: Duration,
     /// How long one call of [`Archiver::archive`] may take, both forms together. Asked between
     /// chunks of 8 MiB; the disk's last sync comes on top.
@@ -101,7 +105,8 @@ impl Default for Settings {
     }
 }
 
-/// Archives mail files: the two directories, held open.
+/// Archives mail files: the two directories, opened for one piece of work. To be opened anew for
+/// the next: something else may be mounted there by then.
 #[derive(Debug)]
 pub struct Archiver {
     spool: Spool,
@@ -145,9 +150,11 @@ impl Archiver {
         Ok(Self { spool, vault, settings })
     }
 
-    /// Whether a mail file could be archived now: makes a file in the archive directory, without
-    /// a name where that can be had, and lets it go. Blocks for as long as the file system does.
+    /// Whether a mail file could be archived now. Opens in the spool as [`Self::archive`] does, and
+    /// makes a file in the archive directory, without a name where that can be had, and lets it go.
+    /// Blocks for as long as the file systems do.
     pub fn probe(&self) -> Result<(), Failure> {
+        self.spool.probe()?;
         self.vault.probe()
     }
 
@@ -169,7 +176,7 @@ impl Archiver {
         for form in Form::ALL {
             let errand = Errand { form, user, uid, now_epoch };
             let source = self.spool.path_of(&form.source_name(user));
-            if let Some(result) = self.archive_form(errand, &mut pace).transpose() {
+            if let Some(result) = self.archive_in_time(errand, &mut pace).transpose() {
                 reports.push(FormReport { form, source, result });
             }
         }
@@ -237,6 +244,26 @@ impl Archiver {
             Err(failure) => all.failed.push(failure),
         }
         all
+    }
+
+    /// [`Self::archive_form`], tried again for a while where what is in its way may pass.
+    fn archive_in_time(
+        &self,
+        errand: Errand<'_>,
+        pace: &mut Pace<'_>,
+    ) -> Result<Option<Archived>, Failure> {
+        let started = Instant::now();
+        loop {
+            match self.archive_form(errand, pace) {
+                Err(failure)
+                    if failure.is_passing() && started.elapsed() < self.settings.lock_wait =>
+                {
+                    pace.check(&self.spool.path_of(&errand.form.source_name(errand.user)))?;
+                    pause(RETRY);
+                }
+                result => return result,
+            }
+        }
     }
 
     /// The story of one form. `Ok(None)` if its file does not exist.

@@ -232,7 +232,7 @@ impl Restore<'_> {
             RestoreError::Io { action: "open for writing", path: path.clone(), source }
         })?;
         let started = Instant::now();
-        while !lock_exclusive(&file) {
+        while lock_exclusive(&file).is_err() {
             if started.elapsed() >= LOCK_WAIT {
                 return Err(RestoreError::Locked { path: path.clone() });
             }

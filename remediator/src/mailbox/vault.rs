@@ -23,6 +23,7 @@ use super::failure::{Failure, OpenError};
 use super::form::{archive_name, archive_second, parse_archive_name};
 use super::lock::lock_exclusive;
 use super::mark::Mark;
+use super::place::open_directory;
 use super::spool::Spool;
 use super::version::Version;
 
@@ -30,10 +31,12 @@ use super::version::Version;
 const MORE_NAMES: u64 = 63;
 /// What a nameless file is called where there are none. No user's name begins with a dot.
 const PARTIAL: &str = ".procstorm-partial.";
+/// The owner's rights to list, write in and search the directory.
+const OWN_RIGHTS: u32 = 0o700;
 /// Bits that nobody but the owner may have on the directory.
 const OTHERS: u32 = 0o077;
 
-/// The archive directory, held open.
+/// The archive directory, open.
 #[derive(Debug)]
 pub(super) struct Vault {
     dir: OwnedFd,
@@ -72,13 +75,18 @@ impl Vault {
     /// root or to us and be closed to all others, and must not be the spool.
     pub(super) fn open(path: &Path, spool: &Spool) -> Result<Self, OpenError> {
         let failed = |action| move |source| OpenError::Io { action, path: path.to_owned(), source };
-        match mkdirat(CWD, path, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(failed("make the archive directory")(errno)),
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = openat(CWD, path, flags, Mode::empty())
-            .map_err(failed("open the archive directory"))?;
+        let open = || open_directory(path, "open the archive directory");
+        let dir = match open() {
+            // Made only if it is missing: mkdir(2) waits for a frozen file system even where the
+            // directory exists.
+            Err(OpenError::Io { source: Errno::NOENT, .. }) => {
+                match mkdirat(CWD, path, Mode::RWXU) {
+                    Ok(()) | Err(Errno::EXIST) => open()?,
+                    Err(errno) => return Err(failed("make the archive directory")(errno)),
+                }
+            }
+            opened => opened?,
+        };
         let stat = rustix::fs::fstat(&dir).map_err(failed("stat"))?;
         let spool = rustix::fs::fstat(spool.dir()).map_err(failed("compare the spool with"))?;
         let path = path.to_owned();
@@ -127,31 +135,48 @@ impl Vault {
         self.stage().map(drop)
     }
 
-    /// Why no file can be made here: `errno`, and whose the directory is if that is why.
+    /// Why no file can be made here: `errno`, and what is behind it if the directory tells.
     fn no_file(&self, errno: Errno) -> Failure {
         let uid = rustix::process::geteuid().as_raw();
+        let path = self.path.clone();
         match (errno, rustix::fs::fstat(&self.dir)) {
             (Errno::ACCESS | Errno::PERM, Ok(stat)) if stat.st_uid != uid => {
-                let path = self.path.clone();
                 Failure::NotOurs { path, owner: stat.st_uid, uid, source: errno }
             }
-            _ => Failure::of("make a file in", &self.path, errno),
+            // Ours, and open to us: then it is not the directory's mode that forbids it.
+            (Errno::ACCESS, Ok(stat)) if stat.st_mode & OWN_RIGHTS == OWN_RIGHTS => {
+                Failure::Closed { path, source: errno }
+            }
+            _ => Failure::of("make a file in", path, errno),
         }
     }
 
     fn stage_named(&self) -> Result<Staged<'_>, Failure> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{PARTIAL}{}.{count}", std::process::id());
         let flags =
             OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&self.dir, &name, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|errno| self.no_file(errno))?;
-        let file = File::from(file);
-        if !lock_exclusive(&file) {
-            tracing::debug!(name, "no lock on a copy in the making");
+        for _ in 0..=MORE_NAMES {
+            let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+            let name = format!("{PARTIAL}{}.{count}", std::process::id());
+            let file = openat(&self.dir, &name, flags, Mode::RUSR | Mode::WUSR)
+                .map_err(|errno| self.no_file(errno))?;
+            let file = File::from(file);
+            let partial = Partial { dir: &self.dir, name };
+            // Another may have taken it for a predecessor's before it was locked, and removed it.
+            let is_ours = match lock_exclusive(&file) {
+                Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => false,
+                Ok(()) => file.metadata().is_ok_and(|meta| meta.nlink() > 0),
+                Err(error) => {
+                    tracing::debug!(name = partial.name, %error, "no lock on a copy in the making");
+                    true
+                }
+            };
+            if is_ours {
+                return Ok(Staged { file, partial: Some(partial) });
+            }
         }
-        Ok(Staged { file, partial: Some(Partial { dir: &self.dir, name }) })
+        let path = self.path.join(PARTIAL);
+        Err(Failure::Collisions { path, more: MORE_NAMES })
     }
 
     /// Removes what a predecessor left half-made. One that is locked is being made at this
@@ -161,7 +186,8 @@ impl Vault {
         for name in names.iter().filter(|name| name.starts_with(PARTIAL)) {
             let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let Ok(file) = openat(&self.dir, name, flags, Mode::empty()) else { continue };
-            if lock_exclusive(&File::from(file)) {
+            let file = File::from(file);
+            if lock_exclusive(&file).is_ok() {
                 drop(Partial { dir: &self.dir, name: name.clone() });
             }
         }
@@ -294,7 +320,10 @@ impl Stored {
 
 impl Drop for Partial<'_> {
     fn drop(&mut self) {
-        if let Err(error) = unlinkat(self.dir, &self.name, AtFlags::empty()) {
+        // It may have been removed as a predecessor's.
+        if let Err(error) = unlinkat(self.dir, &self.name, AtFlags::empty())
+            && error != Errno::NOENT
+        {
             tracing::warn!(name = self.name, %error, "cannot remove a copy in the making");
         }
     }

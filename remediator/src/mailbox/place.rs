@@ -1,0 +1,94 @@
+//! The administrator's directories, opened without entering what a user may have mounted there.
+//!
+//! An ordinary user can mount a program of his own (FUSE) on a directory of his, and that program
+//! may never answer. What does not ask it, tried on Linux 6.18: opening with `O_PATH`, openat2(2)
+//! with `RESOLVE_NO_XDEV`, reading `/proc/self/fdinfo`, and statx(2) of the mount's number with
+//! `AT_STATX_DONT_SYNC`. What does: fstat(2), fstatat(2), fstatfs(2), opening to read.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
+use rustix::io::Errno;
+
+use super::failure::OpenError;
+
+/// Opens the directory at `path`, which may lead through links, to read it. Refuses one on a file
+/// system that is an ordinary user's own program.
+pub(super) fn open_directory(path: &Path, action: &'static str) -> Result<OwnedFd, OpenError> {
+    let failed = |source| OpenError::Io { action, path: path.to_owned(), source };
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let pinned = openat(CWD, path, flags | OFlags::PATH, Mode::empty()).map_err(failed)?;
+    if let Some(uid) = mount_id(&pinned).ok().and_then(user_of_mount)
+        && uid != 0
+        && uid != rustix::process::geteuid().as_raw()
+    {
+        return Err(OpenError::UsersMount { path: path.to_owned(), uid });
+    }
+    // By the pin and not by the path, on which something else may be mounted by now.
+    openat(&pinned, ".", flags | OFlags::RDONLY, Mode::empty()).map_err(failed)
+}
+
+/// The number of the mount that `file` is on. Asks no file system.
+pub(super) fn mount_id(file: impl AsFd) -> Result<u64, Errno> {
+    let file = file.as_fd();
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    if let Ok(stat) = statx(file, "", flags, StatxFlags::MNT_ID)
+        && stat.stx_mask & StatxFlags::MNT_ID.bits() != 0
+    {
+        return Ok(stat.stx_mnt_id);
+    }
+    // An older kernel, a filter, or a user's own file system, which root may not ask.
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    id.ok_or(Errno::NOSYS)
+}
+
+/// The uid of the user whose program serves the mount `id`; `None` for any other mount.
+fn user_of_mount(id: u64) -> Option<u32> {
+    // The thread's own mounts; what is below `/proc/self` is of the first thread.
+    user_in(&fs::read_to_string("/proc/thread-self/mountinfo").ok()?, id)
+}
+
+/// The same by the text of `/proc/self/mountinfo` (`man 5 proc`).
+fn user_in(mountinfo: &str, id: u64) -> Option<u32> {
+    let (_, kind) =
+        mountinfo.lines().filter_map(|line| line.split_once(" - ")).find(|(mount, _)| {
+            mount.split(' ').next().and_then(|first| first.parse().ok()) == Some(id)
+        })?;
+    if !kind.starts_with("fuse") {
+        return None;
+    }
+    let options = kind.split(' ').nth(2)?;
+    options.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &str = "\
+        66 49 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+        69 66 0:41 / /var/mail/arc rw,nosuid,nodev - fuse.hang hang rw,user_id=40500,group_id=40500\n\
+        70 66 0:42 / /mnt/a\\040-\\040b rw master:2 - fuse s3fs rw,user_id=0,group_id=0,allow_other\n\
+        71 66 8:2 / /mnt/ntfs rw - fuseblk /dev/sda2 rw,user_id=0,group_id=0\n";
+
+    #[test]
+    fn a_mount_of_a_user_is_told_from_the_administrators() {
+        for (id, user) in [(66, None), (69, Some(40_500)), (70, Some(0)), (71, Some(0)), (9, None)]
+        {
+            assert_eq!(user_in(MOUNTS, id), user, "mount {id}");
+        }
+    }
+
+    #[test]
+    fn two_directories_of_one_mount_have_its_number() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("in")).unwrap();
+        let of = |path: &Path| mount_id(open_directory(path, "open").unwrap()).unwrap();
+        assert_eq!(of(root.path()), of(&root.path().join("in")));
+        assert_ne!(of(root.path()), of(Path::new("/proc")));
+    }
+}
