@@ -9,7 +9,8 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Programs that tests/tools.sh unpacked come first, then the machine's own.
 export PATH := $(abspath $(TARGET))/tools/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: help rust build release demo run test check lint fmt docs deny rules unit bench fuzz clean
+.PHONY: help rust build release install packages demo run test check lint fmt docs deny rules unit \
+    bench fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -23,7 +24,15 @@ build: rust ## build everything (debug)
 	$(CARGO) build --workspace --bins
 
 release: rust ## build the two daemons for use
-	$(CARGO) build --release -p procstorm-exporter -p procstorm-remediator
+	$(CARGO) build --release -p procstorm-exporter -p procstorm-remediator -p procstorm-completions
+
+# DESTDIR, PREFIX and the rest: see deploy/install.sh. It builds nothing, so that root needs no cargo.
+install: ## install the daemons, and what Prometheus and Alertmanager need (DESTDIR, PREFIX)
+	@DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) PROGRAMS=$(or $(PROGRAMS),$(TARGET)/release) deploy/install.sh
+
+packages: rust ## Debian packages, RPMs and a tarball, in target/packages (ARCH=arm64: cross-built)
+	@tests/tools.sh packages
+	deploy/packages.sh $(ARCH)
 
 demo: rust ## watch a real storm being seen, archived, killed and mailed
 	@tests/tools.sh stack

@@ -2,8 +2,11 @@
 # Checks the rules, Prometheus' and Alertmanager's configuration and the routes with the
 # projects' own tools, and prints how much was checked.  PROMTOOL and AMTOOL name other
 # tools than those in target/tools/bin.
+#
+#   check.sh [DIR]    DIR holds rules/ and alertmanager/, as /etc/procstorm does where the
+#                     package is installed; default: the project's directory
 set -eu
-cd "$(dirname "$0")/.."
+cd "${1:-$(dirname "$0")/..}"
 tool() { if [ -x "target/tools/bin/$1" ]; then echo "target/tools/bin/$1"; else echo "$1"; fi; }
 PROMTOOL=${PROMTOOL:-$(tool promtool)}
 AMTOOL=${AMTOOL:-$(tool amtool)}

@@ -3,6 +3,7 @@
 #
 #   tests/tools.sh stack   prometheus, promtool, alertmanager, amtool
 #   tests/tools.sh test    the same, and what `make test` calls besides
+#   tests/tools.sh packages  what `make packages` calls
 #   tests/tools.sh bench   the same as stack, and the peers that `make bench` measures beside us
 #
 # A program that PATH has is used.  The Prometheus family comes from Debian's own packages,
@@ -140,6 +141,10 @@ tests_call="ps:procps unshare:util-linux nsenter:util-linux setpriv:util-linux
     mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs mandoc:mandoc sqlite3:sqlite3 openssl:openssl
     curl:curl jq:jq"
 
+packages_call="dh:debhelper dpkg-buildpackage:dpkg-dev rpmbuild:rpm"
+# Lintian judges the packages.
+tests_call+=" $packages_call lintian:lintian"
+
 # What the status pages are looked at with. Their test says aloud what it had to leave out.
 axe_core=4.14.1
 axe_core_sum=e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745
@@ -179,5 +184,6 @@ case "${1:-stack}" in
     stack) need $build_calls; stack ;;
     test) need $build_calls $tests_call; stack; browser ;;
     bench) need $build_calls; stack; bench ;;
-    *) say "usage: tests/tools.sh [stack|test|bench]"; exit 2 ;;
+    packages) need $build_calls $packages_call ;;
+    *) say "usage: tests/tools.sh [stack|test|bench|packages]"; exit 2 ;;
 esac
