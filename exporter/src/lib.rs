@@ -1,11 +1,14 @@
 //! Per-user, per-command process counts for Prometheus.
 //!
-//! What a process is, and how many there are (the remediator counts with this, too):
+//! What a process is (the remediator judges by this, too; it walks through /proc by itself, in
+//! its `kill::sweep`, and what it counts otherwise is said in its README, "What is counted"):
 //! - [`process`]: what a process is, and how the kernel shows it.
 //! - [`proc_dir`]: a /proc directory and the pids in it.
 //! - [`namespaces`]: what /proc says of namespaces, and of the caller.
-//! - [`census`]: how many processes each user has of each command.
 //! - [`sight`]: whether other users' processes can be seen at all.
+//!
+//! How many there are:
+//! - [`census`]: how many processes each user has of each command, the dead included.
 //!
 //! From a census to what Prometheus reads:
 //! - [`names`], [`name_service`]: which name each uid is shown by.

@@ -64,6 +64,37 @@ impl ProcDir {
         }
     }
 
+    /// The pids of a process in each of the pid namespaces that it has one in: first that in the
+    /// one of this /proc, last that in its own. `None` where it is not said, as by
+    /// [`nesting`](Self::nesting).
+    pub fn namespace_pids(&self, pid: i32) -> io::Result<Option<Vec<i32>>> {
+        let mut text = [0; STATUS_MAX];
+        match self.read(&CString::new(format!("{pid}/status"))?, &mut text) {
+            Ok(text) => Ok(namespace_pids(text)),
+            Err(Errno::NOENT | Errno::SRCH) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The uid, as this process's own user namespace calls it, of the only user that the user
+    /// namespace of `pid` knows. `None` where it knows several, or none, or the process is gone.
+    /// Anybody may ask that of any process that can be seen.
+    #[must_use]
+    pub fn only_uid(&self, pid: i32) -> Option<u32> {
+        let mut map = [0; UID_MAP_MAX];
+        let path = CString::new(format!("{pid}/uid_map")).ok()?;
+        only_uid(self.read(&path, &mut map).ok()?)
+    }
+
+    /// A namespace that a process is in, `kind` being a file's name in `/proc/PID/ns`; the
+    /// caller's own without a pid. Needs the right to trace the process: to the daemon it is
+    /// mostly EACCES.
+    pub fn namespace(&self, pid: Option<i32>, kind: &str) -> Result<OwnedFd, Errno> {
+        let whose = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        openat(&self.fd, format!("{whose}/ns/{kind}"), flags, Mode::empty())
+    }
+
     /// A view of the processes that the caller's own pidfds hold.
     pub fn pidfd_view(&self) -> io::Result<PidfdView> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
@@ -98,16 +129,51 @@ impl PidfdView {
 
 /// The number of pids in the `NSpid:` line of a `status` or `fdinfo` file.
 fn nesting(text: &[u8]) -> Option<usize> {
-    let line = text.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"))?;
+    let pids = namespace_pid_fields(text)?;
     // A pid of 0 or -1 is that of a process which is reaped or outside this /proc's namespace.
-    let pids = line.split(u8::is_ascii_whitespace).filter(|pid| !pid.is_empty());
     let seen = pids.clone().all(|pid| pid != b"0" && pid != b"-1");
     seen.then(|| pids.count())
+}
+
+/// The pids themselves.
+fn namespace_pids(text: &[u8]) -> Option<Vec<i32>> {
+    let pid = |field: &[u8]| std::str::from_utf8(field).ok()?.parse().ok().filter(|pid| *pid > 0);
+    namespace_pid_fields(text)?.map(pid).collect()
+}
+
+/// The fields of the `NSpid:` line.
+fn namespace_pid_fields(text: &[u8]) -> Option<impl Iterator<Item = &[u8]> + Clone> {
+    let line = text.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"))?;
+    Some(line.split(u8::is_ascii_whitespace).filter(|pid| !pid.is_empty()))
+}
+
+/// The uid outside of the only line of a `uid_map`, if that maps one uid.
+fn only_uid(map: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(map).ok()?;
+    let mut fields = text.split_whitespace();
+    let (_inside, outside, count) = (fields.next()?, fields.next()?, fields.next()?);
+    (count == "1" && fields.next().is_none()).then(|| outside.parse().ok()).flatten()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_namespace_of_one_user_is_told_from_others() {
+        assert_eq!(only_uid(b"         0       1000          1\n"), Some(1000));
+        assert_eq!(only_uid(b"         0          0 4294967295\n"), None, "our own");
+        assert_eq!(only_uid(b"0 1000 1\n1 100000 65536\n"), None, "several");
+        assert_eq!(only_uid(b"0 100000 65536\n"), None, "a container's");
+        assert_eq!(only_uid(b""), None, "none yet");
+    }
+
+    #[test]
+    fn the_pids_in_each_namespace_are_told() {
+        assert_eq!(namespace_pids(b"Name:\tx\nNSpid:\t12\t3\t1\n"), Some(vec![12, 3, 1]));
+        assert_eq!(namespace_pids(b"NSpid:\t0\n"), None, "outside");
+        assert_eq!(namespace_pids(b"Name:\tx\n"), None);
+    }
 
     #[test]
     fn the_depth_of_pid_namespaces_is_the_number_of_pids() {

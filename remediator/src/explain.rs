@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use procstorm_exporter::name_service::NameService;
 
-use crate::config::{Config, LoadError, Step};
+use crate::config::{Config, LoadError, Playbook, Step};
 use crate::engine::look_up;
 use crate::force::Force;
 use crate::kill::{Survey, Target, survey};
@@ -110,6 +110,8 @@ impl Looker<'_> {
             .map_err(|refusal| refusal.to_string())?;
         let target = Target { uid: account.uid, command: *request.command() };
         let found = survey(self.procfs, &target).map_err(|error| error.to_string())?;
+        let playbook = config.playbooks.get(request.playbook());
+        let found = found.with_nested(playbook.is_some_and(Playbook::kills_nested));
         self.decide(&request, identity, &found)
     }
 
@@ -122,7 +124,8 @@ impl Looker<'_> {
         let facts = Facts {
             identity,
             own_uid: self.own_uid,
-            living: u64::try_from(found.living.len()).unwrap_or(u64::MAX),
+            living: count(&found.living),
+            left_alone: count(&found.nested),
             history: History::default(),
             silenced_by: None,
             now: Timestamp::now(),
@@ -142,6 +145,13 @@ impl Looker<'_> {
             found.living.len(),
             account.uid
         )];
+        if !found.nested.is_empty() {
+            lines.push(format!(
+                "  {} more live in containers (pid namespaces that the user has not made) and \
+                 would be left alone.",
+                found.nested.len()
+            ));
+        }
         for step in plan.steps() {
             match step {
                 Step::ArchiveMailFile => lines.extend(self.archives(plan)),
@@ -172,4 +182,8 @@ impl Looker<'_> {
         }
         plans.iter().map(|plan| format!("  {name}: {}", FormNote::from(plan))).collect()
     }
+}
+
+fn count(pids: &[i32]) -> u64 {
+    u64::try_from(pids.len()).unwrap_or(u64::MAX)
 }

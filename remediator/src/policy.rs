@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use procstorm_exporter::process::Command;
 
 use crate::account::{Account, NameFault, UserName};
-use crate::config::{Config, OnArchiveFailure, Playbook, Rate, Step};
+use crate::config::{Config, NestedNamespaces, OnArchiveFailure, Playbook, Rate, Step};
 use crate::duration::spoken;
 use crate::payload::{Alert, Status};
 
@@ -61,8 +61,10 @@ pub struct Facts {
     pub identity: Identity,
     /// The uid that the daemon runs as.
     pub own_uid: u32,
-    /// How many processes of that user and command live.
+    /// How many processes of that user and command live and may be ended.
     pub living: u64,
+    /// How many more live in containers, and are left alone.
+    pub left_alone: u64,
     /// What was done before.
     pub history: History,
     /// The silence that covers the alert, as far as it was asked for.
@@ -102,6 +104,7 @@ pub struct Plan {
     steps: Vec<Step>,
     on_archive_failure: OnArchiveFailure,
     threshold: u64,
+    nested_namespaces: NestedNamespaces,
     dry_run: bool,
 }
 
@@ -134,6 +137,12 @@ impl Plan {
     #[must_use]
     pub fn threshold(&self) -> u64 {
         self.threshold
+    }
+
+    /// Whether processes in containers are ended, too.
+    #[must_use]
+    pub fn kills_nested(&self) -> bool {
+        self.nested_namespaces == NestedNamespaces::Kill
     }
 
     /// Whether it is only said, not done.
@@ -227,6 +236,19 @@ pub enum Refusal {
         /// From how many on it is a storm.
         threshold: u64,
     },
+    /// There is a storm, but in containers, which are left alone.
+    #[error(
+        "{left_alone} processes live in containers (pid namespaces that the user has not made) and \
+         were left alone (nested_namespaces), {living} elsewhere, below the threshold of {threshold}"
+    )]
+    LeftAlone {
+        /// How many are left alone.
+        left_alone: u64,
+        /// How many might be ended.
+        living: u64,
+        /// From how many on it is a storm.
+        threshold: u64,
+    },
     /// A person has silenced the alert since it was accepted.
     #[error("silence {0} covers the alert")]
     Silenced(Quoted),
@@ -264,6 +286,7 @@ impl Refusal {
             Self::OwnUid(_) => "own_uid",
             Self::SystemUid { .. } => "system_uid",
             Self::BelowThreshold { .. } => "no_longer_true",
+            Self::LeftAlone { .. } => "left_alone",
             Self::Silenced(_) => "silenced",
             Self::LimitReached { .. } => "limit_reached",
         }
@@ -360,6 +383,7 @@ pub fn decide(config: &Config, request: &Request, facts: &Facts) -> Decision {
         steps: playbook.steps.clone(),
         on_archive_failure: playbook.on_archive_failure,
         threshold: playbook.threshold,
+        nested_namespaces: playbook.nested_namespaces,
         dry_run,
     })
 }
@@ -403,8 +427,15 @@ pub fn allowed_account(
 }
 
 fn still_true(playbook: &Playbook, facts: &Facts) -> Result<(), Refusal> {
-    let (living, threshold) = (facts.living, playbook.threshold);
-    if living >= threshold { Ok(()) } else { Err(Refusal::BelowThreshold { living, threshold }) }
+    let (living, left_alone, threshold) = (facts.living, facts.left_alone, playbook.threshold);
+    if living >= threshold {
+        Ok(())
+    } else if living.saturating_add(left_alone) >= threshold {
+        // The exporter counts them, so that the alert is true; only nobody ends them.
+        Err(Refusal::LeftAlone { left_alone, living, threshold })
+    } else {
+        Err(Refusal::BelowThreshold { living, threshold })
+    }
 }
 
 fn cool_down(playbook: &Playbook, facts: &Facts) -> Option<Timestamp> {

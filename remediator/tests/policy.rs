@@ -63,6 +63,7 @@ fn facts() -> Facts {
         identity,
         own_uid: 998,
         living: 95,
+        left_alone: 0,
         history: History::default(),
         silenced_by: None,
         now: now(),
@@ -153,6 +154,12 @@ fn what_is_no_longer_true_is_not_done() {
     let (label, text) = refused(&config(""), &Facts { living: 89, ..facts() });
     assert_eq!(label, "no_longer_true");
     assert!(text.contains("89") && text.contains("90"), "{text}");
+    let contained = Facts { living: 3, left_alone: 150, ..facts() };
+    let (label, text) = refused(&config(""), &contained);
+    assert_eq!(label, "left_alone");
+    assert!(text.contains("150") && text.contains("containers"), "{text}");
+    let few = Facts { living: 3, left_alone: 86, ..facts() };
+    assert_eq!(refused(&config(""), &few).0, "no_longer_true");
     let _at_the_threshold = planned(&config(""), &Facts { living: 90, ..facts() });
 }
 

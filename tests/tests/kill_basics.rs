@@ -243,6 +243,37 @@ fn a_nested_pid_namespace_is_left_alone_unless_the_bounds_say_otherwise() {
 }
 
 #[test]
+fn a_pid_namespace_that_the_user_has_made_is_the_users_storm() {
+    if !is_root_or_skip("a_pid_namespace_that_the_user_has_made_is_the_users_storm") {
+        return;
+    }
+    let storm = Opponent::start("burrowers", 42116, b"imapd", 10, "").unwrap();
+    let target = target(42116, b"imapd");
+    let before = survey(Path::new(PROC), &target).unwrap();
+    assert_eq!((before.living.len(), before.nested.len()), (10, 0), "the recount says so, too");
+    let report = end(&target);
+    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+    assert_eq!((report.exited, report.nested, report.left), (10, 0, Some(0)), "{report:?}");
+    drop(storm);
+}
+
+#[test]
+fn what_a_user_makes_inside_of_roots_container_is_part_of_that() {
+    if !is_root_or_skip("what_a_user_makes_inside_of_roots_container_is_part_of_that") {
+        return;
+    }
+    let container = Opponent::start("nested_burrowers", 42117, b"imapd", 4, "").unwrap();
+    let target = target(42117, b"imapd");
+    let before = survey(Path::new(PROC), &target).unwrap();
+    assert_eq!((before.living.len(), before.nested.len()), (0, 4));
+    let report = end(&target);
+    assert_eq!((&report.verdict, report.nested), (&Verdict::LeftAlone, 4), "{report:?}");
+    assert_eq!((report.matched, report.left), (0, Some(0)), "{report:?}");
+    assert_eq!(survey(Path::new(PROC), &target).unwrap().nested.len(), 4, "they live");
+    drop(container);
+}
+
+#[test]
 fn an_abort_leaves_nobody_stopped() {
     if !is_root_or_skip("an_abort_leaves_nobody_stopped") {
         return;

@@ -290,6 +290,29 @@ fn sees_and_ends_or_is_blind(arguments: &[&str], sees: bool) {
     }
 }
 
+/// In the sandbox, and as the unit runs it, the daemon has no right to trace others, and so cannot
+/// ask the kernel for the owner of a namespace.
+#[test]
+fn without_the_right_to_trace_a_users_own_pid_namespace_is_told_from_a_container() {
+    let name = "without_the_right_to_trace_a_users_own_pid_namespace_is_told_from_a_container";
+    if !is_root_or_skip(name) {
+        return;
+    }
+    for (role, verdict, exited, nested) in [
+        ("burrowers", "none_seen", 6, 0),
+        ("nested_burrowers", "left_alone", 0, 6),
+        ("nested", "left_alone", 0, 6),
+    ] {
+        for under in ["--sandboxed", "--without-cap-sys-ptrace"] {
+            let storm = Opponent::start(role, 42308, b"imapd", 6, "").unwrap();
+            let report = end_under(42308, "imapd", &[under]);
+            assert_eq!(report.verdict.label(), verdict, "{role} {under}: {report:?}");
+            assert_eq!((report.exited, report.nested), (exited, nested), "{role} {under}");
+            drop(storm);
+        }
+    }
+}
+
 #[test]
 fn without_the_right_to_kill_it_is_called_denied() {
     if !is_root_or_skip("without_the_right_to_kill_it_is_called_denied") {

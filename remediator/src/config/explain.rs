@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{Config, OnArchiveFailure, Playbook, Rate, Step};
+use super::{Config, NestedNamespaces, OnArchiveFailure, Playbook, Rate, Step};
 use crate::duration::spoken;
 use crate::mailbox::Reserve;
 
@@ -102,6 +102,18 @@ fn playbook(name: &str, book: &Playbook, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "  If the mail file cannot be saved, nothing is killed.")?;
     } else if book.steps.contains(&Step::ArchiveMailFile) {
         writeln!(f, "  If the mail file cannot be saved, the other steps are done all the same.")?;
+    }
+    if book.steps.contains(&Step::KillUserProc) {
+        let told = match book.nested_namespaces {
+            NestedNamespaces::Leave => {
+                "Processes in pid namespaces that the user has not made (containers) are left \
+                 alone, and their number is mailed."
+            }
+            NestedNamespaces::Kill => {
+                "Processes in any pid namespace, containers included, are counted and killed."
+            }
+        };
+        writeln!(f, "  {told}")?;
     }
     writeln!(
         f,

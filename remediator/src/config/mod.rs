@@ -104,8 +104,18 @@ pub struct Playbook {
     pub limits: Limits,
     /// What happens to the rest of the steps when the mail file cannot be saved.
     pub on_archive_failure: OnArchiveFailure,
+    /// What happens to processes in pid namespaces that are not the user's own.
+    pub nested_namespaces: NestedNamespaces,
     /// Whether nothing is written or signalled.
     pub dry_run: bool,
+}
+
+impl Playbook {
+    /// Whether processes in containers are of the storm.
+    #[must_use]
+    pub fn kills_nested(&self) -> bool {
+        self.nested_namespaces == NestedNamespaces::Kill
+    }
 }
 
 /// One step of a playbook.
@@ -146,6 +156,15 @@ pub enum OnArchiveFailure {
     Continue,
     /// They are left undone.
     Stop,
+}
+
+/// What is done about processes in pid namespaces below the host's, unless the user has made them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NestedNamespaces {
+    /// They are left alone: a container's uids are not the host's.
+    Leave,
+    /// They are counted and killed as the others are.
+    Kill,
 }
 
 /// Why a configuration was not taken.
@@ -302,6 +321,8 @@ fn read_playbook(mut book: Section<'_>) -> Option<Playbook> {
     let limits = read_limits(book.section("limits"));
     let on_archive_failure =
         book.or("on_archive_failure", OnArchiveFailure::Continue, on_archive_failure);
+    let nested_namespaces =
+        book.or("nested_namespaces", NestedNamespaces::Leave, nested_namespaces);
     let dry_run = book.or("dry_run", false, boolean);
     let stops = on_archive_failure == Some(OnArchiveFailure::Stop);
     if stops && steps.as_ref().is_some_and(|steps| steps.first() != Some(&Step::ArchiveMailFile)) {
@@ -316,6 +337,7 @@ fn read_playbook(mut book: Section<'_>) -> Option<Playbook> {
         "settle",
         "limits",
         "on_archive_failure",
+        "nested_namespaces",
         "dry_run",
     ]);
     Some(Playbook {
@@ -327,6 +349,7 @@ fn read_playbook(mut book: Section<'_>) -> Option<Playbook> {
         settle: settle?,
         limits: limits?,
         on_archive_failure: on_archive_failure?,
+        nested_namespaces: nested_namespaces?,
         dry_run: dry_run?,
     })
 }
@@ -401,6 +424,14 @@ fn on_archive_failure(value: &Value) -> Result<OnArchiveFailure, String> {
         "continue" => Ok(OnArchiveFailure::Continue),
         "stop" => Ok(OnArchiveFailure::Stop),
         other => Err(format!("must be continue or stop, not {other:?}")),
+    }
+}
+
+fn nested_namespaces(value: &Value) -> Result<NestedNamespaces, String> {
+    match text(value)?.as_str() {
+        "leave" => Ok(NestedNamespaces::Leave),
+        "kill" => Ok(NestedNamespaces::Kill),
+        other => Err(format!("must be leave or kill, not {other:?}")),
     }
 }
 

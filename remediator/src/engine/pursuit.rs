@@ -22,6 +22,9 @@ use crate::policy::{Decision, Facts, Plan, Refusal, Request, admit, allowed_acco
 /// How often the storm's return is looked for, at most.
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often a storm that is left alone is told, where the playbook has gone meanwhile.
+const WINDOW: Duration = Duration::from_secs(3_600);
+
 /// A request, and whom it is about.
 struct Matter<'a> {
     case: &'a Case,
@@ -107,8 +110,10 @@ impl Shared {
         if *self.stop.borrow() {
             return Err(Stopping);
         }
+        let playbook = playbook_of(&force.config, case);
+        let kills_nested = playbook.is_some_and(Playbook::kills_nested);
         let survey = match self.survey(target).await {
-            Ok(survey) => survey,
+            Ok(survey) => survey.with_nested(kills_nested),
             Err(error) => return self.cannot_see(&matter, &error).await,
         };
         let silenced_by = self.silenced_by(&force, case).await;
@@ -116,6 +121,7 @@ impl Shared {
             identity: identity.clone(),
             own_uid,
             living: count(&survey.living),
+            left_alone: count(&survey.nested),
             history,
             silenced_by: silenced_by.clone(),
             now: Timestamp::now(),
@@ -150,9 +156,11 @@ impl Shared {
             }
             Decision::Refuse(refusal) => {
                 drop(turn);
-                if case.state == State::Acting && matches!(refusal, Refusal::BelowThreshold { .. })
-                {
-                    return self.end_interrupted(matter, facts.living).await;
+                let is_over =
+                    matches!(refusal, Refusal::BelowThreshold { .. } | Refusal::LeftAlone { .. });
+                if case.state == State::Acting && is_over {
+                    let left = facts.living.saturating_add(facts.left_alone);
+                    return self.end_interrupted(matter, left).await;
                 }
                 self.refuse(case, force, &refusal, Some((request, facts.living))).await
             }
@@ -256,8 +264,17 @@ impl Shared {
         refusal: &Refusal,
         known: Option<(&Request, u64)>,
     ) -> Result<(), Stopping> {
-        if let (Refusal::LimitReached { rate, .. }, Some((request, living))) = (refusal, known) {
-            return self.give_up(case, force, refusal, rate.window, request, living).await;
+        match (refusal, known) {
+            (Refusal::LimitReached { rate, .. }, Some((request, living))) => {
+                return self.give_up(case, force, refusal, rate.window, request, living).await;
+            }
+            (Refusal::LeftAlone { left_alone, .. }, Some((request, living))) => {
+                let playbook = playbook_of(&force.config, case);
+                let window = playbook.map_or(WINDOW, |playbook| playbook.limits.per_user.window);
+                let before = living.saturating_add(*left_alone);
+                return self.give_up(case, force, refusal, window, request, before).await;
+            }
+            _ => {}
         }
         let (label, reason) = (refusal.label(), refusal.to_string());
         let journal = &self.parts.journal;
@@ -278,7 +295,8 @@ impl Shared {
         Ok(())
     }
 
-    /// A limit is reached: people are told, once in its window, and nothing is done.
+    /// A limit is reached, or the storm is in containers: people are told, once in the window, and
+    /// nothing is done.
     async fn give_up(
         &self,
         case: &Case,
@@ -304,7 +322,7 @@ impl Shared {
         let told_before = self
             .persist(|| {
                 let (playbook, user) = (playbook.to_owned(), user.to_owned());
-                journal.limit_was_told(playbook, user, window, Timestamp::now())
+                journal.was_told(playbook, user, refusal.label(), window, Timestamp::now())
             })
             .await?;
         if told_before {
@@ -399,7 +417,10 @@ impl Shared {
         let Some((playbook, uid)) = playbook_of(config, case).zip(case.uid) else { return false };
         let target = Target { uid, command: playbook.command };
         match self.survey(target).await {
-            Ok(survey) => count(&survey.living) >= playbook.threshold,
+            Ok(survey) => {
+                let survey = survey.with_nested(playbook.kills_nested());
+                count(&survey.living) >= playbook.threshold
+            }
             Err(error) => {
                 tracing::warn!(remediation = case.id, %error, "cannot look for the storm's return");
                 false

@@ -151,6 +151,7 @@ impl Shared {
         let bounds = Bounds {
             allow_own_uid: self.may_own_uid(),
             threshold: plan.threshold(),
+            nested_namespaces: plan.kills_nested(),
             ..self.parts.bounds.clone()
         };
         let (procfs, abort) = (self.parts.procfs.clone(), Arc::clone(&self.abort));

@@ -75,18 +75,21 @@ impl Journal {
     }
 
     /// Whether people have been told within `window` that a limit is reached for this user.
-    pub async fn limit_was_told(
+    pub async fn was_told(
         &self,
         playbook: String,
         user: String,
+        verdict: &'static str,
         window: Duration,
         now: Timestamp,
     ) -> Result<bool, Fault> {
         self.read(move |connection| {
             let window = since(now, window);
-            let told =
-                connection
-                    .query_row(TOLD, params![playbook, user, window, ms(now)], |row| row.get(0))?;
+            let told = connection.query_row(
+                TOLD,
+                params![playbook, user, window, ms(now), verdict],
+                |row| row.get(0),
+            )?;
             Ok(told)
         })
         .await
@@ -213,9 +216,9 @@ const COUNT_OF_USER: &str = "SELECT count(*) FROM remediations
 const COUNT_IN_TOTAL: &str = "SELECT count(*) FROM remediations
     WHERE playbook = ?1 AND acted_ms > ?2 AND acted_ms <= ?4 AND id <> ?3 AND dry_run = 0";
 
-/// Whether people were told in a time that a user's limit is reached.
+/// Whether people were told in a time why nothing is done about a user.
 const TOLD: &str = "SELECT EXISTS (SELECT 1 FROM remediations
-    WHERE playbook = ?1 AND user = ?2 AND verdict = 'limit_reached'
+    WHERE playbook = ?1 AND user = ?2 AND verdict = ?5
         AND ended_ms > ?3 AND ended_ms <= ?4)";
 
 /// Whether any limit was reached since a time.

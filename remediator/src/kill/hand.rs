@@ -19,6 +19,7 @@ use super::errand::{Errand, Halt};
 use super::guard::Standing;
 use super::held::{Held, Recheck};
 use super::pin::{Delivery, Pin};
+use super::realm::{Realm, below};
 use super::report::{Replacement, Report, Verdict, Zombie, append, note};
 use super::sweep::{Bite, Sight, look};
 
@@ -263,6 +264,7 @@ impl<'a> Hand<'a> {
         if !bounds.nested_namespaces {
             match pin.is_nested(&mut self.view)? {
                 Some(false) => {}
+                Some(true) if below(proc_dir, pid, target.uid) == Realm::Own => {}
                 Some(true) => {
                     self.scan.nested = self.scan.nested.saturating_add(u64::from(!is_dead));
                     return Ok(Taken::Seen);

@@ -5,6 +5,7 @@
 //!
 //! - [`target`]: what is to end, and within which bounds.
 //! - [`guard`]: what is never touched, and who is a target (pure).
+//! - `realm`: whose pid namespace a process lives in.
 //! - [`pin`]: a process held by a pidfd; the only place that signals.
 //! - [`sweep`]: one walk over /proc; [`survey`] counts without acting.
 //! - `held`: the pinned and stopped processes; none of them is ever left stopped.
@@ -20,6 +21,7 @@ pub mod guard;
 mod hand;
 mod held;
 pub mod pin;
+mod realm;
 mod release;
 pub mod report;
 mod storm;

@@ -19,6 +19,7 @@ use procstorm_exporter::sight::{Blindness, blindness};
 use rustix::io::Errno;
 
 use super::guard::{Standing, Untouchables, standing};
+use super::realm::{Realm, realm};
 use super::report::Zombie;
 use super::target::{Bounds, Target};
 
@@ -151,7 +152,8 @@ pub struct Survey {
     pub stopped: Vec<i32>,
     /// The dead that their parents have not reaped.
     pub zombies: Vec<Zombie>,
-    /// The living in nested pid namespaces, which are targets only if the bounds say so.
+    /// The living in pid namespaces below ours that are not the user's own, which are targets
+    /// only if the bounds say so.
     pub nested: Vec<i32>,
     /// The caller itself and its ancestors, where they bear the name and the uid.
     pub untouchable: Vec<i32>,
@@ -179,7 +181,7 @@ pub enum SurveyError {
 }
 
 /// Counts what there is of `target` under `procfs`: the same processes that
-/// [`end_storm`](super::end_storm) would kill. Signals nobody, and so takes a fixture too.
+/// [`end_storm`](super::end_storm) would kill, judged in the same way. Signals nobody, and so takes a fixture too.
 pub fn survey(procfs: &Path, target: &Target) -> Result<Survey, SurveyError> {
     let read = |source| SurveyError::Read { path: procfs.to_owned(), source };
     let proc_dir = ProcDir::open(procfs).map_err(read)?;
@@ -199,7 +201,7 @@ pub fn survey(procfs: &Path, target: &Target) -> Result<Survey, SurveyError> {
         }
         match look(&proc_dir, pid, target, &untouchables)? {
             Sight::Process(standing @ (Standing::Living | Standing::Zombie), stat) => {
-                found.add(&proc_dir, standing, &stat);
+                found.add(standing, realm(&proc_dir, pid, target.uid), &stat);
             }
             Sight::Process(Standing::Untouchable, _) => found.untouchable.push(pid),
             Sight::Process(Standing::Other, _) | Sight::Gone => {}
@@ -253,7 +255,8 @@ impl Count {
             }
             match look(proc_dir, pid, target, untouchables) {
                 Ok(Sight::Process(Standing::Living, _)) => {
-                    let is_left = !bounds.nested_namespaces && is_nested(proc_dir, pid);
+                    let is_left = !bounds.nested_namespaces
+                        && realm(proc_dir, pid, target.uid) == Realm::Container;
                     let sum = if is_left { &mut count.nested } else { &mut count.living };
                     *sum = sum.saturating_add(1);
                     Ok(())
@@ -273,15 +276,18 @@ impl Count {
     }
 }
 
-/// Where nothing is said of namespaces, a process is taken for one of ours: a count that misses
-/// some is the worse mistake, and the kill asks its pidfd.
-fn is_nested(dir: &ProcDir, pid: i32) -> bool {
-    dir.nesting(pid).ok().flatten().is_some_and(|depth| depth > 1)
-}
-
 impl Survey {
-    fn add(&mut self, dir: &ProcDir, standing: Standing, stat: &Stat) {
-        match (standing, is_nested(dir, stat.pid)) {
+    /// The same where nested pid namespaces are targets, too: what lives in them is of the storm.
+    #[must_use]
+    pub fn with_nested(mut self, are_targets: bool) -> Self {
+        if are_targets {
+            self.living.append(&mut self.nested);
+        }
+        self
+    }
+
+    fn add(&mut self, standing: Standing, realm: Realm, stat: &Stat) {
+        match (standing, realm == Realm::Container) {
             (Standing::Zombie, true) => {}
             (Standing::Zombie, false) => {
                 self.zombies.push(Zombie { pid: stat.pid, parent: stat.parent });

@@ -32,7 +32,8 @@ pub struct Bounds {
     /// The count from which on it is a storm; 0 where that is not known. It is how much it matters
     /// who got away.
     pub threshold: u64,
-    /// Whether processes of nested pid namespaces (containers) are targets too.
+    /// Whether processes of pid namespaces that are not the user's own (containers) are targets
+    /// too.
     pub nested_namespaces: bool,
     /// Whether the daemon's own uid may be a target: for a demonstration by an ordinary user.
     /// The daemon itself and its ancestors are never touched anyway.

@@ -11,7 +11,8 @@ use rustix::process::{WaitOptions, wait};
 use crate::Cast;
 use procstorm_tests::forking::{
     become_user, die_with_parent, exit, exit_thread, fork, fork_on, is_there, kill_by_number,
-    limit_processes, rename_when_resumed, set_effective, set_ids, set_name, set_undumpable, sleep,
+    limit_processes, rename_when_resumed, set_dumpable, set_effective, set_ids, set_name,
+    set_undumpable, sleep,
 };
 
 /// A kind of opponent.
@@ -23,7 +24,7 @@ pub(crate) struct Role {
     pub(crate) play: fn(&Cast) -> Result<(), Fault>,
 }
 
-const ROLES: [Role; 17] = [
+const ROLES: [Role; 19] = [
     Role { name: "sleepers", reaps: true, play: sleepers },
     Role { name: "unreaped", reaps: false, play: sleepers },
     Role { name: "zombies", reaps: true, play: zombies },
@@ -31,6 +32,8 @@ const ROLES: [Role; 17] = [
     Role { name: "undumpable", reaps: true, play: undumpable },
     Role { name: "nested", reaps: true, play: nested },
     Role { name: "nested_mortals", reaps: true, play: nested_mortals },
+    Role { name: "burrowers", reaps: true, play: burrowers },
+    Role { name: "nested_burrowers", reaps: true, play: nested_burrowers },
     Role { name: "respawner", reaps: true, play: respawner },
     Role { name: "master", reaps: true, play: master },
     Role { name: "hydra", reaps: true, play: hydra },
@@ -135,6 +138,55 @@ fn nested_mortals(cast: &Cast) -> Result<(), Fault> {
             while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
         }
     })
+}
+
+/// They sleep in a pid namespace below ours that their user has made, as `unshare -Urpf` does.
+fn burrowers(cast: &Cast) -> Result<(), Fault> {
+    fork(&cast.ledger, || {
+        if become_user(cast.uid, c"burrow").is_ok() {
+            die_with_parent();
+            burrow(cast);
+        }
+    });
+    Ok(())
+}
+
+/// The same, in a container of root's.
+fn nested_burrowers(cast: &Cast) -> Result<(), Fault> {
+    contain(cast, || {
+        if become_user(cast.uid, c"burrow").is_ok() {
+            burrow(cast);
+        }
+    })
+}
+
+/// Makes user and pid namespaces of one's own, and has `count` sleep in there.
+fn burrow(cast: &Cast) {
+    set_dumpable();
+    if unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID).is_err() {
+        exit();
+    }
+    for (file, text) in [
+        ("setgroups", "deny".to_owned()),
+        ("uid_map", format!("0 {} 1", cast.uid)),
+        ("gid_map", format!("0 {} 1", cast.uid)),
+    ] {
+        if std::fs::write(format!("/proc/self/{file}"), text).is_err() {
+            exit();
+        }
+    }
+    fork(&cast.ledger, || {
+        set_name(c"burrow-init");
+        die_with_parent();
+        for _ in 0..cast.count {
+            fork(&cast.ledger, || {
+                set_name(&cast.command);
+                up_and_sleep(cast)
+            });
+        }
+        sleep()
+    });
+    sleep()
 }
 
 /// Has the first process of a new pid namespace do that.
