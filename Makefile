@@ -7,13 +7,13 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Programs that tests/tools.sh unpacked come first, then the machine's own.
-export PATH := $(abspath $(TARGET))/tools/bin:$(PATH):/usr/sbin:/sbin
+export PATH := $(abspath $(TARGET))/tools/$(or $(PROCSTORM_STACK),.)/bin:$(abspath $(TARGET))/tools/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: help rust build release install packages demo run test check lint fmt docs deny rules unit \
-    bench fuzz clean
+.PHONY: help rust build release install packages demo run test generations check lint fmt docs deny \
+    rules unit bench fuzz clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 rust:
 	@command -v $(firstword $(CARGO)) >/dev/null || { \
@@ -44,9 +44,16 @@ run: rust ## the same stack without a storm, until Ctrl-C
 	$(CARGO) build --quiet --workspace --bins
 	$(TARGET)/debug/demo --stay
 
+# All tests run on the oldest Prometheus and Alertmanager, the essential ones on newer ones too.
+test: export PROCSTORM_STACK ?= bookworm
 test: rust ## everything that must hold: formatting, lints, docs, rules, all tests
 	@tests/tools.sh test
 	$(MAKE) --no-print-directory lint docs rules deny unit
+	@if [ "$$PROCSTORM_STACK" = bookworm ]; then $(MAKE) --no-print-directory generations; \
+	else echo "SKIPPED: make generations: PROCSTORM_STACK is $$PROCSTORM_STACK"; fi
+
+generations: build ## the essential tests on newer Prometheus and Alertmanager: trixie's and sid's
+	CARGO="$(CARGO)" tests/generations.sh $(GENERATIONS)
 
 lint: rust ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check

@@ -1,13 +1,20 @@
 #!/bin/sh
 # Checks the rules, Prometheus' and Alertmanager's configuration and the routes with the
 # projects' own tools, and prints how much was checked.  PROMTOOL and AMTOOL name other
-# tools than those in target/tools/bin.
+# tools than those that tests/tools.sh brings; PROCSTORM_STACK names their generation.
 #
 #   check.sh [DIR]    DIR holds rules/ and alertmanager/, as /etc/procstorm does where the
 #                     package is installed; default: the project's directory
 set -eu
 cd "${1:-$(dirname "$0")/..}"
-tool() { if [ -x "target/tools/bin/$1" ]; then echo "target/tools/bin/$1"; else echo "$1"; fi; }
+tools=${CARGO_TARGET_DIR:-target}/tools
+tool() {
+    case ${PROCSTORM_STACK-} in
+        '' | path)
+            if [ -x "$tools/bin/$1" ]; then echo "$tools/bin/$1"; else echo "$1"; fi ;;
+        *) echo "$tools/$PROCSTORM_STACK/bin/$1" ;;
+    esac
+}
 PROMTOOL=${PROMTOOL:-$(tool promtool)}
 AMTOOL=${AMTOOL:-$(tool amtool)}
 
@@ -19,6 +26,8 @@ for program in "$PROMTOOL" "$AMTOOL"; do
 done
 quietly() { out=$("$@" 2>&1) || { printf '%s\n' "$out" >&2; say "FAILED: $*"; exit 1; }; }
 
+version() { "$1" --version 2>&1 | sed -n '1s/.*version \([^ ]*\).*/\1/p'; }
+say "by promtool $(version "$PROMTOOL"), amtool $(version "$AMTOOL")"
 quietly "$PROMTOOL" check rules rules/procstorm.rules.yml
 quietly "$PROMTOOL" check config --lint-fatal rules/prometheus.yml
 say "$(grep -c -E '^ *- (\{record|record|alert)' rules/procstorm.rules.yml) rules, prometheus.yml: valid"
@@ -27,6 +36,12 @@ quietly "$PROMTOOL" test rules rules/tests/*.test.yml
 say "$(cat rules/tests/*.test.yml | grep -c '^  - name:') promtool tests passed, with $(grep -h -o 'eval_time:' rules/tests/*.test.yml | wc -l) assertions"
 
 quietly "$AMTOOL" check-config alertmanager/alertmanager.yml
+# From 0.27 on there are two parsers of matchers, and names in UTF-8.
+if "$AMTOOL" --help 2>&1 | grep -q -- --enable-feature; then
+    for parser in classic-mode utf8-strict-mode; do
+        quietly "$AMTOOL" --enable-feature=$parser check-config alertmanager/alertmanager.yml
+    done
+fi
 say "alertmanager.yml and its templates: valid"
 
 routes=0

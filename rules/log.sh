@@ -16,7 +16,8 @@ case ${1-} in
         ;;
 esac
 host=${2-moscow} range=${3-1h} end=${4-$(date +%s.%N)}
-PATH="$(dirname "$0")/../target/tools/bin:$PATH"
+tools=$(dirname "$0")/../target/tools
+PATH="$tools/${PROCSTORM_STACK:-.}/bin:$tools/bin:$PATH"
 
 # The samples themselves and not a value every so many seconds: a line for each run, at the
 # run's own time.

@@ -1,16 +1,28 @@
 #!/usr/bin/env bash
 # Brings the programs that the stack runs on, and says exactly what to install where it cannot.
 #
-#   tests/tools.sh stack   prometheus, promtool, alertmanager, amtool
-#   tests/tools.sh test    the same, and what `make test` calls besides
-#   tests/tools.sh packages  what `make packages` calls
-#   tests/tools.sh bench   the same as stack, and the peers that `make bench` measures beside us
+#   tests/tools.sh stack [GENERATION]   prometheus, promtool, alertmanager, amtool
+#   tests/tools.sh test                 the same, and what `make test` calls besides
+#   tests/tools.sh packages             what `make packages` calls
+#   tests/tools.sh bench                the same as stack, and the peers that `make bench` measures
 #
-# A program that PATH has is used.  The Prometheus family comes from Debian's own packages,
-# downloaded and unpacked below target/tools: nothing is installed, so no service of the system
-# is started, and an ordinary user can do it too.  Compilers and small tools, which bring no
-# service, are installed with apt where they are missing (as root, or through sudo).
-set -euo pipefail
+# A GENERATION is a release of Debian, whose own packages are downloaded and unpacked below
+# target/tools/GENERATION.  Nothing is installed, so no service of the system is started, and an
+# ordinary user can do it too.  They run on every Debian from 12 on.
+#
+#   bookworm   Prometheus 2.42, Alertmanager 0.25: the oldest that we support
+#   trixie     Prometheus 2.53, Alertmanager 0.28
+#   sid        the newest that Debian has, from Prometheus 3 on
+#   path       what PATH has
+#
+# Without one, PROCSTORM_STACK names it, as it does for the tests, `make demo` and `make run`.
+# Without that either, the programs of PATH are used, and bookworm's where one of them is missing.
+#
+# Compilers and small tools, which bring no service, are installed with apt where they are missing
+# (as root, or through sudo).  DEBIAN_MIRROR names a mirror other than the system's own.
+set -Eeuo pipefail
+# No command fails without a word.
+trap 'echo "tools: FAILED: tests/tools.sh, line $LINENO: $BASH_COMMAND" >&2' ERR
 
 cd "$(dirname "$0")/.."
 tools=${CARGO_TARGET_DIR:-target}/tools
@@ -20,6 +32,11 @@ export PATH="$PATH:/usr/sbin:/sbin"
 
 say() { echo "tools: $*" >&2; }
 
+fail() {
+    say "$*"
+    exit 1
+}
+
 # Whether every one of the programs can be run, from PATH or from what was unpacked before.
 have() {
     local program
@@ -28,77 +45,149 @@ have() {
     done
 }
 
-# apt with lists and cache of our own: an ordinary user may not write the system's, and root's
-# may be out of date.  The file of sources stays the system's.
-own_apt() {
-    mkdir -p "$tools/apt/lists/partial" "$tools/apt/cache/archives/partial"
-    apt-get -qq -o Dir::State::lists="$tools/apt/lists" -o Dir::Cache="$tools/apt/cache" \
+# The mirror of Debian that this system uses, or else the one for everybody.
+mirror() {
+    local uris
+    # shellcheck disable=SC2016 # apt fills it in
+    uris=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null) || uris=""
+    uris=$(grep -E '^https?://.*/debian/?$' <<<"$uris" | head -n 1) || uris=""
+    echo "${DEBIAN_MIRROR:-${uris:-http://deb.debian.org/debian}}"
+}
+
+# apt-get for one release of Debian, with sources, lists and a cache of our own: it heeds and
+# changes nothing of what the system has installed.
+release_apt() {
+    local dir=$tools/apt/$1
+    shift
+    apt-get -qq -o Dir::Etc::sourcelist="$dir/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+        -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null \
+        -o Dir::State="$dir" -o Dir::State::status="$dir/status" -o Dir::Cache="$dir/cache" \
+        -o APT::Default-Release= -o Acquire::Languages=none -o Acquire::Retries=3 \
         -o Debug::NoLocking=1 -o APT::Sandbox::User="" "$@"
 }
 
-# Downloads packages and unpacks them below target/tools/root.
-unpack() {
+# fetch RELEASE DIRECTORY PACKAGE...: downloads the release's packages, and unpacks them there.
+fetch() {
+    local release=$1 root=$2 dir=$tools/apt/$1 keys from
+    shift 2
     if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
-        say "there is no apt here: put the programs of Debian's packages $* on PATH"
-        say "($missing), for instance from https://prometheus.io/download"
-        exit 1
+        say "there is no apt here, to fetch $* of Debian's $release"
+        fail "put prometheus, promtool, alertmanager and amtool on PATH (they are at" \
+            "https://prometheus.io/download), and set PROCSTORM_STACK=path"
     fi
-    say "fetching Debian's packages of $missing"
-    mkdir -p "$tools/deb" "$tools/root"
-    rm -f "$tools"/deb/*.deb
-    # The system's lists serve as long as they are not out of date.
-    (cd "$tools/deb" && apt-get -qq -o APT::Sandbox::User="" download "$@" 2>/dev/null) ||
-        { own_apt update && (cd "$tools/deb" && own_apt download "$@"); } || {
-            say "cannot download $*: install them, or put their programs on PATH"
-            exit 1
-        }
+    keys=/usr/share/keyrings/debian-archive-keyring
+    if [ -e $keys.gpg ]; then keys=$keys.gpg; else keys=$keys.pgp; fi
+    [ -e $keys ] || fail "no $keys: install the package debian-archive-keyring"
+    from=$(mirror)
+    say "fetching Debian's packages of $release from $from"
+    rm -rf "$dir" "$root.new"
+    mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial" "$dir/deb" "$root.new"
+    : >"$dir/status"
+    echo "deb [signed-by=$keys] $from $release main" >"$dir/sources.list"
+    # An ordinary user's packages are downloaded all the same where apt cannot change its user.
+    release_apt "$release" update ||
+        fail "cannot read the lists of $release from $from (DEBIAN_MIRROR names another mirror)"
+    (cd "$dir/deb" && release_apt "$release" download "$@") ||
+        fail "cannot download $* of $release from $from"
     local deb
-    for deb in "$tools"/deb/*.deb; do dpkg-deb -x "$deb" "$tools/root"; done
-    rm -f "$tools"/deb/*.deb
-}
-
-# Names an unpacked program as its own project names it.
-link() {
-    [ -x "$tools/root/usr/bin/$1" ] || return 0
-    ln -sfn "../root/usr/bin/$1" "$tools/bin/${2:-$1}"
-}
-
-# An unpacked package's dependencies are not resolved by apt: see that the program starts.
-verify() {
-    local program path
-    for program; do
-        path="$tools/bin/$program"
-        [ -x "$path" ] || path=$(command -v "$program")
-        "$path" --version >/dev/null 2>&1 || {
-            say "$path does not start on this machine:"
-            "$path" --version >&2 || ldd "$path" >&2 || true
-            exit 1
-        }
+    for deb in "$dir"/deb/*.deb; do
+        dpkg-deb -x "$deb" "$root.new" || fail "cannot unpack $deb"
     done
+    # Only what is whole bears the name.
+    rm -rf "$root" "$dir"
+    mv "$root.new" "$root"
+}
+
+# start PROGRAM PATH: an unpacked package's dependencies are not resolved by apt, so see that the
+# program starts.  Says its version.
+start() {
+    local said
+    [ -x "$2" ] || fail "no $1 at ${2:-any place of PATH}"
+    said=$("$2" --version 2>&1) || {
+        say "$2 does not start on this machine: $said"
+        ldd "$2" >&2 || true
+        exit 1
+    }
+    # `prometheus, version 2.42.0+ds (branch: ..., revision: ...)`
+    said=${said%%$'\n'*}
+    said=${said#*version }
+    echo "${said%% *}"
+}
+
+# The programs of one Debian.
+generation() {
+    local release=$1 root=$tools/$1
+    local packages="prometheus prometheus-alertmanager"
+    # What Debian's Prometheus takes its pages from.
+    local pages="fonts-glyphicons-halflings libjs-bootstrap4 libjs-d3
+        libjs-eonasdan-bootstrap-datetimepicker libjs-jquery libjs-jquery-hotkeys libjs-moment
+        libjs-moment-timezone libjs-mustache libjs-popper.js libjs-rickshaw"
+    case $release in
+        bookworm) packages+=" $pages" ;;
+        trixie) packages+=" promtool $pages" ;;
+        sid) packages+=" promtool" ;;
+    esac
+    if [ ! -x "$root/bin/amtool" ]; then
+        # shellcheck disable=SC2086 # a list of words
+        fetch "$release" "$root" $packages
+        mkdir "$root/bin"
+        local program
+        for program in prometheus promtool alertmanager amtool; do
+            # Debian calls it prometheus-alertmanager.
+            local debians=${program/#alert/prometheus-alert}
+            # shellcheck disable=SC2086 # a list of words
+            [ -x "$root/usr/bin/$debians" ] ||
+                fail "Debian's packages of $release hold no /usr/bin/$debians:" $packages
+            ln -s "../usr/bin/$debians" "$root/bin/$program"
+        done
+    fi
+}
+
+# Sees that all four start, and says which versions they are.
+versions() {
+    local name=$1 where program path prometheus alertmanager
+    where=$2
+    for program in prometheus promtool alertmanager amtool; do
+        path=$where/$program
+        [ -n "$where" ] || path=$(command -v "$program") || path=""
+        case $program in
+            prometheus) prometheus=$(start "$program" "$path") ;;
+            alertmanager) alertmanager=$(start "$program" "$path") ;;
+            *) start "$program" "$path" >/dev/null ;;
+        esac
+    done
+    say "$name: Prometheus $prometheus, Alertmanager $alertmanager"
+    # What we say of a generation must be so, whatever the mirror has.
+    case $name/$prometheus/$alertmanager in
+        bookworm/2.42.*/0.25.* | trixie/2.53.*/0.28.* | sid/[3-9].*/*) ;;
+        path/* | bookworm/* | trixie/* | sid/*)
+            [ "$name" = path ] || fail "these are not the versions that stand for $name:" \
+                "see the head of tests/tools.sh" ;;
+    esac
 }
 
 stack() {
-    missing="prometheus promtool alertmanager amtool"
+    local wanted=${1:-${PROCSTORM_STACK:-}} four="prometheus promtool alertmanager amtool"
+    case $wanted in
+        bookworm | trixie | sid)
+            generation "$wanted"
+            versions "$wanted" "$tools/$wanted/bin"
+            return ;;
+        "" | path) ;;
+        *) fail "no generation \"$wanted\": bookworm, trixie, sid or path" ;;
+    esac
+    # Debian's name for it; a link will do.
+    if ! have alertmanager && command -v prometheus-alertmanager >/dev/null; then
+        ln -sfn "$(command -v prometheus-alertmanager)" "$tools/bin/alertmanager"
+    fi
     # shellcheck disable=SC2086 # a list of words
-    if ! have $missing; then
-        # Debian calls it prometheus-alertmanager; a link will do where it is installed.
-        if have prometheus-alertmanager; then
-            ln -sfn "$(command -v prometheus-alertmanager)" "$tools/bin/alertmanager"
-        fi
+    if [ -z "$wanted" ] && ! have $four; then
+        generation bookworm
+        local program
+        for program in $four; do ln -sfn "../bookworm/bin/$program" "$tools/bin/$program"; done
     fi
-    # shellcheck disable=SC2086
-    if ! have $missing; then
-        # The libraries are what Debian's Prometheus takes its pages from.
-        unpack prometheus prometheus-alertmanager fonts-glyphicons-halflings libjs-bootstrap4 \
-            libjs-d3 libjs-eonasdan-bootstrap-datetimepicker libjs-jquery libjs-jquery-hotkeys \
-            libjs-moment libjs-moment-timezone libjs-mustache libjs-popper.js libjs-rickshaw
-        link prometheus
-        link promtool
-        link amtool
-        link prometheus-alertmanager alertmanager
-    fi
-    # shellcheck disable=SC2086
-    verify $missing
+    export PATH="$tools/bin:$PATH"
+    versions path ""
 }
 
 # Installs Debian packages, none of which brings a service: as root, or through sudo.
@@ -170,20 +259,23 @@ browser() {
 }
 
 bench() {
-    missing="prometheus-node-exporter prometheus-process-exporter"
-    # shellcheck disable=SC2086
+    local program missing="prometheus-node-exporter prometheus-process-exporter"
+    # shellcheck disable=SC2086 # a list of words
     if ! have $missing; then
-        unpack prometheus-node-exporter prometheus-process-exporter
-        link prometheus-node-exporter
-        link prometheus-process-exporter
+        # shellcheck disable=SC2086 # a list of words
+        fetch bookworm "$tools/peers" $missing
+        for program in $missing; do ln -sfn "../peers/usr/bin/$program" "$tools/bin/$program"; done
     fi
 }
 
 # shellcheck disable=SC2086 # lists of words
 case "${1:-stack}" in
-    stack) need $build_calls; stack ;;
+    stack) need $build_calls; stack "${2:-}" ;;
     test) need $build_calls $tests_call; stack; browser ;;
     bench) need $build_calls; stack; bench ;;
     packages) need $build_calls $packages_call ;;
-    *) say "usage: tests/tools.sh [stack|test|bench|packages]"; exit 2 ;;
+    *)
+        say "usage: tests/tools.sh [stack [bookworm|trixie|sid|path]|test|bench|packages]"
+        exit 2
+        ;;
 esac

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::daemon::Daemon;
 use crate::fault::{Fault, OrFault as _};
 use crate::http::Http;
+use crate::prometheus::first_page;
 use crate::{exposition, free_port, programs, wait};
 
 /// How long the members of a cluster may take to find each other.
@@ -73,6 +74,12 @@ impl Alertmanager {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where a person sees its alerts: its page, or its API, as Debian's has no page.
+    #[must_use]
+    pub fn alerts_page(&self) -> String {
+        first_page(&self.http, &self.url, &["/"], "/api/v2/alerts")
     }
 
     /// The alerts that it holds active, as its API shows them.

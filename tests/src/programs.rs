@@ -1,5 +1,6 @@
 //! Where the programs are: our own beside the one that runs, others where `tests/tools.sh`
-//! unpacked them, or on PATH.
+//! unpacked them, or on PATH. `PROCSTORM_STACK` names the generation of those that the stack runs
+//! on.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -24,9 +25,29 @@ pub fn ours(name: &str) -> Result<PathBuf, Fault> {
         })
 }
 
+/// The programs of which `tests/tools.sh` brings several generations.
+const STACK: [&str; 4] = ["prometheus", "promtool", "alertmanager", "amtool"];
+
+/// The generation of them that is asked for, if one is: a release of Debian.
+#[must_use]
+pub fn generation() -> Option<String> {
+    env::var("PROCSTORM_STACK").ok().filter(|name| !matches!(name.as_str(), "" | "path"))
+}
+
 /// A program that is not ours.
 pub fn other(name: &str) -> Result<PathBuf, Fault> {
     let here = env::current_exe().or_fault("cannot tell where this program is")?;
+    if let Some(generation) = generation().filter(|_| STACK.contains(&name)) {
+        // No other generation stands in for it.
+        return here
+            .ancestors()
+            .map(|dir| dir.join("tools").join(&generation).join("bin").join(name))
+            .find(|path| path.is_file())
+            .ok_or_else(|| {
+                let bring = format!("tests/tools.sh stack {generation}");
+                Fault::new(format!("{name} of {generation} is not there: run {bring}"))
+            });
+    }
     let unpacked = here.ancestors().map(|dir| dir.join("tools/bin"));
     let path = env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
@@ -60,8 +81,7 @@ pub fn with_pages(program: &Path) -> Command {
     let plain = Command::new(program);
     let Ok(real) = program.canonicalize() else { return plain };
     let share = real.ancestors().nth(2).map(|usr| usr.join("share")).unwrap_or_default();
-    let installed = Path::new("/usr/share/prometheus").exists();
-    if installed || !share.join("prometheus").is_dir() {
+    if share == Path::new("/usr/share") || !share.join("prometheus").is_dir() {
         return plain;
     }
     let Ok(unshare) = other("unshare") else { return plain };

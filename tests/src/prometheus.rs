@@ -66,6 +66,13 @@ impl Prometheus {
         &self.url
     }
 
+    /// Where a person sees its alerts: its page, or where it has none its API. Debian's 2.x has
+    /// its pages below `/classic`, Debian's 3.x has none.
+    #[must_use]
+    pub fn alerts_page(&self) -> String {
+        first_page(&self.http, &self.url, &["/classic/alerts", "/alerts"], "/api/v1/alerts")
+    }
+
     /// The result of an instant query.
     pub fn query(&self, expression: &str) -> Result<Vec<Sample>, Fault> {
         let url = format!("{}/api/v1/query?query={}", self.url, percent_encoded(expression));
@@ -95,6 +102,16 @@ impl Prometheus {
             .ok_or_else(|| Fault::new(format!("Prometheus has no rules {group}")))?;
         Ok(time(group, "lastEvaluation"))
     }
+}
+
+/// The first of the `pages` that is there, or else `api`, which always is. In the place of a page
+/// that Debian's package has not it says so, with a 200.
+pub(crate) fn first_page(http: &Http, url: &str, pages: &[&str], api: &str) -> String {
+    let is_there = |page: &&&str| {
+        let answer = http.get(&format!("{url}{page}"));
+        answer.is_ok_and(|it| it.status == 200 && !it.body.contains("Debian package"))
+    };
+    format!("{url}{}", pages.iter().find(is_there).unwrap_or(&api))
 }
 
 /// A time of Prometheus' API. It writes the year 1 for never.

@@ -88,9 +88,8 @@ fn say_where(stack: &Stack, dir: &Path) -> Result<(), Fault> {
     say(&format!("all files are below {}", dir.display()))?;
     for (name, url) in [
         ("exporter", format!("{}/metrics", stack.exporter_url())),
-        // Its alerts are at /alerts, Debian's at /classic/alerts; both lead there from here.
-        ("Prometheus", format!("{}/", stack.prometheus.url())),
-        ("Alertmanager", format!("{}/api/v2/alerts", stack.alertmanager.url())),
+        ("Prometheus", stack.prometheus.alerts_page()),
+        ("Alertmanager", stack.alertmanager.alerts_page()),
         ("remediator", format!("{}/", stack.remediator_url())),
     ] {
         say(&format!("  {name:<13} {url}"))?;
