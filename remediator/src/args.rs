@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long = "path.procfs", global = true, value_name = "DIR", default_value = "/proc")]
     pub procfs: PathBuf,
 
-    /// Do not give up the rights that are not needed (Landlock, seccomp).
+    /// Keep all rights: drop no capabilities, enforce neither Landlock nor the seccomp filter.
     #[arg(long = "no-sandbox")]
     pub no_sandbox: bool,
 

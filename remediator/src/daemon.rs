@@ -26,7 +26,7 @@ use crate::journal::Journal;
 use crate::kill::Bounds;
 use crate::metrics::Metrics;
 use crate::outbox::{CONFIRM, Outbox};
-use crate::sandbox::{Layer, Sandbox};
+use crate::sandbox::Sandbox;
 use crate::web::token::{Token, TokenError};
 use crate::web::{self, Site};
 
@@ -161,8 +161,7 @@ impl Daemon {
         let metrics = Metrics::new()?;
         metrics.prepare(&start.config);
         metrics.sandbox(&start.sandbox);
-        let Sandbox { landlock, seccomp } = &start.sandbox;
-        tracing::info!(%landlock, %seccomp, "sandbox");
+        announce_sandbox(&start.sandbox);
         metrics.reloaded(true);
         let journal = Journal::start(&start.config.state)?;
         let (force, in_force) = watch::channel(Arc::new(Force::new(start.config, None)));
@@ -254,7 +253,7 @@ impl Daemon {
         if config.parallel != before.config.parallel {
             return Err(ReloadError::Fixed("parallel"));
         }
-        let closed = !matches!(self.site.sandbox.landlock, Layer::Off(_));
+        let closed = self.site.sandbox.landlock.restricts();
         let dirs = |config: &Config| (config.mail.spool.clone(), config.mail.archive.clone());
         if closed && dirs(&config) != dirs(&before.config) {
             return Err(ReloadError::Fixed("with the sandbox, mail.spool or mail.archive"));
@@ -311,6 +310,16 @@ fn announce(config: &Config, token: bool) {
     }
     if config.dry_run {
         tracing::warn!("dry run: nothing is saved and nothing is killed");
+    }
+}
+
+/// Says what of the sandbox does not hold. What only an older kernel lacks is told as it is.
+fn announce_sandbox(sandbox: &Sandbox) {
+    let Sandbox { capabilities, landlock, seccomp } = sandbox;
+    let whole = sandbox.layers().iter().all(|(_, layer)| layer.is_full());
+    match whole {
+        true => tracing::info!(%capabilities, %landlock, %seccomp, "sandbox"),
+        false => tracing::warn!(%capabilities, %landlock, %seccomp, "sandbox is not whole"),
     }
 }
 

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::config::Config;
@@ -69,7 +69,7 @@ struct Health {
     journal_up: IntGauge,
     archive_up: IntGauge,
     blind: IntGauge,
-    sandbox: IntGaugeVec,
+    sandbox: GaugeVec,
 }
 
 impl Metrics {
@@ -172,9 +172,8 @@ impl Metrics {
 
     /// How the sandbox is.
     pub fn sandbox(&self, sandbox: &Sandbox) {
-        let layers = [("landlock", &sandbox.landlock), ("seccomp", &sandbox.seccomp)];
-        for (name, layer) in layers {
-            self.health.sandbox.with_label_values(&[name]).set(i64::from(layer.is_full()));
+        for (name, layer) in sandbox.layers() {
+            self.health.sandbox.with_label_values(&[name]).set(layer.value());
         }
     }
 
@@ -294,7 +293,8 @@ impl Health {
     fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let sandbox = Opts::new(
             "procstorm_sandbox_enforced",
-            "Whether a layer of the sandbox holds in full.",
+            "1 if a layer of the sandbox holds in full, 0.2 to 0.8 as far as an older kernel has \
+             it, 0.1 if a part of it failed, 0 if it is off.",
         );
         let reload_time = Opts::new(
             "procstorm_config_last_reload_success_timestamp_seconds",
@@ -327,7 +327,7 @@ impl Health {
                 "procstorm_remediator_blind",
                 "Whether other users' processes are hidden from the daemon (hidepid).",
             )?,
-            sandbox: registered(registry, IntGaugeVec::new(sandbox, &["layer"])?)?,
+            sandbox: registered(registry, GaugeVec::new(sandbox, &["layer"])?)?,
         })
     }
 }

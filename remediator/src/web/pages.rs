@@ -15,7 +15,6 @@ use crate::journal::Fault;
 use crate::journal::StepRow;
 use crate::journal::records::Record;
 use crate::outcome::{Fate, FormNote};
-use crate::sandbox::Layer;
 use crate::status::view::{Detail, Mode, Overview, Remediation, Step};
 use crate::status::{HEADERS, page};
 
@@ -60,9 +59,10 @@ impl Site {
             pending: pending.remediations.saturating_sub(pending.watched),
             watched: pending.watched,
             outcomes_pending: pending.outcomes,
-            sandbox: [("Landlock", &sandbox.landlock), ("seccomp", &sandbox.seccomp)]
+            sandbox: sandbox
+                .layers()
                 .into_iter()
-                .filter(|(_, layer): &(_, &Layer)| !layer.is_full())
+                .filter(|(_, layer)| !layer.is_full())
                 .map(|(name, layer)| format!("{name}: {layer}"))
                 .collect(),
             remediations: listing.remediations,
@@ -120,13 +120,14 @@ impl Site {
         }
     }
 
-    /// `GET /-/ready`: whether it can see, write down and save.
+    /// `GET /-/ready`: whether it can see, write down and save, in a sandbox that is whole.
     pub(super) async fn ready(&self) -> Response {
         let all = self.obstacles().await.join("; ");
         reply::ready((!all.is_empty()).then_some(all.as_str()))
     }
 
-    /// What keeps it from seeing, writing down or saving, a sentence each.
+    /// What keeps it from seeing, writing down or saving, or from doing so in its sandbox, a sentence
+    /// each.
     pub async fn obstacles(&self) -> Vec<String> {
         let mut obstacles: Vec<String> = self.blindness().await.into_iter().collect();
         if self.journal.probe().await.is_err() {
@@ -134,6 +135,7 @@ impl Site {
             obstacles.push(self.journal.obstacle().unwrap_or_else(unknown));
         }
         obstacles.extend(self.loss().await);
+        obstacles.extend(self.sandbox.faults());
         obstacles
     }
 
