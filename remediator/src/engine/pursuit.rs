@@ -13,7 +13,7 @@ use crate::account::Account;
 use crate::config::{Config, Playbook, Step};
 use crate::force::Force;
 use crate::journal::course::Ending;
-use crate::journal::records::Question;
+use crate::journal::records::{Question, Standing};
 use crate::journal::{Case, State};
 use crate::kill::{Survey, SurveyError, Target, Verdict, release_stopped};
 use crate::outcome::{End, Story, Told};
@@ -266,13 +266,15 @@ impl Shared {
     ) -> Result<(), Stopping> {
         match (refusal, known) {
             (Refusal::LimitReached { rate, .. }, Some((request, living))) => {
-                return self.give_up(case, force, refusal, rate.window, request, living).await;
+                let often = (Standing::Limit, rate.window);
+                return self.give_up(case, force, refusal, often, request, living).await;
             }
             (Refusal::LeftAlone { left_alone, .. }, Some((request, living))) => {
                 let playbook = playbook_of(&force.config, case);
                 let window = playbook.map_or(WINDOW, |playbook| playbook.limits.per_user.window);
                 let before = living.saturating_add(*left_alone);
-                return self.give_up(case, force, refusal, window, request, before).await;
+                let often = (Standing::LeftAlone, window);
+                return self.give_up(case, force, refusal, often, request, before).await;
             }
             _ => {}
         }
@@ -302,7 +304,7 @@ impl Shared {
         case: &Case,
         force: &Force,
         refusal: &Refusal,
-        window: Duration,
+        (standing, window): (Standing, Duration),
         request: &Request,
         living: u64,
     ) -> Result<(), Stopping> {
@@ -322,7 +324,7 @@ impl Shared {
         let told_before = self
             .persist(|| {
                 let (playbook, user) = (playbook.to_owned(), user.to_owned());
-                journal.was_told(playbook, user, refusal.label(), window, Timestamp::now())
+                journal.was_told(playbook, user, standing, window, Timestamp::now())
             })
             .await?;
         if told_before {

@@ -66,6 +66,24 @@ pub struct Record {
     pub steps: Vec<StepRow>,
 }
 
+/// Why nothing is done for now, although there is a storm: it is told once in a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// A limit is reached.
+    Limit,
+    /// The storm is in containers.
+    LeftAlone,
+}
+
+impl Standing {
+    fn question(self) -> &'static str {
+        match self {
+            Self::Limit => TOLD,
+            Self::LeftAlone => LEFT_ALONE,
+        }
+    }
+}
+
 impl Journal {
     /// What was done before, within the windows of the limits. Dry runs do nothing, and so count
     /// for the cool-down alone. What lies in the future was written by a clock that was wrong, and
@@ -74,20 +92,20 @@ impl Journal {
         self.read(move |connection| history(connection, &question, now)).await
     }
 
-    /// Whether people have been told within `window` that a limit is reached for this user.
+    /// Whether people have been told within `window` of this user what a person has to see to.
     pub async fn was_told(
         &self,
         playbook: String,
         user: String,
-        verdict: &'static str,
+        what: Standing,
         window: Duration,
         now: Timestamp,
     ) -> Result<bool, Fault> {
         self.read(move |connection| {
             let window = since(now, window);
             let told = connection.query_row(
-                TOLD,
-                params![playbook, user, window, ms(now), verdict],
+                what.question(),
+                params![playbook, user, window, ms(now)],
                 |row| row.get(0),
             )?;
             Ok(told)
@@ -218,7 +236,12 @@ const COUNT_IN_TOTAL: &str = "SELECT count(*) FROM remediations
 
 /// Whether people were told in a time why nothing is done about a user.
 const TOLD: &str = "SELECT EXISTS (SELECT 1 FROM remediations
-    WHERE playbook = ?1 AND user = ?2 AND verdict = ?5
+    WHERE playbook = ?1 AND user = ?2 AND verdict = 'limit_reached'
+        AND ended_ms > ?3 AND ended_ms <= ?4)";
+
+/// Whether people were told in a time that a user's storm is in containers.
+const LEFT_ALONE: &str = "SELECT EXISTS (SELECT 1 FROM remediations
+    WHERE playbook = ?1 AND user = ?2 AND verdict = 'left_alone'
         AND ended_ms > ?3 AND ended_ms <= ?4)";
 
 /// Whether any limit was reached since a time.
@@ -263,7 +286,7 @@ mod tests {
         let journal = Journal::start(place.path()).expect("a thread");
         let plans = journal.read(|connection| {
             let mut plans = Vec::new();
-            for question in [LAST, COUNT_OF_USER, COUNT_IN_TOTAL, TOLD, REACHED] {
+            for question in [LAST, COUNT_OF_USER, COUNT_IN_TOTAL, TOLD, LEFT_ALONE, REACHED] {
                 let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {question}"))?;
                 let mut rows = plan.raw_query();
                 while let Some(row) = rows.next()? {
@@ -274,7 +297,7 @@ mod tests {
         });
         let plans = runtime.block_on(plans).expect("plans");
         let looks: Vec<_> = plans.iter().filter(|plan| plan.contains("remediations")).collect();
-        assert_eq!(looks.len(), 5, "{plans:?}");
+        assert_eq!(looks.len(), 6, "{plans:?}");
         assert!(looks.iter().all(|plan| plan.contains("USING")), "{looks:?}");
     }
 }

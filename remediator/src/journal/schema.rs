@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::Fault;
 
 /// What makes each version out of the one before.
-const MIGRATIONS: &[&str] = &[VERSION_1];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
 
 const VERSION_1: &str = r"
 -- Every alert that was posted here, taken or not.
@@ -95,6 +95,10 @@ SELECT r.id, strftime('%Y-%m-%d %H:%M:%S', coalesce(r.acted_ms, r.accepted_ms) /
        CASE WHEN r.state = 'done' OR r.state = 'watching' THEN r.verdict ELSE r.state END AS verdict,
        r.ended_ms - coalesce(r.acted_ms, r.accepted_ms) AS ms, r.summary
 FROM remediations r;
+";
+
+const VERSION_2: &str = r"
+CREATE INDEX left_alone ON remediations (playbook, user, ended_ms) WHERE verdict = 'left_alone';
 ";
 
 /// Brings the journal to the newest version, each step in a transaction of its own.
