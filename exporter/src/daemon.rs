@@ -1,9 +1,12 @@
 //! The program from start to stop.
 //!
-//! SIGTERM and SIGINT: requests in flight finish, then it ends. SIGHUP: names are asked for anew.
+//! SIGTERM and SIGINT: requests in flight finish, then it ends. SIGHUP: names are asked for again,
+//! and the web configuration is read again.
 
 use std::io;
+use std::os::fd::AsRawFd;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,21 +15,30 @@ use tokio::task::JoinSet;
 
 use crate::server::Exporter;
 use crate::web;
+use crate::workers::Workers;
 
-/// Descriptors that connections must leave: for listeners, a scan, the name service's threads, and
-/// the files of the web configuration.
-const NOT_FOR_CONNECTIONS: u64 = 32;
+/// Descriptors that connections must leave: three for a scan, two for each of the name service's
+/// four threads, the rest for the web configuration's files and a connection that is refused.
+const NOT_FOR_CONNECTIONS: u64 = 16;
 
 /// Serves `exporter` on all of `listeners` until SIGTERM or SIGINT, with fewer connections than
-/// `settings` say where the limit of descriptors has no room for them. Fails if signals cannot be
-/// had, or a server breaks.
+/// `settings` say where the limit of descriptors has no room for them. Fails if signals or threads
+/// cannot be had, or a server breaks.
 pub async fn run(
     listeners: Vec<TcpListener>,
     exporter: Exporter,
     mut settings: web::Settings,
 ) -> io::Result<()> {
+    // A file system that does not answer must not keep SIGTERM waiting for a reload.
+    let reloads = Workers::start("reload", 1);
+    reloads.check()?;
+    exporter.check_threads()?;
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    settings.max_connections = settings.max_connections.min(room_for_each(&listeners, limit));
+    let room = room_for_each(listeners.len(), limit, in_use()?);
+    if room < settings.max_connections {
+        tracing::warn!(limit, room, "the limit of descriptors leaves room for few connections");
+        settings.max_connections = room;
+    }
     let (stopping, _) = watch::channel(false);
     let mut servers = JoinSet::new();
     for listener in listeners {
@@ -42,7 +54,7 @@ pub async fn run(
         };
         servers.spawn(web::serve(listener, settings.clone(), handler, shutdown));
     }
-    until_told_to_stop(&exporter).await?;
+    until_told_to_stop(&exporter, &reloads).await?;
     tracing::info!("stopping");
     stopping.send_replace(true);
     while let Some(ended) = servers.join_next().await {
@@ -51,14 +63,21 @@ pub async fn run(
     Ok(())
 }
 
-/// How many connections each listener may hold, of `limit` descriptors.
-fn room_for_each(listeners: &[TcpListener], limit: u64) -> usize {
-    let room = limit.saturating_sub(NOT_FOR_CONNECTIONS.min(limit / 2));
-    let room = usize::try_from(room).unwrap_or(usize::MAX);
-    room.checked_div(listeners.len()).unwrap_or(room).max(1)
+/// How many descriptors are open: the kernel gives the lowest number that is free.
+fn in_use() -> io::Result<u64> {
+    let next = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(u64::try_from(next.as_raw_fd()).unwrap_or_default())
 }
 
-async fn until_told_to_stop(exporter: &Exporter) -> io::Result<()> {
+/// How many connections each of so many listeners may hold, of `limit` descriptors of which some are
+/// in use.
+fn room_for_each(listeners: usize, limit: u64, in_use: u64) -> usize {
+    let room = limit.saturating_sub(in_use).saturating_sub(NOT_FOR_CONNECTIONS);
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    room.checked_div(listeners).unwrap_or(room).max(1)
+}
+
+async fn until_told_to_stop(exporter: &Exporter, reloads: &Workers) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -67,9 +86,19 @@ async fn until_told_to_stop(exporter: &Exporter) -> io::Result<()> {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => {
-                exporter.reload();
-                tracing::info!("reloaded");
+                let exporter = exporter.clone();
+                reloads.submit(move || reload(&exporter));
             }
         }
+    }
+}
+
+fn reload(exporter: &Exporter) {
+    match exporter.reload() {
+        Ok(()) => tracing::info!("reloaded"),
+        Err(error) => tracing::error!(
+            %error,
+            "web configuration reload failed; still using the previous configuration"
+        ),
     }
 }

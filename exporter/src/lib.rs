@@ -25,6 +25,7 @@
 //! What both daemons share:
 //! - [`web`]: the HTTP server.
 //! - [`workers`]: threads that exist from the start, for work that blocks.
+//! - [`scarcity`]: what is held back for when descriptors or memory run out.
 //! - [`logging`]: the log on stderr.
 
 pub mod args;
@@ -39,6 +40,7 @@ pub mod namespaces;
 pub mod proc_dir;
 pub mod process;
 pub mod scan;
+pub mod scarcity;
 pub mod server;
 pub mod sight;
 pub mod single_flight;

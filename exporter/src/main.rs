@@ -9,14 +9,21 @@ use std::sync::Arc;
 
 use clap::Parser;
 use procstorm_exporter::args::Args;
+use procstorm_exporter::scarcity::allocator::{self, WithReserve};
 use procstorm_exporter::server::Exporter;
 use procstorm_exporter::web::listen::listen;
 use procstorm_exporter::web::security::Security;
 use procstorm_exporter::{daemon, logging, web};
 
+#[global_allocator]
+static ALLOCATOR: WithReserve = WithReserve;
+
 fn main() -> ExitCode {
     let args = Args::parse();
     logging::init(args.log_level, args.log_format);
+    if !allocator::hold() {
+        tracing::warn!("little address space is left: see RLIMIT_AS");
+    }
     let ended = if args.once { print_once(&args) } else { serve(&args) };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -36,22 +43,27 @@ fn print_once(args: &Args) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Threads for what takes time: a scan, a password, a look at whether we are ready. Few of them,
-/// however many ask.
-const BLOCKING_THREADS: usize = 8;
-
-/// One thread serves; what takes time has threads of its own.
+/// Serves on a thread of its own, whose stack is there from the start: the first thread's grows as it
+/// is used, and where no more memory can be had that ends the program.
 fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
+    let serve = || serve_here(args).map_err(|error| error.to_string());
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("serve".to_owned());
+        let thread = thread.spawn_scoped(scope, serve)?;
+        thread.join().unwrap_or_else(|_panic| Err("the server panicked".to_owned()))?;
+        Ok(())
+    })
+}
+
+/// This thread serves; what takes time has threads of its own, which exist from the start.
+fn serve_here(args: &Args) -> Result<(), Box<dyn Error>> {
     let security = args.web_config.as_deref().map(Security::open).transpose()?.map(Arc::new);
     let settings = web::Settings { security: security.clone(), ..web::Settings::default() };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         let mut listeners = Vec::new();
         for address in &args.listen {
-            listeners.push(listen(address).await?);
+            listeners.push(listen(address)?);
         }
         Ok(daemon::run(listeners, Exporter::new(args, security), settings).await?)
     });

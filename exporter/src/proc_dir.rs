@@ -229,12 +229,6 @@ impl ProcDir {
             seen => Ok(seen?),
         }
     }
-
-    /// Whether other users' processes are hidden from us (`hidepid`): pid 1 is always there.
-    #[must_use]
-    pub fn is_blind(&self) -> bool {
-        !matches!(self.stat(1), Ok(Some(_)))
-    }
 }
 
 /// The pid whose directory the entry is.

@@ -10,7 +10,8 @@ use crate::fold::{Counts, Folded, Limits, fold};
 use crate::name_service::NameService;
 use crate::names::Names;
 use crate::proc_dir::ProcDir;
-use crate::sight::{Blindness, blindness};
+use crate::scarcity::{Descriptors, is_shortage};
+use crate::sight::{Blindness, look};
 
 /// What is looked at, and how much of it is shown.
 #[derive(Clone, Debug)]
@@ -64,6 +65,14 @@ pub struct ScanError {
     source: io::Error,
 }
 
+impl ScanError {
+    /// Whether the system was short of descriptors or memory, which it may have again soon.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        is_shortage(&self.source)
+    }
+}
+
 /// Scans, and remembers what outlives a scan: names and totals.
 #[derive(Debug)]
 pub struct Scanner {
@@ -71,6 +80,8 @@ pub struct Scanner {
     names: Names,
     totals: Totals,
     was_blind: bool,
+    /// Held between scans, and free during one.
+    descriptors: Descriptors,
 }
 
 impl Scanner {
@@ -78,20 +89,28 @@ impl Scanner {
     #[must_use]
     pub fn new(settings: Settings, service: NameService) -> Self {
         let names = Names::new(service);
-        Self { settings, names, totals: Totals::default(), was_blind: false }
+        let descriptors = Descriptors::hold();
+        Self { settings, names, totals: Totals::default(), was_blind: false, descriptors }
     }
 
     /// Looks at all processes. Fails if the directory cannot be read.
     pub fn scan(&mut self) -> Result<Scan, ScanError> {
+        self.descriptors.free();
+        let scan = self.look_at_all();
+        self.descriptors.take_back();
+        scan
+    }
+
+    fn look_at_all(&mut self) -> Result<Scan, ScanError> {
         let start = Instant::now();
         let mut proc = open(&self.settings.procfs)?;
-        let census = Census::take(&mut proc, self.settings.kernel_threads)
-            .map_err(|source| ScanError { path: self.settings.procfs.clone(), source })?;
+        let fault = |source| ScanError { path: self.settings.procfs.clone(), source };
+        let census = Census::take(&mut proc, self.settings.kernel_threads).map_err(fault)?;
+        let hidden = look(&proc).map_err(fault)?;
         let (processes, vanished, denied) = (census.processes, census.vanished, census.denied);
         let mut counts = self.name(census, start);
         let folded = fold(&mut counts, self.settings.limits);
-        let hidden = (denied > 0).then_some(Blindness::Denied(denied));
-        let blindness = blindness(&proc).or(hidden);
+        let blindness = hidden.or((denied > 0).then_some(Blindness::Denied(denied)));
         self.tell_of(blindness.as_ref());
 
         self.totals.scans += 1;
@@ -144,8 +163,9 @@ impl Scanner {
 /// What stands in the way of a scan of `procfs` that tells the truth, in one line.
 #[must_use]
 pub fn obstacle(procfs: &Path) -> Option<String> {
-    match open(procfs) {
-        Ok(proc) => Some(format!("blind: {}", blindness(&proc)?)),
+    let fault = |source| ScanError { path: procfs.to_owned(), source };
+    match open(procfs).and_then(|proc| look(&proc).map_err(fault)) {
+        Ok(blindness) => blindness.map(|reason| format!("blind: {reason}")),
         Err(error) => Some(format!("{error}: {}", error.source)),
     }
 }

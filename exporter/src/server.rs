@@ -7,6 +7,8 @@
 //! | `/-/healthy` | 200 while the program runs |
 //! | `/-/ready` | 200, or 503 if a scan cannot tell the truth, and why |
 
+use std::error::Error;
+use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,13 +27,18 @@ use crate::name_service::NameService;
 use crate::scan::{Scanner, obstacle};
 use crate::single_flight::SingleFlight;
 use crate::web::security::Security;
+use crate::web::security::config::ConfigError;
 use crate::web::{Request, Response, gzip, reply};
+use crate::workers::{Missing, Workers};
 
 /// The header in which Prometheus says how long it will wait.
 const SCRAPE_TIMEOUT: &str = "x-prometheus-scrape-timeout-seconds";
 
 /// How much earlier than that we give up, so that our answer still arrives.
 const ANSWER_TRAVEL: Duration = Duration::from_millis(100);
+
+/// How long `/-/ready` waits for /proc.
+const READY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Answers requests. Clones share all of it.
 #[derive(Clone, Debug)]
@@ -50,8 +57,28 @@ struct Inner {
     names_expired: AtomicBool,
     exposition: Exposition,
     security: Option<Arc<Security>>,
-    flight: SingleFlight<Result<Arc<Page>, String>>,
+    /// The scan under way. Its thread exists from the start, and does nothing else: a storm that
+    /// has taken every pid leaves none to be started, and must be counted all the same.
+    flight: SingleFlight<Result<Arc<Page>, Failure>>,
+    /// The look of `/-/ready` at /proc, on a thread of its own.
+    look: SingleFlight<Option<String>>,
 }
+
+/// Why there are no metrics.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    text: String,
+    /// Whether the system was short of something that it may have again soon.
+    passes: bool,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error for Failure {}
 
 /// One exposition, compressed when first asked for.
 #[derive(Debug)]
@@ -61,7 +88,9 @@ struct Page {
 }
 
 impl Exporter {
-    /// An exporter as the command line describes it; `security` is that of its server.
+    /// An exporter as the command line describes it; `security` is that of its server. Starts the
+    /// threads that a scan needs: [`check_threads`](Self::check_threads) says whether they could be
+    /// had.
     #[must_use]
     pub fn new(args: &Args, security: Option<Arc<Security>>) -> Self {
         let scanner = Scanner::new(args.scan_settings(), NameService::default());
@@ -78,22 +107,29 @@ impl Exporter {
             names_expired: AtomicBool::new(false),
             exposition: Exposition::new(!args.disable_exporter_metrics),
             security,
-            flight: SingleFlight::default(),
+            flight: SingleFlight::on(Workers::start("scan", 1)),
+            look: SingleFlight::on(Workers::start("ready", 1)),
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// Reads the web configuration anew, and asks for all names anew at the next scan. Does not wait
-    /// for a scan under way.
-    pub fn reload(&self) {
-        if let Some(security) = &self.inner.security {
-            security.reload();
-        }
-        self.inner.names_expired.store(true, Ordering::Relaxed);
+    /// Fails if not all threads could be had that a scan and the web configuration need.
+    pub fn check_threads(&self) -> Result<(), Missing> {
+        self.inner.flight.check()?;
+        self.inner.look.check()?;
+        self.inner.security.as_ref().map_or(Ok(()), |security| security.start())
     }
 
-    /// The metrics as text, from a scan of their own. Blocks.
-    pub fn render(&self) -> Result<Vec<u8>, String> {
+    /// Asks for all names again at the next scan, and reads the web configuration again: fails with
+    /// its faults, and then the previous one stays in force. Does not wait for a scan under way.
+    /// Blocks.
+    pub fn reload(&self) -> Result<(), ConfigError> {
+        self.inner.names_expired.store(true, Ordering::Relaxed);
+        self.inner.security.as_ref().map_or(Ok(()), |security| security.reload())
+    }
+
+    /// The metrics as text, from a scan of their own. Blocks. Fails where /proc cannot be read.
+    pub fn render(&self) -> Result<Vec<u8>, Failure> {
         self.inner.render()
     }
 
@@ -135,10 +171,13 @@ impl Exporter {
 
     async fn ready(&self) -> Response {
         let procfs = self.inner.procfs.clone();
-        match tokio::task::spawn_blocking(move || obstacle(&procfs)).await {
-            Ok(obstacle) => reply::ready(obstacle.as_deref()),
-            Err(error) => reply::ready(Some(&error.to_string())),
-        }
+        let look = self.inner.look.run(move || obstacle(&procfs));
+        let obstacle = match timeout(READY_PATIENCE, look).await {
+            Ok(Some(obstacle)) => obstacle,
+            Ok(None) => Some("the look at /proc panicked".to_owned()),
+            Err(_) => Some(format!("/proc does not answer within {READY_PATIENCE:?}")),
+        };
+        reply::ready(obstacle.as_deref())
     }
 
     async fn metrics(&self, headers: &HeaderMap) -> Response {
@@ -160,8 +199,14 @@ impl Exporter {
         };
         match scan {
             Some(Ok(page)) => page.to_response(headers),
-            Some(Err(error)) => reply::text(StatusCode::INTERNAL_SERVER_ERROR, error + "\n"),
-            None => reply::text(StatusCode::INTERNAL_SERVER_ERROR, "the scan has panicked\n"),
+            Some(Err(failure)) => {
+                let status = match failure.passes {
+                    true => StatusCode::SERVICE_UNAVAILABLE,
+                    false => StatusCode::INTERNAL_SERVER_ERROR,
+                };
+                reply::text(status, format!("{failure}\n"))
+            }
+            None => reply::text(StatusCode::INTERNAL_SERVER_ERROR, "the scan panicked\n"),
         }
     }
 }
@@ -183,16 +228,18 @@ impl Page {
 }
 
 impl Inner {
-    fn render(&self) -> Result<Vec<u8>, String> {
+    fn render(&self) -> Result<Vec<u8>, Failure> {
         let mut scanner = self.scanner.lock().unwrap_or_else(PoisonError::into_inner);
         if self.names_expired.swap(false, Ordering::Relaxed) {
             scanner.expire_names();
         }
         let scan = scanner.scan();
         drop(scanner);
-        let scan = scan.map_err(|error| chain(&error))?;
+        let scan = scan.map_err(|error| Failure { text: chain(&error), passes: error.passes() })?;
         let valid = self.security.as_ref().map(|security| security.is_valid());
-        self.exposition.render(&scan, valid).map_err(|error| chain(&error))
+        self.exposition
+            .render(&scan, valid)
+            .map_err(|error| Failure { text: chain(&error), passes: false })
     }
 }
 
@@ -210,7 +257,7 @@ fn too_late(patience: Duration) -> Response {
 }
 
 /// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -3,12 +3,14 @@
 //! Under the mount option `hidepid` a scan finds next to nothing and looks healthy.
 
 use std::fmt;
+use std::io;
 use std::path::Path;
 
 use rustix::process::{getegid, getgroups};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::proc_dir::ProcDir;
+use crate::scarcity::is_shortage;
 
 /// What hides processes from us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,18 +33,30 @@ impl fmt::Display for Blindness {
     }
 }
 
-/// What hides processes in `proc` from this process; `None` if nothing does.
+/// What hides processes in `proc` from this process; `None` if nothing does. Where the system has no
+/// descriptor or no memory to find out, nothing is taken for seen: [`NoPid1`](Blindness::NoPid1).
 #[must_use]
 pub fn blindness(proc: &ProcDir) -> Option<Blindness> {
-    if proc.is_blind() {
-        return Some(Blindness::NoPid1);
+    look(proc).unwrap_or(Some(Blindness::NoPid1))
+}
+
+/// The same; fails where the system has no descriptor or no memory to find out.
+pub(crate) fn look(proc: &ProcDir) -> io::Result<Option<Blindness>> {
+    match proc.stat(1) {
+        Ok(Some(_)) => {}
+        Err(error) if is_shortage(&error) => return Err(error),
+        Ok(None) | Err(_) => return Ok(Some(Blindness::NoPid1)),
     }
     // Pid 1 may be visible because it is our own user's (in a container) and all others hidden.
-    // A fixture has no such file.
-    let mounts = std::fs::read(proc.path().join("self/mountinfo")).ok()?;
-    let path = proc.path().canonicalize().ok()?;
-    let hide = hidepid(&String::from_utf8_lossy(&mounts), &path)?;
-    (!hide.spares_us()).then_some(Blindness::HidePid(hide.value))
+    let mounts = match std::fs::read(proc.path().join("self/mountinfo")) {
+        Ok(mounts) => mounts,
+        Err(error) if is_shortage(&error) => return Err(error),
+        // A fixture has no such file.
+        Err(_) => return Ok(None),
+    };
+    let Ok(path) = proc.path().canonicalize() else { return Ok(None) };
+    let hide = hidepid(&String::from_utf8_lossy(&mounts), &path);
+    Ok(hide.filter(|hide| !hide.spares_us()).map(|hide| Blindness::HidePid(hide.value)))
 }
 
 /// The option of one mount.

@@ -26,6 +26,21 @@ pub struct Workers {
 #[error("panicked: {0}")]
 pub struct Panicked(String);
 
+/// Not all threads could be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("only {threads} of {wanted} threads \"{name}\" could be started")]
+pub struct Missing {
+    name: &'static str,
+    threads: usize,
+    wanted: usize,
+}
+
+impl From<Missing> for std::io::Error {
+    fn from(missing: Missing) -> Self {
+        Self::new(std::io::ErrorKind::WouldBlock, missing)
+    }
+}
+
 /// How many threads there are, and what they do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Occupation {
@@ -93,6 +108,19 @@ impl Workers {
         });
         let dropped = |_closed| Panicked("the work was dropped".to_owned());
         answered.await.map_err(dropped)?
+    }
+
+    /// Tries again to start the threads that could not be had so far, as [`submit`](Self::submit)
+    /// does: for a caller that waits for work submitted before.
+    pub fn muster(&self) {
+        Pool::fill(&self.handle.pool, &mut self.handle.pool.lock());
+    }
+
+    /// Fails if not all threads could be had: for a program that must not start without them.
+    pub fn check(&self) -> Result<(), Missing> {
+        let (name, wanted) = (self.handle.pool.name, self.handle.pool.wanted);
+        let threads = self.occupation().threads;
+        if threads >= wanted { Ok(()) } else { Err(Missing { name, threads, wanted }) }
     }
 
     /// How many threads there are, and what they do at the moment.

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use procstorm_exporter::web::security::Security;
+use procstorm_exporter::web::security::config::ConfigError;
+use procstorm_exporter::web::security::{Reading, Security};
 use procstorm_exporter::web::{Settings, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -92,6 +93,8 @@ enum ReloadError {
     Config(#[from] LoadError),
     #[error(transparent)]
     Token(#[from] TokenError),
+    #[error(transparent)]
+    Web(#[from] ConfigError),
     #[error("{0} can only be changed by a restart")]
     Fixed(&'static str),
     #[error("without token_file, the daemon must not be reached from elsewhere")]
@@ -258,14 +261,15 @@ impl Daemon {
         if closed && dirs(&config) != dirs(&before.config) {
             return Err(ReloadError::Fixed("with the sandbox, mail.spool or mail.archive"));
         }
-        if let Some(security) = &self.security {
-            security.reload();
-        }
-        let guarded = self.security.as_deref().is_some_and(asks_who_speaks);
+        let web = self.security.as_ref().map(|security| security.read()).transpose()?;
+        let guarded = web.as_ref().is_some_and(Reading::asks_who_speaks);
         if self.exposed && token.is_none() && !guarded {
             return Err(ReloadError::Unguarded);
         }
         announce(&config, token.is_some());
+        if let (Some(security), Some(reading)) = (&self.security, web) {
+            security.adopt(reading);
+        }
         self.metrics.prepare(&config);
         self.site.replace_token(token);
         self.force.send_replace(Arc::new(Force::new(config, Some(&before))));

@@ -66,7 +66,7 @@ fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
     let ended = runtime.block_on(async {
         let mut listeners = Vec::new();
         for address in &args.listen {
-            listeners.push(listen(address).await?);
+            listeners.push(listen(address)?);
         }
         Ok(run(listeners, start, orders()?).await?)
     });

@@ -1,7 +1,7 @@
 //! Sockets from addresses as Prometheus and its exporters write them.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use tokio::net::TcpListener;
 
@@ -21,18 +21,20 @@ pub struct ListenError {
 
 /// A socket that listens on `address`: `host:port`, `[host]:port`, or `:port` for all addresses
 /// of this machine, IPv6 and IPv4.
-pub async fn listen(address: &str) -> Result<TcpListener, ListenError> {
+/// Waits for the name service where `host` is a name. To be called within a runtime.
+pub fn listen(address: &str) -> Result<TcpListener, ListenError> {
     let bound = match address.strip_prefix(':').map(str::parse::<u16>) {
-        Some(Ok(port)) => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Some(Ok(port)) => match bind(&[(Ipv6Addr::UNSPECIFIED, port).into()]) {
             Ok(listener) => Ok(listener),
             // A kernel without IPv6.
             Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-                TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
+                bind(&[(Ipv4Addr::UNSPECIFIED, port).into()])
             }
             Err(error) => Err(error),
         },
         Some(Err(error)) => Err(io::Error::new(io::ErrorKind::InvalidInput, error)),
-        None => TcpListener::bind(address).await,
+        // Here and not by tokio, which would need a further thread for it, and panic without one.
+        None => address.to_socket_addrs().and_then(|all| bind(&all.collect::<Vec<_>>())),
     };
     let queued = bound.and_then(|listener| {
         // On a socket that listens already this changes the length of its queue (`man 2 listen`).
@@ -40,4 +42,11 @@ pub async fn listen(address: &str) -> Result<TcpListener, ListenError> {
         Ok(listener)
     });
     queued.map_err(|source| ListenError { address: address.to_owned(), source })
+}
+
+/// A socket on the first of these addresses on which there can be one.
+fn bind(addresses: &[SocketAddr]) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(addresses)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }

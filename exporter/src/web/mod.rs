@@ -8,6 +8,7 @@
 //! - [`reply`]: the answers that every server gives: 404, 405, healthy, ready.
 //! - [`security`]: TLS and authentication, as `--web.config.file` says.
 //! - `roster`: who is connected, and who must leave when a newcomer finds the house full.
+//! - `seldom`: keeps what clients can have logged within bounds.
 //! - `stall`: a stream that gives up on a peer that stops reading.
 //!
 //! Idle connections cannot keep others out: when the house is full, the one that has waited
@@ -20,6 +21,7 @@ pub mod listen;
 pub mod reply;
 mod roster;
 pub mod security;
+mod seldom;
 mod stall;
 
 use std::convert::Infallible;
@@ -47,7 +49,9 @@ use tokio_rustls::TlsAcceptor;
 pub use self::roster::Standing;
 use self::roster::{Roster, Seat};
 use self::security::Security;
+use self::seldom::Seldom;
 use self::stall::StallGuard;
+use crate::scarcity::allocator::is_short;
 
 /// A request as the handler gets it.
 pub type Request = hyper::Request<Incoming>;
@@ -108,8 +112,12 @@ where
     H: Fn(Request) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
+    if let Some(security) = &settings.security {
+        security.start()?;
+    }
     let (stopping, _) = watch::channel(false);
     let roster = Roster::new(settings.max_connections);
+    let told = Seldom::default();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -123,7 +131,7 @@ where
                         connections.spawn(talk.converse(stream, handler.clone()));
                     }
                 }
-                Err(error) => survive(&error, &roster).await,
+                Err(error) => survive(&error, &roster, &told).await,
             },
             Some(ended) = connections.join_next() => report_panic(ended),
         }
@@ -135,11 +143,13 @@ where
 }
 
 /// An error of `accept(2)` is never a reason to stop: the client has gone, or the system is short
-/// of descriptors, which an idle connection can then give back.
-async fn survive(error: &io::Error, roster: &Roster) {
+/// of descriptors or memory, which idle connections then give back.
+async fn survive(error: &io::Error, roster: &Roster, told: &Seldom) {
     if error.kind() != io::ErrorKind::ConnectionAborted {
-        tracing::warn!(%error, "cannot accept a connection");
-        roster.evict_idlest();
+        if let Some(unsaid) = told.may_say(&error.kind().to_string()) {
+            tracing::warn!(%error, unsaid, "cannot accept a connection; closing idle ones");
+        }
+        roster.make_room();
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }
@@ -179,7 +189,10 @@ impl Talk {
             tracing::debug!(%error, "TCP_NODELAY");
         }
         let stream = StallGuard::new(stream, self.settings.stall_deadline);
-        let tls = self.settings.security.as_ref().and_then(|security| security.current().tls());
+        let tls = match &self.settings.security {
+            Some(security) => security.current().await.tls(),
+            None => None,
+        };
         let Some(tls) = tls else { return self.http(stream, handler).await };
         let handshake =
             timeout(self.settings.header_deadline, TlsAcceptor::from(tls).accept(stream));
@@ -236,15 +249,25 @@ impl Talk {
         H: Fn(Request) -> F,
         F: Future<Output = Response>,
     {
-        let config = self.settings.security.as_ref().map(|security| (security, security.current()));
+        let config = match &self.settings.security {
+            Some(security) => Some((security, security.current().await)),
+            None => None,
+        };
         let refusal = match &config {
-            Some((security, config)) => security.refuse(config, request.headers()).await,
+            Some((security, config)) => {
+                let refusal = security.refuse(config, request.headers());
+                // Many may wait for a password to be compared.
+                let refusal = timeout(self.settings.request_deadline, refusal).await;
+                refusal.unwrap_or_else(|_| Some(reply::too_slow()))
+            }
             None => None,
         };
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.seat.standing());
         let mut response = match refusal {
             Some(refusal) => refusal,
+            // Whatever it would take may be what ends the program.
+            None if is_short() => reply::short_of_memory(),
             None => {
                 let _busy = self.seat.busy();
                 timeout(self.settings.request_deadline, handler(request))

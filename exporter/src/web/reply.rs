@@ -73,5 +73,10 @@ pub fn ready(obstacle: Option<&str>) -> Response {
 
 /// 503: the handler did not finish in time.
 pub(super) fn too_slow() -> Response {
-    text(StatusCode::SERVICE_UNAVAILABLE, "this took too long\n")
+    text(StatusCode::SERVICE_UNAVAILABLE, "request timed out\n")
+}
+
+/// 503: the program has no memory for a further request.
+pub(super) fn short_of_memory() -> Response {
+    text(StatusCode::SERVICE_UNAVAILABLE, "no memory can be had at the moment\n")
 }

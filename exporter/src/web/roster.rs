@@ -2,8 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+
+/// So many connections are closed when the system is short of descriptors or memory.
+const ROOM: usize = 4;
+
+/// How long fewer connections are held after that.
+const CRAMPED_FOR: Duration = Duration::from_secs(10);
 
 /// The connections of one server, at most so many at once.
 #[derive(Clone, Debug)]
@@ -18,6 +25,8 @@ struct Guests {
     clock: u64,
     next_id: u64,
     by_id: HashMap<u64, Guest>,
+    /// How many there may be for now, and since when: the system was short of something.
+    cramped: Option<(usize, Instant)>,
 }
 
 #[derive(Debug)]
@@ -40,7 +49,7 @@ impl Roster {
     /// A seat for a newcomer, if need be that of the idlest guest; `None` where all are at work for
     /// somebody who is known.
     pub(super) fn admit(&self) -> Option<Seat> {
-        if self.lock().by_id.len() >= self.max && !self.evict_idlest() {
+        if self.is_full() && !self.evict_idlest() {
             return None;
         }
         let leave = Arc::new(Notify::new());
@@ -55,9 +64,9 @@ impl Roster {
 
     /// Tells the guest that has waited longest to leave, and takes it off the list at once; where
     /// none waits, one that is at work for somebody unknown, since a crowd of unknown that ask all
-    /// the time would keep everybody out. False if all others are known. Those who were served before stay where they can, but not if they fill
-    /// the house: then all newcomers would have to share what is left, and leave before they have
-    /// said what they want.
+    /// the time would keep everybody out. False if all others are known. Those who were served before
+    /// stay where they can, but not if they fill the house: then all newcomers would have to share
+    /// what is left, and leave before they have said what they want.
     pub(super) fn evict_idlest(&self) -> bool {
         let mut guests = self.lock();
         let newcomers = guests.by_id.values().filter(|guest| !guest.busy && !guest.served).count();
@@ -70,6 +79,26 @@ impl Roster {
             guest.leave.notify_one();
         }
         true
+    }
+
+    fn is_full(&self) -> bool {
+        let mut guests = self.lock();
+        if guests.cramped.is_some_and(|(_, since)| since.elapsed() >= CRAMPED_FOR) {
+            guests.cramped = None;
+        }
+        let max = guests.cramped.map_or(self.max, |(max, _)| max.min(self.max));
+        guests.by_id.len() >= max
+    }
+
+    /// Closes some connections, and holds fewer for a while: who is told that no descriptor is left
+    /// must leave some to those who work for all.
+    pub(super) fn make_room(&self) {
+        let guests = self.lock().by_id.len();
+        let max = guests.saturating_sub(ROOM).max(1);
+        self.lock().cramped = Some((max, Instant::now()));
+        for _ in max..guests {
+            self.evict_idlest();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Guests> {
@@ -191,6 +220,20 @@ mod tests {
         let second = roster.admit().expect("another's");
         assert!(seated(&roster, &first) && seated(&roster, &second));
         assert_eq!(regulars.iter().filter(|seat| seated(&roster, seat)).count(), 2);
+    }
+
+    #[test]
+    fn a_shortage_makes_room_and_the_room_is_not_taken_at_once() {
+        let roster = Roster::new(10);
+        let seats: Vec<_> = (0..10).map(|_| roster.admit().expect("a free seat")).collect();
+        roster.make_room();
+        let left = || seats.iter().filter(|seat| seated(&roster, seat)).count();
+        assert_eq!(left(), 6);
+        let _newcomer = roster.admit().expect("a seat of another");
+        assert_eq!(left(), 5);
+        roster.lock().cramped = Some((6, Instant::now() - CRAMPED_FOR));
+        let _newcomer = roster.admit().expect("a free seat");
+        assert_eq!(left(), 5, "the shortage is over");
     }
 
     #[test]

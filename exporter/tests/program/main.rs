@@ -5,6 +5,7 @@
 //! - `scrapes`: many at once, late, too many; healthy, ready; signals.
 //! - `hidepid`: what it says when processes are hidden from it.
 //! - `name_service`: names from a real NSS module that hangs.
+//! - `scarcity`: no pid, no descriptor, no memory.
 //! - `truth`: the sum holds whatever processes do; `ps` counts the same.
 //! - `prometheus`: the real one scrapes over mutual TLS with a password.
 //! - `property`: any names, read back by a parser of our own.
@@ -26,6 +27,7 @@ mod hidepid;
 mod name_service;
 mod prometheus;
 mod property;
+mod scarcity;
 mod scrapes;
 mod truth;
 mod world;

@@ -31,6 +31,7 @@ use hyper::{Method, StatusCode};
 use procstorm_exporter::single_flight::SingleFlight;
 use procstorm_exporter::web::security::Security;
 use procstorm_exporter::web::{Request, Response, reply};
+use procstorm_exporter::workers::Workers;
 
 use crate::engine::Engine;
 use crate::force::InForce;
@@ -68,6 +69,8 @@ pub struct Site {
     told_unauthorized: Mutex<Option<Instant>>,
     /// The look at the archive that is under way: one, however many ask and however long it takes.
     saving: SingleFlight<Option<String>>,
+    /// The look at /proc that is under way.
+    seeing: SingleFlight<Option<String>>,
 }
 
 /// What a [`Site`] is made of.
@@ -110,7 +113,8 @@ impl Site {
             procfs,
             sandbox,
             told_unauthorized: Mutex::default(),
-            saving: SingleFlight::default(),
+            saving: SingleFlight::on(Workers::start("look-archive", 1)),
+            seeing: SingleFlight::on(Workers::start("look-proc", 1)),
         }
     }
 

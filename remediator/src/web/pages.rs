@@ -183,9 +183,11 @@ impl Site {
 
     async fn blindness(&self) -> Option<String> {
         let procfs = self.procfs.clone();
-        match tokio::task::spawn_blocking(move || obstacle(&procfs)).await {
-            Ok(obstacle) => obstacle,
-            Err(error) => Some(error.to_string()),
+        let look = self.seeing.run(move || obstacle(&procfs));
+        match tokio::time::timeout(SILENT_FOR, look).await {
+            Ok(Some(obstacle)) => obstacle,
+            Ok(None) => Some("/proc could not be looked at".to_owned()),
+            Err(_) => Some(format!("/proc does not answer within {SILENT_FOR:?}")),
         }
     }
 }

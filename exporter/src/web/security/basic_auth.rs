@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -19,6 +19,7 @@ use ring::rand::SystemRandom;
 
 use super::super::{Response, reply};
 use super::config::Faults;
+use crate::workers::Workers;
 
 /// bcrypt takes twice as long for each step; 16 is some seconds.
 const COST_MAX: u32 = 16;
@@ -73,6 +74,7 @@ pub(super) struct Gate {
     key: Option<hmac::Key>,
     seen: Arc<Mutex<Seen>>,
     one_at_a_time: Arc<tokio::sync::Mutex<()>>,
+    thread: OnceLock<Workers>,
 }
 
 #[derive(Debug, Default)]
@@ -87,7 +89,8 @@ impl Default for Gate {
     fn default() -> Self {
         // Without random numbers nothing is remembered.
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok();
-        Self { key, seen: Arc::default(), one_at_a_time: Arc::default() }
+        let (seen, one_at_a_time) = (Arc::default(), Arc::default());
+        Self { key, seen, one_at_a_time, thread: OnceLock::new() }
     }
 }
 
@@ -98,6 +101,12 @@ impl fmt::Debug for Gate {
 }
 
 impl Gate {
+    /// The thread that compares. Started by the first call, which should be made at the start of the
+    /// program: later none may be had.
+    pub(super) fn thread(&self) -> &Workers {
+        self.thread.get_or_init(|| Workers::start("passwords", 1))
+    }
+
     /// `None` if the request may pass: nobody is listed, or its name and password are right.
     pub(super) async fn refuse(&self, users: &Users, headers: &HeaderMap) -> Option<Response> {
         if users.0.is_empty() {
@@ -124,7 +133,7 @@ impl Gate {
         let (name, hash, seen) = (name.to_owned(), hash.to_owned(), Arc::clone(&self.seen));
         // All of it where a client that hangs up cannot cut it off: bcrypt goes on in any case, and
         // would leave the turn to the next one, and so on, until all cores are busy.
-        let compared = tokio::task::spawn_blocking(move || {
+        let compared = self.thread().run(move || {
             let answer = matches!(bcrypt::verify(password, &hash), Ok(true)) && known;
             if let Some(digest) = digest {
                 seen.lock().unwrap_or_else(PoisonError::into_inner).remember(name, digest, answer);

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::basic_auth::Users;
 use super::tls::{self, RawTls};
+use crate::scarcity::is_shortage;
 
 /// A valid configuration.
 #[derive(Clone, Debug, Default)]
@@ -51,20 +52,40 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// Whether the system was short of descriptors or memory: then nothing is known of the file.
+    pub(super) fn passes(&self) -> bool {
+        match self {
+            Self::Unreadable { source, .. } => is_shortage(source),
+            Self::Faulty { faults, .. } => faults.passing,
+        }
+    }
+}
+
 /// What is wrong with a file, each with the key it belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Faults(Vec<String>);
+pub struct Faults {
+    list: Vec<String>,
+    /// Whether one of them is that the system was short of something.
+    passing: bool,
+}
 
 impl Faults {
     pub(super) fn add(&mut self, key: &str, problem: impl fmt::Display) {
-        self.0.push(format!("{key}: {problem}"));
+        self.list.push(format!("{key}: {problem}"));
+    }
+
+    /// A file that cannot be read.
+    pub(super) fn add_unreadable(&mut self, key: &str, path: &Path, error: &io::Error) {
+        self.add(key, format_args!("{}: {error}", path.display()));
+        self.passing |= is_shortage(error);
     }
 }
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // One line, whatever stands in the file: it goes to a log.
-        f.write_str(&self.0.join("; ").replace(char::is_control, " "))
+        f.write_str(&self.list.join("; ").replace(char::is_control, " "))
     }
 }
 
@@ -133,7 +154,8 @@ fn parse_yaml(text: &str) -> Result<Raw, Faults> {
         return Ok(Raw::default());
     }
     // Without its quotation of the file, which may hold a secret.
-    serde_saphyr::from_str(text).map_err(|error| Faults(vec![error.without_snippet().to_string()]))
+    serde_saphyr::from_str(text)
+        .map_err(|error| Faults { list: vec![error.without_snippet().to_string()], passing: false })
 }
 
 /// The headers that the toolkit allows, and the values that they may have, if not any.

@@ -15,13 +15,24 @@ mod tls;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use hyper::HeaderMap;
+use tokio::time::timeout;
 
 use self::basic_auth::Gate;
 use self::config::{ConfigError, WebConfig};
 use super::Response;
+use super::seldom::Seldom;
+use crate::single_flight::SingleFlight;
+use crate::workers::{Missing, Workers};
+
+/// How long a connection or a request waits for the file system to say whether a file has changed.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long after a reading that failed for want of descriptors or memory it is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The security of a server, as its file says now.
 #[derive(Debug)]
@@ -30,29 +41,69 @@ pub struct Security {
     state: Mutex<State>,
     valid: AtomicBool,
     gate: Gate,
+    /// The look at the files that is under way, on a thread of its own.
+    look: OnceLock<SingleFlight<()>>,
+    told: Seldom,
 }
 
 #[derive(Debug)]
 struct State {
     config: Arc<WebConfig>,
     stamps: Vec<Stamp>,
+    /// When a reading failed for a reason that passes.
+    failed: Option<Instant>,
+    /// The number of the reading that is in force: of two at once the later one stays.
+    reading: u64,
+    readings: u64,
 }
 
 /// By what a changed file is known: inode, size, and modification in seconds and nanoseconds.
 type Stamp = Option<(u64, u64, i64, i64)>;
 
+/// A valid configuration that is not in force yet: see [`Security::adopt`].
+#[derive(Debug)]
+pub struct Reading {
+    config: WebConfig,
+    stamps: Vec<Stamp>,
+    number: u64,
+}
+
+impl Reading {
+    /// Whether every request would come with a password, or every client would have shown a
+    /// certificate that was verified.
+    #[must_use]
+    pub fn asks_who_speaks(&self) -> bool {
+        !self.config.users.is_empty() || self.config.verifies_clients
+    }
+}
+
 impl Security {
-    /// Reads the file. Fails with all its faults.
+    /// Reads the file. Fails with all its faults. Starts no thread yet: see [`start`](Self::start).
     pub fn open(path: &Path) -> Result<Self, ConfigError> {
         let config = WebConfig::read(path)?;
-        let stamps = config.files.iter().map(|file| stamp(file)).collect();
-        let state = State { config: Arc::new(config), stamps };
+        let stamps = stamps(&config.files);
+        let config = Arc::new(config);
+        let state = State { config, stamps, failed: None, reading: 0, readings: 0 };
         Ok(Self {
             path: path.to_owned(),
             state: Mutex::new(state),
             valid: AtomicBool::new(true),
             gate: Gate::default(),
+            look: OnceLock::new(),
+            told: Seldom::default(),
         })
+    }
+
+    /// Starts the threads that compare passwords and look at the files, if they do not run. A server
+    /// does this before it takes its first connection, and in a sandbox if that is in one. Fails if
+    /// they cannot be had.
+    pub fn start(&self) -> Result<(), Missing> {
+        self.gate.thread().check()?;
+        self.look().check()
+    }
+
+    fn look(&self) -> &SingleFlight<()> {
+        self.look.get_or_init(|| SingleFlight::on(Workers::start("web-config", 1)))
     }
 
     /// Whether the last reading found the file valid.
@@ -73,21 +124,65 @@ impl Security {
         self.lock().config.verifies_clients
     }
 
-    /// Reads the file anew, changed or not. If it has faults they are logged, and what was last
-    /// valid stays in force.
-    pub fn reload(&self) {
-        let mut state = self.lock();
-        self.read_into(&mut state);
+    /// Reads the file again, changed or not, and puts it in force. Fails with all its faults; then
+    /// what was last valid stays in force.
+    pub fn reload(&self) -> Result<(), ConfigError> {
+        let reading = self.read()?;
+        self.adopt(reading);
+        Ok(())
     }
 
-    /// What is in force now.
-    pub(super) fn current(&self) -> Arc<WebConfig> {
-        let mut state = self.lock();
-        let files = &state.config.files;
-        if !files.iter().map(|file| stamp(file)).eq(state.stamps.iter().copied()) {
-            self.read_into(&mut state);
+    /// Reads the file again, changed or not, without putting it in force. Fails with all its faults.
+    /// Either way [`is_valid`](Self::is_valid) tells of it.
+    pub fn read(&self) -> Result<Reading, ConfigError> {
+        let (files, number) = {
+            let mut state = self.lock();
+            state.readings += 1;
+            (state.config.files.clone(), state.readings)
+        };
+        // Taken before the reading: what changes during it is seen as a change the next time.
+        let before = stamps(&files);
+        let read = WebConfig::read(&self.path);
+        self.valid.store(read.is_ok(), Ordering::Relaxed);
+        match read {
+            Ok(config) => {
+                let stamps = if config.files == files { before } else { stamps(&config.files) };
+                Ok(Reading { config, stamps, number })
+            }
+            Err(error) => {
+                let mut state = self.lock();
+                state.failed = error.passes().then(Instant::now);
+                state.stamps = before;
+                Err(error)
+            }
         }
-        Arc::clone(&state.config)
+    }
+
+    /// Puts in force what was read, unless something that was read later is.
+    pub fn adopt(&self, Reading { config, stamps, number }: Reading) {
+        let mut state = self.lock();
+        if number > state.reading {
+            state.config = Arc::new(config);
+            (state.stamps, state.failed, state.reading) = (stamps, None, number);
+        }
+    }
+
+    /// What is in force now, after a look whether its files have changed.
+    pub(super) async fn current(self: &Arc<Self>) -> Arc<WebConfig> {
+        let security = Arc::clone(self);
+        let look = self.look().run(move || security.follow_changes());
+        if timeout(LOOK_PATIENCE, look).await.is_err()
+            && let Some(unsaid) = self.told.may_say("silent")
+        {
+            let file = self.path.display();
+            tracing::error!(
+                %file,
+                unsaid,
+                "the file system of the web configuration does not answer; still using the \
+                 previous configuration"
+            );
+        }
+        Arc::clone(&self.lock().config)
     }
 
     /// `None` if the request may pass, else the answer.
@@ -95,24 +190,26 @@ impl Security {
         self.gate.refuse(&config.users, headers).await
     }
 
-    fn read_into(&self, state: &mut State) {
-        // Taken before the reading: what changes during it is seen as a change the next time.
-        let before: Vec<_> = state.config.files.iter().map(|file| stamp(file)).collect();
-        match WebConfig::read(&self.path) {
-            Ok(config) => {
-                let same_files = config.files == state.config.files;
-                state.stamps = match same_files {
-                    true => before,
-                    false => config.files.iter().map(|file| stamp(file)).collect(),
-                };
-                state.config = Arc::new(config);
-                self.valid.store(true, Ordering::Relaxed);
-                tracing::info!(file = %self.path.display(), "the web configuration was read anew");
-            }
+    fn follow_changes(&self) {
+        let (files, known, failed) = {
+            let state = self.lock();
+            (state.config.files.clone(), state.stamps.clone(), state.failed)
+        };
+        let retry = failed.is_some_and(|failed| failed.elapsed() >= RETRY);
+        if !retry && stamps(&files) == known {
+            return;
+        }
+        let file = self.path.display();
+        match self.reload() {
+            Ok(()) => tracing::info!(%file, "web configuration reloaded"),
             Err(error) => {
-                state.stamps = before;
-                self.valid.store(false, Ordering::Relaxed);
-                tracing::error!(%error, "the web configuration stays as it was");
+                if let Some(unsaid) = self.told.may_say(&error.to_string()) {
+                    tracing::error!(
+                        %error,
+                        unsaid,
+                        "web configuration reload failed; still using the previous configuration"
+                    );
+                }
             }
         }
     }
@@ -120,6 +217,10 @@ impl Security {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
+    files.iter().map(|file| stamp(file)).collect()
 }
 
 fn stamp(path: &Path) -> Stamp {

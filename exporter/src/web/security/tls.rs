@@ -138,7 +138,7 @@ impl Pem {
                 let pem = match read {
                     Ok(bytes) => Self::Text { key: file_key, bytes },
                     Err(error) => {
-                        faults.add(&file_key, format_args!("{}: {error}", path.display()));
+                        faults.add_unreadable(&file_key, &path, &error);
                         Self::Unreadable
                     }
                 };
