@@ -4,13 +4,31 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use procstorm_exporter::web::security::Security;
+use procstorm_exporter::web::security::config::ConfigError;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use crate::agreement::routes::Routing;
 use crate::agreement::rules::{ReadError, Rules};
-use crate::agreement::{Disagreement, Place, Playbook, Policy, check};
+use crate::agreement::webhook::{Here, WebAsks};
+use crate::agreement::{Finding, Place, Playbook, Policy, Verdict, check};
 use crate::config::{Config, LoadError};
+
+/// What is checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The policy.
+    pub policy: &'a Path,
+    /// The host's name where the policy gives none.
+    pub machine: &'a str,
+    /// The daemon's `--web.listen-address`.
+    pub listen: &'a [String],
+    /// The daemon's `--web.config.file`.
+    pub web_config: Option<&'a Path>,
+    /// What the policy is held against.
+    pub others: Option<Others<'a>>,
+}
 
 /// What the policy is held against; both or neither.
 #[derive(Clone, Copy, Debug)]
@@ -27,42 +45,83 @@ pub enum CheckError {
     /// The policy has faults.
     #[error(transparent)]
     Policy(#[from] LoadError),
+    /// The web configuration has faults.
+    #[error(transparent)]
+    Web(#[from] ConfigError),
     /// One of the others cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// All can be read, and they do not agree. A line for each disagreement.
-    #[error("{}", list(.0))]
-    Disagree(Vec<Disagreement>),
+    #[error("{}", lines(.0))]
+    Disagree(Vec<Finding>),
 }
 
-/// The policy in plain sentences, if it is good and the others agree with it. `machine` is the
-/// host's name where the policy gives none.
-pub fn report(
-    file: &Path,
-    machine: &str,
-    others: Option<Others<'_>>,
-) -> Result<String, CheckError> {
+/// The policy in plain sentences, if it is good and the others do not disagree with it. Says that
+/// they agree only where an alert of each row reaches this host; else what cannot be told.
+pub fn report(question: &Question<'_>) -> Result<String, CheckError> {
+    let Question { policy: file, machine, listen, web_config, others } = *question;
     let config = Config::read(file, machine)?;
+    let web = web_config.map(Security::open).transpose()?;
     let mut text = config.explain();
-    if let Some(Others { rules: rules_path, alertmanager }) = others {
-        let rules = Rules::read(rules_path)?;
-        let routing = Routing::read(alertmanager)?;
-        let disagreements = check(&policy(&config, file), &rules, &routing);
-        if !disagreements.is_empty() {
-            return Err(CheckError::Disagree(disagreements));
+    if let Some(others) = others {
+        let here = Here {
+            listen: listen.to_vec(),
+            web: web.as_ref().map(asks),
+            token_file: config.token_file.clone(),
+            alertmanagers: alertmanagers(&config),
+        };
+        let (rules, routing) = (Rules::read(others.rules)?, Routing::read(others.alertmanager)?);
+        let verdict = check(&policy(&config, file), &rules, &routing, &here);
+        if !verdict.disagreements.is_empty() {
+            return Err(CheckError::Disagree(verdict.disagreements));
         }
-        let (asked, rules_path) = (rules.requests.len(), rules_path.display());
-        let places = if asked == 1 { "place" } else { "places" };
-        // Writing to a String does not fail.
-        writeln!(
-            text,
-            "{rules_path} asks for its playbooks at {asked} {places}, and {} brings every such alert \
-             to a webhook: the three agree.",
-            alertmanager.display()
-        )
-        .ok();
+        text.push_str(&spoken(&verdict, rules.requests.len(), others));
     }
     Ok(text)
+}
+
+fn asks(security: &Security) -> WebAsks {
+    WebAsks {
+        tls: security.speaks_tls(),
+        password: security.asks_for_password(),
+        certificate: security.verifies_clients(),
+    }
+}
+
+/// The hosts of the Alertmanagers that outcomes are posted to.
+fn alertmanagers(config: &Config) -> Vec<String> {
+    let hosts = config.alertmanager.iter().filter_map(|uri| uri.host());
+    hosts.map(|host| host.trim_matches(['[', ']']).to_owned()).collect()
+}
+
+/// What is said where nothing disagrees.
+fn spoken(verdict: &Verdict, asked: usize, others: Others<'_>) -> String {
+    let (rules, alertmanager) = (others.rules.display(), others.alertmanager.display());
+    let mut text = String::new();
+    let role = verdict.role.as_ref().map(|role| format!(" for a host of role {role}"));
+    let role = role.unwrap_or_default();
+    let places = if asked == 1 { "place" } else { "places" };
+    // Writing to a String does not fail.
+    if verdict.agrees() {
+        writeln!(
+            text,
+            "{rules} asks for playbooks at {asked} {places}, and {alertmanager} brings every alert \
+             that asks for one of this host's to its webhook: the three agree{role}."
+        )
+        .ok();
+    } else {
+        writeln!(
+            text,
+            "In {rules} and {alertmanager} nothing was found wrong{role}. Whether each alert \
+             reaches this host's webhook and is acted upon is not in these files, because:"
+        )
+        .ok();
+        writeln!(text, "{}", lines(&verdict.unsure)).ok();
+    }
+    if !verdict.notes.is_empty() {
+        writeln!(text, "To be known besides:\n{}", lines(&verdict.notes)).ok();
+    }
+    text
 }
 
 fn policy(config: &Config, file: &Path) -> Policy {
@@ -78,7 +137,12 @@ fn policy(config: &Config, file: &Path) -> Policy {
         };
         (name.clone(), playbook)
     });
-    Policy { host: config.host.clone(), playbooks: playbooks.collect() }
+    let protected = config.accounts.protected.iter().map(|name| name.as_str().to_owned());
+    Policy {
+        host: config.host.clone(),
+        left_alone: protected.chain(["root".to_owned()]).collect(),
+        playbooks: playbooks.collect(),
+    }
 }
 
 /// Where each playbook begins. The file was read and found good before; if it has changed since,
@@ -94,6 +158,6 @@ fn lines_of_playbooks(file: &Path) -> BTreeMap<String, u64> {
     playbooks.into_iter().map(|(name, book)| (name, book.referenced.line())).collect()
 }
 
-fn list(disagreements: &[Disagreement]) -> String {
-    disagreements.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+fn lines(findings: &[Finding]) -> String {
+    findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }

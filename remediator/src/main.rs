@@ -9,7 +9,7 @@ use clap::Parser;
 use procstorm_exporter::logging;
 use procstorm_exporter::web::listen::listen;
 use procstorm_remediator::args::{Args, Task};
-use procstorm_remediator::check::{self, Others};
+use procstorm_remediator::check::{self, Others, Question};
 use procstorm_remediator::daemon::{orders, run};
 use procstorm_remediator::explain;
 use procstorm_remediator::restore;
@@ -44,7 +44,14 @@ fn main() -> ExitCode {
 fn check(args: &Args) -> Result<(), Box<dyn Error>> {
     let others = args.rules.as_deref().zip(args.alertmanager.as_deref());
     let others = others.map(|(rules, alertmanager)| Others { rules, alertmanager });
-    print(&check::report(&args.config_file, &machine()?, others)?)
+    let question = Question {
+        policy: &args.config_file,
+        machine: &machine()?,
+        listen: &args.listen,
+        web_config: args.web_config.as_deref(),
+        others,
+    };
+    print(&check::report(&question)?)
 }
 
 fn explain(args: &Args, payload: &Path) -> Result<(), Box<dyn Error>> {

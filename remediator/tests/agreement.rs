@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use procstorm_remediator::agreement::routes::Routing;
 use procstorm_remediator::agreement::rules::{ReadError, Rules};
-use procstorm_remediator::agreement::{Place, Playbook, Policy, check};
-use procstorm_remediator::check::{Others, report};
+use procstorm_remediator::agreement::webhook::Here;
+use procstorm_remediator::agreement::{Place, Playbook, Policy, Verdict, check};
+use procstorm_remediator::check::{Others, Question, report};
 
 const RULES: &str = r#"
 groups:
@@ -48,6 +49,7 @@ receivers:
 /// The three files, to be spoilt one at a time.
 struct Files {
     policy: Policy,
+    here: Here,
     rules: String,
     routes: String,
 }
@@ -63,7 +65,8 @@ impl Files {
         };
         let playbooks = BTreeMap::from([("imapd_storm".to_owned(), playbook)]);
         Self {
-            policy: Policy { host: "moscow".to_owned(), playbooks },
+            policy: Policy { host: "moscow".to_owned(), left_alone: Vec::new(), playbooks },
+            here: Here::default(),
             rules: RULES.to_owned(),
             routes: ROUTES.to_owned(),
         }
@@ -87,6 +90,13 @@ impl Files {
     }
 
     fn disagreements(&self) -> Vec<String> {
+        let (verdict, prefix) = self.verdict();
+        let found = verdict.disagreements.into_iter();
+        found.map(|one| one.to_string().replace(&prefix, "")).collect()
+    }
+
+    /// The verdict, and what stands before the names of the files in it.
+    fn verdict(&self) -> (Verdict, String) {
         let directory = tempfile::tempdir().expect("a directory");
         fs::write(directory.path().join("a.rules.yml"), &self.rules).expect("written");
         let routes = directory.path().join("alertmanager.yml");
@@ -94,10 +104,7 @@ impl Files {
         let rules = Rules::read(directory.path()).expect("rules");
         let routing = Routing::read(&routes).expect("routes");
         let prefix = format!("{}/", directory.path().display());
-        check(&self.policy, &rules, &routing)
-            .into_iter()
-            .map(|disagreement| disagreement.to_string().replace(&prefix, ""))
-            .collect()
+        (check(&self.policy, &rules, &routing, &self.here), prefix)
     }
 
     /// Asserts that there is exactly one fault, at `place`, that says `what`.
@@ -188,8 +195,8 @@ fn files_that_cannot_be_read_are_named() {
     assert!(matches!(empty, ReadError::Empty(path) if path == directory.path()));
     let file = directory.path().join("alertmanager.yml");
     for (text, what) in [
-        ("route: {receiver: a, group_interval: soon}", "\"soon\" is no duration"),
-        ("route: {receiver: a, matchers: ['a']}", "\"a\" is no matcher"),
+        ("route: {receiver: a, group_interval: soon}", "\"soon\" is not a duration"),
+        ("route: {receiver: a, matchers: ['a']}", "\"a\" is not a matcher"),
         ("route: {receiver: a, matchers: ['a=~\"(\"']}", "regex parse error"),
         ("route: {receiver: a, matchers: ['a=b']}", "the uppermost route has matchers"),
         ("route: [", "alertmanager.yml"),
@@ -206,7 +213,14 @@ fn the_files_that_are_shipped_agree() {
     let (rules, alertmanager) = (root.join("rules"), root.join("alertmanager/alertmanager.yml"));
     let others = Others { rules: &rules, alertmanager: &alertmanager };
     let policy = root.join("remediator/remediator.yml");
-    let said = report(&policy, "moscow", Some(others)).expect("they agree");
+    let question = |policy| Question {
+        policy,
+        machine: "moscow",
+        listen: &[],
+        web_config: None,
+        others: Some(others),
+    };
+    let said = report(&question(&policy)).expect("they agree");
     assert!(said.contains("the three agree"), "{said}");
 
     let directory = tempfile::tempdir().expect("a directory");
@@ -214,7 +228,7 @@ fn the_files_that_are_shipped_agree() {
     let text = fs::read_to_string(&policy).expect("the example");
     assert!(text.contains("threshold: 90"));
     fs::write(&raised, text.replace("threshold: 90", "threshold: 100")).expect("written");
-    let error = report(&raised, "moscow", Some(others)).expect_err("above the rule's").to_string();
+    let error = report(&question(&raised)).expect_err("above the rule's").to_string();
     assert!(error.contains("acts from 100 on") && error.contains("asks for it from 90"), "{error}");
     let place = error.strip_prefix(&format!("{}:", raised.display())).expect("the file first");
     let line: usize = place.split(':').next().expect("a line").parse().expect("a number");

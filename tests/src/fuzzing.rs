@@ -162,7 +162,7 @@ pub fn routes(text: &[u8]) {
     let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let labels = [label("alertname", "ProcNumChkRed"), label("playbook", "imapd_storm")];
     for labels in [BTreeMap::new(), BTreeMap::from(labels)] {
-        let reached = routing.reached(&labels);
+        let reached = routing.receivers(&labels);
         holds(!reached.is_empty(), "every alert reaches somebody", text.as_bytes());
     }
 }

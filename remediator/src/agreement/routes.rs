@@ -1,59 +1,319 @@
-//! Alertmanager's routes: which receivers an alert reaches, in which group, how often.
+//! Alertmanager's configuration: which receivers an alert reaches, in which group, how often, and
+//! what may hold it back on its way.
 //!
 //! The walk is the one of Alertmanager's own `dispatch/route.go`: the first child that matches
 //! takes the alert, later ones only where it says `continue`; a node none of whose children
-//! matches takes it itself.
+//! matches takes it itself. What a route mutes is its own, and not its children's.
+//!
+//! - [`Routing`]: a configuration.
+//! - `Route`: a node of the tree.
+//! - `Inhibition`: an inhibit rule, as `inhibit/inhibit.go` evaluates it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use regex::Regex;
-use serde::Deserialize;
-use serde_saphyr::Spanned;
-
 use super::Place;
+use super::matcher::{Answer, EQUAL, LIKE, Labels, Matcher, Value};
 use super::rules::ReadError;
+use super::times::{Intervals, Span};
+use super::webhook::Webhook;
+use super::worlds::World;
+use super::yaml::{self, Fault, Node};
 use crate::duration;
 
 /// Alertmanager's defaults (its documentation, "Route").
+const GROUP_WAIT: Duration = Duration::from_secs(30);
 const GROUP_INTERVAL: Duration = Duration::from_mins(5);
 const REPEAT_INTERVAL: Duration = Duration::from_hours(4);
 
-/// The routes of one Alertmanager configuration, and which receivers call a webhook.
+/// The routes of one Alertmanager configuration, its receivers' webhooks, and what it mutes.
 #[derive(Debug)]
 pub struct Routing {
     /// The file.
     pub file: PathBuf,
     root: Route,
-    webhooks: BTreeSet<String>,
+    webhooks: BTreeMap<String, Vec<Webhook>>,
+    intervals: Intervals,
+    pub(super) inhibitions: Vec<Inhibition>,
 }
 
-/// A route that an alert reaches.
+/// A node of the tree of routes, with what it has from those above it.
 #[derive(Clone, Debug)]
-pub struct Reached {
-    /// The receiver's name.
-    pub receiver: String,
-    /// Whether the receiver calls a webhook.
-    pub is_webhook: bool,
-    /// Where the route stands.
-    pub place: Place,
-    group_by: Vec<String>,
+pub(super) struct Route {
+    pub(super) line: u64,
+    receiver: String,
+    matchers: Vec<Matcher>,
+    goes_on: bool,
+    group_by: BTreeSet<String>,
+    group_by_all: bool,
+    pub(super) group_wait: Duration,
     group_interval: Duration,
     repeat_interval: Duration,
+    mutes: Vec<String>,
+    active: Vec<String>,
+    routes: Vec<Route>,
 }
 
-impl Reached {
-    /// Whether alerts that differ in `label` are told apart.
+/// A route that takes an alert, and the routes above it, from the uppermost on.
+pub(super) type Way<'a> = Vec<&'a Route>;
+
+impl Routing {
+    /// Reads an Alertmanager configuration. Whether it is valid in every other respect is
+    /// `amtool check-config`'s to say.
+    pub fn read(file: &Path) -> Result<Self, ReadError> {
+        let text = std::fs::read_to_string(file).map_err(|e| ReadError::Io(file.to_owned(), e))?;
+        Self::parse(file, &text)
+    }
+
+    /// What a configuration says, which `file` is only the name of.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ReadError> {
+        let read = || {
+            let root = yaml::read(text)?.ok_or_else(|| Fault::new(1, "no route is in it"))?;
+            Self::from_node(file, &root)
+        };
+        read().map_err(|fault| ReadError::fault(file, fault))
+    }
+
+    fn from_node(file: &Path, node: &Node) -> Result<Self, Fault> {
+        let directory = file.parent().unwrap_or(Path::new(""));
+        node.entries()?;
+        let global = node.get("global").and_then(|global| global.get("http_config"));
+        let mut webhooks = BTreeMap::new();
+        for receiver in node.items_of("receivers")? {
+            let name = receiver.text_of("name")?.unwrap_or_default();
+            let configs = receiver.items_of("webhook_configs")?;
+            let configs = configs.iter().map(|config| Webhook::read(config, global, directory));
+            let configs = configs.collect::<Result<Vec<_>, _>>()?;
+            if webhooks.insert(name.to_owned(), configs).is_some() {
+                return Err(Fault::new(
+                    receiver.line,
+                    format!("two receivers are called {name:?}"),
+                ));
+            }
+        }
+        let top = node.get("route").ok_or_else(|| Fault::new(1, "no route is in it"))?;
+        let root = Route::read(top, &Route::above())?;
+        if !root.matchers.is_empty() {
+            let problem = "the uppermost route has matchers, and must take every alert";
+            return Err(Fault::new(root.line, problem));
+        }
+        let intervals = Intervals::read(node)?;
+        root.check(&webhooks, &intervals)?;
+        let inhibitions = node.items_of("inhibit_rules")?;
+        let inhibitions = inhibitions.iter().map(Inhibition::read).collect::<Result<_, _>>()?;
+        Ok(Self { file: file.to_owned(), root, webhooks, intervals, inhibitions })
+    }
+
+    /// The receivers of the routes that an alert with these labels reaches, where each can be
+    /// told; at least one.
     #[must_use]
-    pub fn groups_by(&self, label: &str) -> bool {
-        self.group_by.iter().any(|name| name == label || name == "...")
+    pub fn receivers(&self, labels: &BTreeMap<String, String>) -> Vec<String> {
+        let mut known = Labels::default();
+        for (name, value) in labels {
+            known.know(name, value);
+        }
+        let reached = self.reached(&mut World::default(), &known);
+        reached.iter().filter_map(|path| Some(path.last()?.receiver.clone())).collect()
+    }
+
+    /// The routes that an alert with these labels reaches, in this world; at least one.
+    pub(super) fn reached(&self, world: &mut World, labels: &Labels) -> Vec<Way<'_>> {
+        let mut reached = Vec::new();
+        self.root.walk(world, labels, &mut Vec::new(), &mut reached);
+        reached
+    }
+
+    pub(super) fn webhooks(&self, route: &Route) -> &[Webhook] {
+        self.webhooks.get(&route.receiver).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The hosts that routes are for, by their matchers.
+    pub(super) fn hosts(&self) -> BTreeSet<&str> {
+        let mut hosts = BTreeSet::new();
+        self.root.add_hosts(&mut hosts);
+        hosts
+    }
+
+    /// By what a route holds back what it takes, and when.
+    pub(super) fn muted(&self, route: &Route) -> Option<String> {
+        let names = |names: &[String]| names.join(", ");
+        match self.intervals.span(&route.mutes) {
+            Span::Never => {}
+            Span::Sometimes => {
+                return Some(format!(
+                    "this route is muted part of the time (mute_time_intervals: {})",
+                    names(&route.mutes)
+                ));
+            }
+            Span::Always => {
+                return Some(format!(
+                    "this route is always muted (mute_time_intervals: {})",
+                    names(&route.mutes)
+                ));
+            }
+        }
+        if route.active.is_empty() {
+            return None;
+        }
+        match self.intervals.span(&route.active) {
+            Span::Always => None,
+            Span::Sometimes => Some(format!(
+                "this route is active only part of the time (active_time_intervals: {})",
+                names(&route.active)
+            )),
+            Span::Never => Some(format!(
+                "this route is never active (active_time_intervals: {})",
+                names(&route.active)
+            )),
+        }
+    }
+
+    /// A fault's place.
+    pub(super) fn place(&self, line: u64) -> Place {
+        Place { file: self.file.clone(), line }
+    }
+}
+
+impl Route {
+    /// What the uppermost route has from Alertmanager itself.
+    fn above() -> Self {
+        Self {
+            line: 0,
+            receiver: String::new(),
+            matchers: Vec::new(),
+            goes_on: false,
+            group_by: BTreeSet::new(),
+            group_by_all: false,
+            group_wait: GROUP_WAIT,
+            group_interval: GROUP_INTERVAL,
+            repeat_interval: REPEAT_INTERVAL,
+            mutes: Vec::new(),
+            active: Vec::new(),
+            routes: Vec::new(),
+        }
+    }
+
+    /// A route takes from the one above what it does not say itself.
+    fn read(node: &Node, above: &Self) -> Result<Self, Fault> {
+        node.entries()?;
+        let interval = |key: &str, inherited| match node.text_of(key)? {
+            None => Ok(inherited),
+            Some(text) => duration::parse(text).ok_or_else(|| {
+                Fault::new(
+                    node.line,
+                    format!("{key}: {text:?} is not a duration such as 30s or 5m"),
+                )
+            }),
+        };
+        let texts = |key: &str| -> Result<Vec<String>, Fault> {
+            node.items_of(key)?.iter().map(|item| item.text().map(ToOwned::to_owned)).collect()
+        };
+        let mut matchers = Matcher::list(node, "matchers")?;
+        matchers.extend(Matcher::mapping(node, "match", EQUAL)?);
+        matchers.extend(Matcher::mapping(node, "match_re", LIKE)?);
+        let group_by = texts("group_by")?;
+        let all = group_by.iter().any(|label| label == "...");
+        // As in dispatch/route.go: labels replace those from above, `...` alone leaves them.
+        let (group_by, group_by_all) = match (all, group_by.is_empty()) {
+            (true, _) => (above.group_by.clone(), true),
+            (false, true) => (above.group_by.clone(), above.group_by_all),
+            (false, false) => (group_by.into_iter().collect(), false),
+        };
+        let receiver = node.text_of("receiver")?.filter(|receiver| !receiver.is_empty());
+        let mut route = Self {
+            line: node.line,
+            receiver: receiver.unwrap_or(&above.receiver).to_owned(),
+            matchers,
+            goes_on: node.get("continue").map(Node::truth).transpose()?.unwrap_or(false),
+            group_by,
+            group_by_all,
+            group_wait: interval("group_wait", above.group_wait)?,
+            group_interval: interval("group_interval", above.group_interval)?,
+            repeat_interval: interval("repeat_interval", above.repeat_interval)?,
+            mutes: texts("mute_time_intervals")?,
+            active: texts("active_time_intervals")?,
+            routes: Vec::new(),
+        };
+        let children = node.items_of("routes")?;
+        route.routes =
+            children.iter().map(|child| Self::read(child, &route)).collect::<Result<_, _>>()?;
+        Ok(route)
+    }
+
+    /// What a route names must be there, else Alertmanager does not take the file.
+    fn check(
+        &self,
+        receivers: &BTreeMap<String, Vec<Webhook>>,
+        intervals: &Intervals,
+    ) -> Result<(), Fault> {
+        if self.receiver.is_empty() {
+            return Err(Fault::new(self.line, "the uppermost route needs a receiver"));
+        }
+        if !receivers.contains_key(&self.receiver) {
+            let what = format!("there is no receiver {:?}", self.receiver);
+            return Err(Fault::new(self.line, what));
+        }
+        if let Some(name) = self.mutes.iter().chain(&self.active).find(|name| !intervals.has(name))
+        {
+            return Err(Fault::new(self.line, format!("there is no time interval {name:?}")));
+        }
+        self.routes.iter().try_for_each(|route| route.check(receivers, intervals))
+    }
+
+    /// Adds the paths to the routes that take the alert. Whether one did.
+    fn walk<'a>(
+        &'a self,
+        world: &mut World,
+        labels: &Labels,
+        above: &mut Way<'a>,
+        taken_by: &mut Vec<Way<'a>>,
+    ) -> bool {
+        if !self.matchers.iter().all(|matcher| world.matches(matcher, labels)) {
+            return false;
+        }
+        above.push(self);
+        let mut taken = false;
+        for child in &self.routes {
+            if child.walk(world, labels, above, taken_by) {
+                taken = true;
+                if !child.goes_on {
+                    break;
+                }
+            }
+        }
+        if !taken {
+            taken_by.push(above.clone());
+        }
+        above.pop();
+        true
+    }
+
+    fn add_hosts<'a>(&'a self, hosts: &mut BTreeSet<&'a str>) {
+        let matchers = self.matchers.iter().filter(|matcher| matcher.label == "host");
+        hosts.extend(matchers.flat_map(Matcher::names).filter(|name| !name.is_empty()));
+        self.routes.iter().for_each(|route| route.add_hosts(hosts));
+    }
+
+    /// Whether alerts that differ in `label` are told apart.
+    pub(super) fn groups_by(&self, label: &str) -> bool {
+        self.group_by_all || self.group_by.contains(label)
+    }
+
+    /// Whether each notification is of one alert alone.
+    pub(super) fn groups_by_all(&self) -> bool {
+        self.group_by_all
+    }
+
+    /// Whether its matchers on a label take this value.
+    pub(super) fn takes(&self, label: &str, value: &str) -> bool {
+        let mut matchers = self.matchers.iter().filter(|matcher| matcher.label == label);
+        matchers.all(|matcher| matcher.matches_text(value) != Answer::No)
     }
 
     /// How long until a group that does not change is told again: `repeat_interval` rounded up
     /// to the next tick of `group_interval` AFTER it, so that 5m of 5m is 10m.
-    #[must_use]
-    pub fn effective_repeat(&self) -> Duration {
+    pub(super) fn effective_repeat(&self) -> Duration {
         let tick = self.group_interval.as_millis();
         let Some(ticks) = self.repeat_interval.as_millis().checked_div(tick) else {
             return self.repeat_interval;
@@ -68,216 +328,77 @@ impl Reached {
     }
 }
 
-#[derive(Debug)]
-struct Route {
-    receiver: String,
+/// An inhibit rule: while an alert of its source fires, none of its target is told that has the
+/// same values of certain labels.
+#[derive(Clone, Debug)]
+pub(super) struct Inhibition {
+    pub(super) line: u64,
+    /// Each a way to be the source; since 0.31 there can be several.
+    sources: Vec<Source>,
+    target: Vec<Matcher>,
+}
+
+#[derive(Clone, Debug)]
+struct Source {
     matchers: Vec<Matcher>,
-    goes_on: bool,
-    group_by: Vec<String>,
-    group_interval: Duration,
-    repeat_interval: Duration,
-    routes: Vec<Route>,
-    place: Place,
+    equal: Vec<String>,
 }
 
-#[derive(Debug)]
-struct Matcher {
-    label: String,
-    value: Regex,
-    negated: bool,
-}
-
-#[derive(Deserialize)]
-struct RawFile {
-    route: Spanned<RawRoute>,
-    #[serde(default)]
-    receivers: Vec<RawReceiver>,
-}
-
-#[derive(Deserialize)]
-struct RawReceiver {
-    name: String,
-    #[serde(default)]
-    webhook_configs: Vec<serde_json::Value>,
-}
-
-#[derive(Deserialize)]
-struct RawRoute {
-    receiver: Option<String>,
-    group_by: Option<Vec<String>>,
-    group_interval: Option<String>,
-    repeat_interval: Option<String>,
-    #[serde(default)]
-    matchers: Vec<String>,
-    #[serde(default, rename = "match")]
-    equal: BTreeMap<String, String>,
-    #[serde(default, rename = "match_re")]
-    like: BTreeMap<String, String>,
-    #[serde(default, rename = "continue")]
-    goes_on: bool,
-    #[serde(default)]
-    routes: Vec<Spanned<RawRoute>>,
-}
-
-impl Routing {
-    /// Reads an Alertmanager configuration. Whether it is valid in every other respect is
-    /// `amtool check-config`'s to say.
-    pub fn read(file: &Path) -> Result<Self, ReadError> {
-        let text = std::fs::read_to_string(file).map_err(|e| ReadError::Io(file.to_owned(), e))?;
-        Self::parse(file, &text)
-    }
-
-    /// What a configuration says, which `file` is only the name of.
-    pub fn parse(file: &Path, text: &str) -> Result<Self, ReadError> {
-        let raw: RawFile = serde_saphyr::from_str(text)
-            .map_err(|error| ReadError::Yaml(file.to_owned(), Box::new(error)))?;
-        let webhooks = raw
-            .receivers
-            .into_iter()
-            .filter(|receiver| !receiver.webhook_configs.is_empty())
-            .map(|receiver| receiver.name)
-            .collect();
-        let above = Route {
-            receiver: String::new(),
-            matchers: Vec::new(),
-            goes_on: false,
-            group_by: Vec::new(),
-            group_interval: GROUP_INTERVAL,
-            repeat_interval: REPEAT_INTERVAL,
-            routes: Vec::new(),
-            place: Place { file: file.to_owned(), line: 0 },
+impl Inhibition {
+    fn read(node: &Node) -> Result<Self, Fault> {
+        let matchers = |node: &Node, side: &str| -> Result<Vec<Matcher>, Fault> {
+            let mut matchers = Matcher::list(node, &format!("{side}_matchers"))?;
+            matchers.extend(Matcher::mapping(node, &format!("{side}_match"), EQUAL)?);
+            matchers.extend(Matcher::mapping(node, &format!("{side}_match_re"), LIKE)?);
+            Ok(matchers)
         };
-        let root = Route::from_raw(raw.route, &above)?;
-        if !root.matchers.is_empty() {
-            let problem = "the uppermost route has matchers, and must take every alert";
-            return Err(ReadError::Value(root.place, problem.to_owned()));
-        }
-        Ok(Self { file: file.to_owned(), root, webhooks })
-    }
-
-    /// The routes that an alert with these labels reaches; at least one.
-    #[must_use]
-    pub fn reached(&self, labels: &BTreeMap<String, String>) -> Vec<Reached> {
-        let mut reached = Vec::new();
-        self.root.walk(labels, &mut reached);
-        reached
-            .into_iter()
-            .map(|route| Reached {
-                receiver: route.receiver.clone(),
-                is_webhook: self.webhooks.contains(&route.receiver),
-                place: route.place.clone(),
-                group_by: route.group_by.clone(),
-                group_interval: route.group_interval,
-                repeat_interval: route.repeat_interval,
+        let source = |node: &Node| -> Result<Source, Fault> {
+            let equal = node.items_of("equal")?;
+            let equal = equal.iter().map(|label| label.text().map(ToOwned::to_owned));
+            Ok(Source {
+                matchers: matchers(node, "source")?,
+                equal: equal.collect::<Result<_, _>>()?,
             })
-            .collect()
-    }
-}
-
-impl Route {
-    /// A route takes from the one above what it does not say itself.
-    fn from_raw(raw: Spanned<RawRoute>, above: &Self) -> Result<Self, ReadError> {
-        let place = Place { file: above.place.file.clone(), line: raw.referenced.line() };
-        let raw = raw.value;
-        let interval = |text: Option<String>, inherited| match text {
-            None => Ok(inherited),
-            Some(text) => duration::parse(&text)
-                .ok_or_else(|| ReadError::Value(place.clone(), format!("{text:?} is no duration"))),
         };
-        let mut matchers = raw
-            .matchers
-            .iter()
-            .flat_map(|text| split_matchers(text))
-            .map(|text| Matcher::parse(text, &place))
-            .collect::<Result<Vec<_>, _>>()?;
-        for (label, value) in raw.equal {
-            matchers.push(Matcher::new(label, "=", &value, &place)?);
-        }
-        for (label, value) in raw.like {
-            matchers.push(Matcher::new(label, "=~", &value, &place)?);
-        }
-        let mut route = Self {
-            receiver: raw.receiver.unwrap_or_else(|| above.receiver.clone()),
-            matchers,
-            goes_on: raw.goes_on,
-            group_by: raw.group_by.unwrap_or_else(|| above.group_by.clone()),
-            group_interval: interval(raw.group_interval, above.group_interval)?,
-            repeat_interval: interval(raw.repeat_interval, above.repeat_interval)?,
-            routes: Vec::new(),
-            place,
+        let more = node.items_of("sources")?;
+        let sources = if more.is_empty() {
+            vec![source(node)?]
+        } else {
+            more.iter().map(source).collect::<Result<_, _>>()?
         };
-        route.routes = raw
-            .routes
-            .into_iter()
-            .map(|child| Self::from_raw(child, &route))
-            .collect::<Result<_, _>>()?;
-        Ok(route)
+        Ok(Self { line: node.line, sources, target: matchers(node, "target")? })
     }
 
-    /// Adds the routes that take the alert. Whether one did.
-    fn walk<'a>(&'a self, labels: &BTreeMap<String, String>, taken_by: &mut Vec<&'a Self>) -> bool {
-        if !self.matchers.iter().all(|matcher| matcher.matches(labels)) {
-            return false;
-        }
-        let mut taken = false;
-        for child in &self.routes {
-            if child.walk(labels, taken_by) {
-                taken = true;
-                if !child.goes_on {
-                    break;
+    /// Whether it is about an alert of these labels, in this world.
+    pub(super) fn is_about(&self, world: &mut World, alert: &Labels) -> bool {
+        self.target.iter().all(|matcher| world.matches(matcher, alert))
+    }
+
+    /// Whether an alert with the labels of `other`, where they are known, can hold back `alert`,
+    /// which it is about. What is not known of the other may be anything.
+    pub(super) fn holds(&self, alert: &Labels, other: &BTreeMap<String, String>) -> bool {
+        self.sources.iter().any(|source| {
+            // What must be the same in both is known of the other, if it is known of the alert.
+            let mut other = other.clone();
+            for label in &source.equal {
+                if let Value::Known(value) = alert.get(label)
+                    && other.entry(label.clone()).or_insert_with(|| value.clone()) != &value
+                {
+                    return false;
                 }
             }
-        }
-        if !taken {
-            taken_by.push(self);
-        }
-        true
-    }
-}
-
-/// One string may hold several matchers: `{a="b", c=~"d"}`. Commas within quotes do not count.
-fn split_matchers(text: &str) -> Vec<&str> {
-    let text = text.trim().trim_start_matches('{').trim_end_matches('}');
-    let (mut quoted, mut escaped) = (false, false);
-    text.split(move |c: char| {
-        let ends = c == ',' && !quoted;
-        if c == '"' && !escaped {
-            quoted = !quoted;
-        }
-        escaped = c == '\\' && !escaped;
-        ends
-    })
-    .filter(|part| !part.trim().is_empty())
-    .collect()
-}
-
-impl Matcher {
-    fn parse(text: &str, place: &Place) -> Result<Self, ReadError> {
-        let fault = || ReadError::Value(place.clone(), format!("{text:?} is no matcher"));
-        let start = text.find(['=', '!']).ok_or_else(fault)?;
-        let (label, rest) = text.split_at(start);
-        let operator = ["=~", "!~", "!=", "="]
-            .into_iter()
-            .find(|operator| rest.starts_with(operator))
-            .ok_or_else(fault)?;
-        let value = rest.strip_prefix(operator).unwrap_or_default().trim();
-        let value = match value.strip_prefix('"').and_then(|v| v.strip_suffix('"')) {
-            Some(inner) => inner.replace("\\\"", "\"").replace("\\\\", "\\"),
-            None => value.to_owned(),
-        };
-        Self::new(label.trim().trim_matches('"').to_owned(), operator, &value, place)
-    }
-
-    fn new(label: String, operator: &str, value: &str, place: &Place) -> Result<Self, ReadError> {
-        let pattern = if operator.ends_with('~') { value.to_owned() } else { regex::escape(value) };
-        let value = Regex::new(&format!("^(?:{pattern})$"))
-            .map_err(|error| ReadError::Value(place.clone(), error.to_string()))?;
-        Ok(Self { label, value, negated: operator.starts_with('!') })
-    }
-
-    /// A label that is not there counts as empty.
-    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        let value = labels.get(&self.label).map_or("", String::as_str);
-        self.value.is_match(value) != self.negated
+            let answer = |matcher: &Matcher| match other.get(&matcher.label) {
+                Some(value) => matcher.matches_text(value),
+                None => Answer::Depends,
+            };
+            let is_source = source.matchers.iter().all(|matcher| answer(matcher) != Answer::No);
+            // One that is of both sides does not hold back another that is of both.
+            let both_sides = source
+                .matchers
+                .iter()
+                .all(|matcher| matcher.matches(&alert.get(&matcher.label)) == Answer::Yes);
+            let is_target = self.target.iter().all(|matcher| answer(matcher) == Answer::Yes);
+            is_source && !(both_sides && is_target)
+        })
     }
 }

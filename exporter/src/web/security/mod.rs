@@ -118,6 +118,12 @@ impl Security {
         !self.lock().config.users.is_empty()
     }
 
+    /// Whether connections are encrypted.
+    #[must_use]
+    pub fn speaks_tls(&self) -> bool {
+        self.lock().config.tls.is_some()
+    }
+
     /// Whether every client has shown a certificate that was verified.
     #[must_use]
     pub fn verifies_clients(&self) -> bool {
