@@ -78,8 +78,10 @@ impl Outbox {
         }
         match timeout(FAREWELL, self.deliver()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "outcomes wait for the next start"),
-            Err(_) => tracing::warn!("outcomes wait for the next start"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "undelivered outcomes stay for the next start")
+            }
+            Err(_) => tracing::warn!("undelivered outcomes stay for the next start"),
         }
     }
 
@@ -88,12 +90,12 @@ impl Outbox {
         let delivered = self.deliver().await;
         if let Err(error) = &delivered {
             self.metrics.outcome("failed");
-            tracing::warn!(%error, "outcomes wait");
+            tracing::warn!(%error, "could not deliver outcomes to Alertmanager; will retry");
         }
         if Instant::now() >= *confirm_at {
             *confirm_at = Instant::now() + self.confirm;
             if let Err(error) = self.confirm().await {
-                tracing::debug!(%error, "cannot ask which outcomes Alertmanager has");
+                tracing::warn!(%error, "could not ask Alertmanager which outcomes it has; will retry");
             }
         }
         delivered.is_err()
@@ -104,12 +106,22 @@ impl Outbox {
         loop {
             let letters = self.journal.waiting(BATCH).await?;
             if letters.is_empty() {
-                return Ok(());
+                return self.drop_unreadable().await;
             }
             for letter in letters {
                 self.post(&alertmanager, letter).await?;
             }
         }
+    }
+
+    /// What is left once all others are delivered can only be what cannot be read.
+    async fn drop_unreadable(&self) -> Result<(), Undelivered> {
+        if self.journal.pending().await?.outcomes > 0 {
+            for _ in 0..self.journal.drop_unreadable().await? {
+                self.metrics.outcome("rejected");
+            }
+        }
+        Ok(())
     }
 
     async fn post(&self, alertmanager: &Alertmanager, letter: Letter) -> Result<(), Undelivered> {
@@ -127,7 +139,7 @@ impl Outbox {
             }
             // It would be refused for ever, and hold up all behind it.
             Err(error) if error.is_final() => {
-                tracing::error!(event, %error, "Alertmanager refuses an outcome: dropped");
+                tracing::error!(event, %error, "Alertmanager rejected an outcome; it is dropped");
                 self.journal.drop_letter(letter.id, error.to_string()).await?;
                 self.metrics.outcome("rejected");
                 Ok(())
@@ -150,7 +162,7 @@ impl Outbox {
             let Some(ends) = letter.ends else { continue };
             let event = letter.content.event.clone();
             alertmanager.post(&[posted(letter, ends)]).await?;
-            tracing::warn!(event, "Alertmanager had lost an outcome: posted again");
+            tracing::warn!(event, "Alertmanager had lost an outcome; posted it again");
             self.metrics.outcome("repeated");
         }
         Ok(())

@@ -5,6 +5,8 @@
 //! - [`Plan`]: the proof that both passed; nobody acts without one, and only `decide` makes one.
 //! - [`Refusal`]: why not, with a label for metrics and a sentence that names its object.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use procstorm_exporter::process::Command;
 
@@ -50,6 +52,10 @@ pub enum Identity {
     Alias(String),
     /// The name is a uid in digits, and no account has that uid.
     Nameless(u32),
+    /// The name is a uid in digits, and its account has a name that we would not take.
+    Unusable(NameFault),
+    /// The name service has not said who it is for as long as it is waited for: why.
+    Unresolved(String),
     /// It knows neither.
     Unknown,
 }
@@ -206,6 +212,14 @@ pub enum Refusal {
         /// The account's own.
         name: Quoted,
     },
+    /// The name service did not answer, or failed, for as long as it is waited for.
+    #[error("cannot tell who user {user} is: {why}")]
+    UnresolvedUser {
+        /// The name that the alert bears.
+        user: UserName,
+        /// What the name service said last.
+        why: String,
+    },
     /// The uid has no name, and the configuration leaves such alone.
     #[error("uid {0} has no name (accounts.allow_nameless)")]
     NamelessUid(u32),
@@ -279,6 +293,7 @@ impl Refusal {
             Self::OtherCommand { .. } => "other_command",
             Self::BadUserName(_) => "bad_user_name",
             Self::UnknownUser(_) => "unknown_user",
+            Self::UnresolvedUser { .. } => "unresolved_user",
             Self::Alias { .. } => "alias",
             Self::NamelessUid(_) => "nameless_uid",
             Self::ProtectedUser(_) => "protected_user",
@@ -291,7 +306,37 @@ impl Refusal {
             Self::LimitReached { .. } => "limit_reached",
         }
     }
+
+    /// Whether people are told of it, and how long nobody is told of the same again: there may be
+    /// a storm, and the host's own policy does not forbid to end it.
+    #[must_use]
+    pub fn told_once_in(&self) -> Option<Duration> {
+        match self {
+            Self::LimitReached { rate, .. } => Some(rate.window),
+            Self::BadUserName(_) | Self::UnresolvedUser { .. } | Self::LeftAlone { .. } => {
+                Some(TOLD_EVERY)
+            }
+            Self::Resolved
+            | Self::OtherHost { .. }
+            | Self::NoPlaybook
+            | Self::UnknownPlaybook(_)
+            | Self::AlertNotAllowed { .. }
+            | Self::OtherCommand { .. }
+            | Self::UnknownUser(_)
+            | Self::Alias { .. }
+            | Self::NamelessUid(_)
+            | Self::ProtectedUser(_)
+            | Self::Root(_)
+            | Self::OwnUid(_)
+            | Self::SystemUid { .. }
+            | Self::BelowThreshold { .. }
+            | Self::Silenced(_) => None,
+        }
+    }
 }
+
+/// How often people are told of the same storm that cannot be acted on for a reason that stays.
+const TOLD_EVERY: Duration = Duration::from_secs(3600);
 
 /// A text from outside: cut to 64 characters, and shown in quotes with escapes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -405,6 +450,11 @@ pub fn allowed_account(
         Identity::Alias(name) => {
             let (user, name) = (request.user.clone(), Quoted::new(name));
             return Err(Refusal::Alias { user, name });
+        }
+        Identity::Unusable(fault) => return Err(Refusal::BadUserName(fault.clone())),
+        Identity::Unresolved(why) => {
+            let (user, why) = (request.user.clone(), why.clone());
+            return Err(Refusal::UnresolvedUser { user, why });
         }
         Identity::Unknown => return Err(Refusal::UnknownUser(request.user.clone())),
     };

@@ -211,7 +211,7 @@ impl Host {
     /// and returns that storm. The remediator gives Alertmanager two seconds to tell its silences,
     /// and then assumes none, which it says: on a busy machine it may have to be asked again.
     pub fn raise_until_silenced(&self, uid: u32, command: &[u8]) -> Result<Storm, Fault> {
-        let unknown = "none assumed";
+        let unknown = "continuing as if there were none";
         for asked in 0..5 {
             let before = self.verdicts()?.len();
             let storm = Storm::raise(uid, command, 8)?;

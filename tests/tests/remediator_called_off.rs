@@ -104,7 +104,7 @@ fn a_kill_that_takes_too_long_is_called_off_and_taken_up_again() -> Result<(), F
         (!living.is_empty() && !living.into_iter().any(is_stopped)).then_some(())
     })?;
     let case = runtime.block_on(journal.case(id)).unwrap();
-    assert_eq!(case.state, State::Acting, "it is on record as begun, and not as ended");
+    assert_eq!(case.unwrap().state, State::Acting, "it is on record as begun, and not as ended");
     drop(opponent);
 
     let storm = Storm::raise(UID, b"core-off", 8)?;

@@ -61,7 +61,7 @@ fn a_name_service_that_hangs_delays_no_answer_and_nobody_else() -> Result<(), Fa
     }
     // Whom nobody knows is left alone, waits, and is not forgotten.
     assert_eq!(stuck.living()?, 6);
-    assert!(host.daemon.log().contains("taken from the journal"), "{}", host.daemon.log());
+    assert!(host.daemon.log().contains("using the uid recorded"), "{}", host.daemon.log());
     let answer = host.post(&[alert("nss47151")])?;
     assert_eq!(answer.body, "0 accepted, 1 coalesced, 0 refused\n");
 

@@ -1,13 +1,20 @@
 //! One task for each remediation, whoever asks for it: the webhook for every alert, and the regular
 //! look at the journal for what nobody pursues.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The remediations that a task pursues.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claims {
-    claimed: Arc<Mutex<HashSet<i64>>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    claimed: HashSet<i64>,
+    /// How many tasks have panicked over a remediation.
+    panics: HashMap<i64, u32>,
 }
 
 /// The right to pursue one remediation, given back when it is dropped, after a panic too.
@@ -20,16 +27,16 @@ pub(super) struct Claim {
 impl Claims {
     /// The right to pursue `id`; `None` if a task has it.
     pub(super) fn claim(&self, id: i64) -> Option<Claim> {
-        self.lock().insert(id).then(|| Claim { id, claims: self.clone() })
+        self.lock().claimed.insert(id).then(|| Claim { id, claims: self.clone() })
     }
 
     /// Whether a task pursues `id`.
     pub(super) fn is_claimed(&self, id: i64) -> bool {
-        self.lock().contains(&id)
+        self.lock().claimed.contains(&id)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<i64>> {
-        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -37,6 +44,11 @@ impl Claim {
     /// What it is for.
     pub(super) fn id(&self) -> i64 {
         self.id
+    }
+
+    /// How many tasks have panicked over it.
+    pub(super) fn panics(&self) -> u32 {
+        self.claims.lock().panics.get(&self.id).copied().unwrap_or_default()
     }
 
     /// The right to pursue `next` after this one, which is done, or the same again. `None` if a
@@ -48,7 +60,14 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.claims.lock().remove(&self.id);
+        let mut state = self.claims.lock();
+        state.claimed.remove(&self.id);
+        if std::thread::panicking() {
+            let panics = state.panics.entry(self.id).or_default();
+            *panics = panics.saturating_add(1);
+        } else {
+            state.panics.remove(&self.id);
+        }
     }
 }
 
@@ -72,5 +91,9 @@ mod tests {
         });
         assert!(panicked.join().is_err());
         assert!(!claims.is_claimed(3));
+        let third = claims.claim(3).expect("free");
+        assert_eq!(third.panics(), 1);
+        drop(third);
+        assert_eq!(claims.claim(3).map(|claim| claim.panics()), Some(0), "it came to an end");
     }
 }

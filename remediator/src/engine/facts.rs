@@ -1,7 +1,7 @@
 //! What is true here and now.
 
 use std::sync::mpsc::RecvTimeoutError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use procstorm_exporter::name_service::NameService;
 
@@ -18,25 +18,42 @@ const NAME_DEADLINE: Duration = Duration::from_secs(2);
 /// How long Alertmanager may take to say what is silenced: a storm goes on meanwhile.
 const SILENCE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How long after a name service did not answer it is asked again.
+/// How long after a name service did not answer it is asked again,
 const NAME_RETRY: Duration = Duration::from_secs(5);
 
+/// and for how long at all: then people are told, and the next alert asks again.
+const NAME_PATIENCE: Duration = Duration::from_secs(300);
+
 impl Shared {
-    /// Who the user is. A name service that does not answer is asked again and again, unless the
+    /// Who the user is. A name service that does not answer is asked again for a while, unless the
     /// journal remembers the uid: an account that had its processes killed an hour ago is no other.
     pub(super) async fn identity(&self, user: &UserName) -> Result<Identity, Stopping> {
+        let begun = Instant::now();
         loop {
             let (names, who) = (self.names.clone(), user.clone());
-            match tokio::task::spawn_blocking(move || look_up(&names, &who)).await {
+            let why = match tokio::task::spawn_blocking(move || look_up(&names, &who)).await {
                 Ok(Ok(identity)) => return Ok(identity),
-                Ok(Err(error)) => tracing::warn!(%user, error, "the name service fails"),
-                Err(error) => tracing::error!(%error, "the question for a name has panicked"),
-            }
+                Ok(Err(error)) => {
+                    tracing::warn!(%user, error, "name service unavailable");
+                    error
+                }
+                Err(error) => {
+                    tracing::error!(%user, %error, "the name service's task panicked");
+                    error.to_string()
+                }
+            };
             let name = user.as_str().to_owned();
             let known = self.persist(|| self.parts.journal.last_known_uid(name.clone())).await?;
             if let Some(uid) = known {
-                tracing::warn!(%user, uid, "taken from the journal, as of the last remediation");
+                tracing::warn!(
+                    %user,
+                    uid,
+                    "name service unavailable; using the uid recorded at the last remediation"
+                );
                 return Ok(Identity::Named(Account { name: user.clone(), uid }));
+            }
+            if begun.elapsed() >= NAME_PATIENCE {
+                return Ok(Identity::Unresolved(why));
             }
             self.pause(NAME_RETRY).await?;
         }
@@ -64,11 +81,18 @@ impl Shared {
         match tokio::time::timeout(SILENCE_DEADLINE, question).await {
             Ok(Ok(silence)) => silence,
             Err(_elapsed) => {
-                tracing::warn!(remediation = case.id, "silences are not told: none assumed");
+                tracing::warn!(
+                    remediation = case.id,
+                    "could not query silences (timed out); continuing as if there were none"
+                );
                 None
             }
             Ok(Err(error)) => {
-                tracing::warn!(remediation = case.id, %error, "silences are not known: none assumed");
+                tracing::warn!(
+                    remediation = case.id,
+                    %error,
+                    "could not query silences; continuing as if there were none"
+                );
                 None
             }
         }
@@ -87,10 +111,11 @@ pub(crate) fn look_up(names: &NameService, user: &UserName) -> Result<Identity, 
     let Ok(uid) = user.as_str().parse::<u32>() else { return Ok(Identity::Unknown) };
     match name_of(names, uid)? {
         None => Ok(Identity::Nameless(uid)),
-        Some(name) => {
-            let name = UserName::new(&name).map_err(|fault| fault.to_string())?;
-            Ok(Identity::Named(Account { name, uid }))
-        }
+        Some(name) => Ok(match UserName::new(&name) {
+            Ok(name) => Identity::Named(Account { name, uid }),
+            // Asking again would not change the name.
+            Err(fault) => Identity::Unusable(fault),
+        }),
     }
 }
 

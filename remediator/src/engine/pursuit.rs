@@ -13,7 +13,7 @@ use crate::account::Account;
 use crate::config::{Config, Playbook, Step};
 use crate::force::Force;
 use crate::journal::course::Ending;
-use crate::journal::records::{Question, Standing};
+use crate::journal::records::Question;
 use crate::journal::{Case, State};
 use crate::kill::{Survey, SurveyError, Target, Verdict, release_stopped};
 use crate::outcome::{End, Story, Told};
@@ -22,8 +22,11 @@ use crate::policy::{Decision, Facts, Plan, Refusal, Request, admit, allowed_acco
 /// How often the storm's return is looked for, at most.
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often a storm that is left alone is told, where the playbook has gone meanwhile.
-const WINDOW: Duration = Duration::from_secs(3_600);
+/// After so many panics over a remediation it is given up.
+const PANICS_MAX: u32 = 3;
+
+/// The verdict of what was given up, as of a kill that the system refused.
+const FAILED: &str = "failed";
 
 /// A request, and whom it is about.
 struct Matter<'a> {
@@ -44,7 +47,11 @@ impl Shared {
     pub(super) async fn pursue(self: Arc<Self>, mut claim: Claim) {
         loop {
             let id = claim.id();
-            match self.advance(id).await {
+            let advanced = match claim.panics() {
+                0..PANICS_MAX => self.advance(id).await,
+                panics => self.abandon(id, &format!("its task panicked {panics} times")).await,
+            };
+            match advanced {
                 Ok(Some(next)) => match claim.follow(next) {
                     Some(following) => claim = following,
                     None => return,
@@ -63,7 +70,11 @@ impl Shared {
 
     /// Brings it on by one state. Returns which to go on with.
     async fn advance(&self, id: i64) -> Result<Option<i64>, Stopping> {
-        let case = self.persist(|| self.parts.journal.case(id)).await?;
+        let case = match self.persist(|| self.parts.journal.case(id)).await? {
+            Ok(case) => case,
+            // It would read the same for ever.
+            Err(why) => return self.abandon(id, &why).await,
+        };
         match case.state {
             State::Accepted | State::Acting => {
                 self.until_due(&case).await?;
@@ -73,6 +84,28 @@ impl Shared {
             State::Watching => self.watch(&case).await,
             State::Done => Ok(None),
         }
+    }
+
+    /// Ends what can never be brought on, and tells people: left unfinished, it would take in every
+    /// later alert of its kind.
+    async fn abandon(&self, id: i64, why: &str) -> Result<Option<i64>, Stopping> {
+        let journal = &self.parts.journal;
+        let Some(whose) = self.persist(|| journal.whose(id)).await? else {
+            tracing::warn!(remediation = id, "the journal holds no such remediation");
+            return Ok(None);
+        };
+        let force = self.force();
+        let story = Story {
+            host: &force.config.host,
+            user: &whose.user,
+            command: &whose.command,
+            playbook: &whose.playbook,
+            before: None,
+            archives: None,
+            end: End::Nothing(FAILED, why),
+        };
+        self.end(id, &force, &story.tell(), &story, None).await?;
+        Ok(None)
     }
 
     /// Waits until it is due. Nothing waits for more than its cool-down: what seems to was
@@ -100,7 +133,9 @@ impl Shared {
         let own_uid = self.parts.own_uid;
         let account = match allowed_account(&force.config, &request, &identity, own_uid) {
             Ok(account) => account,
-            Err(refusal) => return self.refuse(case, &force, &refusal, None).await,
+            Err(refusal) => {
+                return self.refuse(case, &force, &refusal, Some((&request, None))).await;
+            }
         };
         let matter = Matter { case, force: &force, request: &request, account: &account };
         let target = matter.target();
@@ -162,7 +197,7 @@ impl Shared {
                     let left = facts.living.saturating_add(facts.left_alone);
                     return self.end_interrupted(matter, left).await;
                 }
-                self.refuse(case, force, &refusal, Some((request, facts.living))).await
+                self.refuse(case, force, &refusal, Some((request, Some(facts.living)))).await
             }
             Decision::Act(plan) => {
                 let (id, living, now) = (case.id, facts.living, Timestamp::now());
@@ -193,7 +228,14 @@ impl Shared {
                 End::DryRun(kills.then_some(survey.living.as_slice()))
             }
             Done { stopped: true, .. } => End::Stopped,
-            Done { kill: Some(report), .. } => End::Killed(report),
+            Done { kill: Some(report), .. } => match (&report.verdict, report.left) {
+                // Those whom the kill before the restart had hit were still dying when they were
+                // counted: that kill ended them, and they did not go by themselves.
+                (Verdict::NoLongerTrue, Some(left)) if was_interrupted(case) => {
+                    End::Interrupted(left)
+                }
+                _ => End::Killed(report),
+            },
             Done { kill: None, .. } => End::NoKill,
         };
         let story = matter.story(Some(before), done.archives.as_deref(), end);
@@ -215,20 +257,19 @@ impl Shared {
         let watch_until = settle
             .filter(|settle| watch && !settle.is_zero())
             .and_then(|settle| now.checked_add(SignedDuration::try_from(settle).ok()?).ok());
-        self.end(case, force, request.playbook(), &told, story, watch_until).await
+        self.end(case.id, force, &told, story, watch_until).await
     }
 
     async fn end(
         &self,
-        case: &Case,
+        id: i64,
         force: &Force,
-        playbook: &str,
         told: &Told,
         story: &Story<'_>,
         watch_until: Option<Timestamp>,
     ) -> Result<(), Stopping> {
         let now = Timestamp::now();
-        let event = format!("{}-{}", case.id, now.as_millisecond());
+        let event = format!("{id}-{}", now.as_millisecond());
         let ending = Ending {
             verdict: told.verdict.clone(),
             summary: told.summary.clone(),
@@ -237,9 +278,10 @@ impl Shared {
             watch_until,
         };
         let journal = &self.parts.journal;
-        self.persist(|| journal.end(case.id, ending.clone(), now)).await?;
+        self.persist(|| journal.end(id, ending.clone(), now)).await?;
+        let playbook = story.playbook;
         tracing::info!(
-            remediation = case.id,
+            remediation = id,
             user = story.user,
             command = story.command,
             playbook,
@@ -262,21 +304,18 @@ impl Shared {
         case: &Case,
         force: &Force,
         refusal: &Refusal,
-        known: Option<(&Request, u64)>,
+        asked: Option<(&Request, Option<u64>)>,
     ) -> Result<(), Stopping> {
-        match (refusal, known) {
-            (Refusal::LimitReached { rate, .. }, Some((request, living))) => {
-                let often = (Standing::Limit, rate.window);
-                return self.give_up(case, force, refusal, often, request, living).await;
-            }
-            (Refusal::LeftAlone { left_alone, .. }, Some((request, living))) => {
+        if let (Some(window), Some((request, living))) = (refusal.told_once_in(), asked) {
+            let (window, left_alone) = if let Refusal::LeftAlone { left_alone, .. } = refusal {
                 let playbook = playbook_of(&force.config, case);
-                let window = playbook.map_or(WINDOW, |playbook| playbook.limits.per_user.window);
-                let before = living.saturating_add(*left_alone);
-                let often = (Standing::LeftAlone, window);
-                return self.give_up(case, force, refusal, often, request, before).await;
-            }
-            _ => {}
+                let limit = playbook.map(|playbook| playbook.limits.per_user.window);
+                (limit.unwrap_or(window), *left_alone)
+            } else {
+                (window, 0)
+            };
+            let before = living.map(|living| living.saturating_add(left_alone));
+            return self.give_up(case, force, refusal, window, request, before).await;
         }
         let (label, reason) = (refusal.label(), refusal.to_string());
         let journal = &self.parts.journal;
@@ -297,16 +336,15 @@ impl Shared {
         Ok(())
     }
 
-    /// A limit is reached, or the storm is in containers: people are told, once in the window, and
-    /// nothing is done.
+    /// There may be a storm, and nothing is done: people are told, once in this window.
     async fn give_up(
         &self,
         case: &Case,
         force: &Force,
         refusal: &Refusal,
-        (standing, window): (Standing, Duration),
+        window: Duration,
         request: &Request,
-        living: u64,
+        living: Option<u64>,
     ) -> Result<(), Stopping> {
         let reason = refusal.to_string();
         let (user, playbook) = (request.user().as_str(), request.playbook());
@@ -316,7 +354,7 @@ impl Shared {
             user,
             command: &command,
             playbook,
-            before: Some(living),
+            before: living,
             archives: None,
             end: End::Nothing(refusal.label(), &reason),
         };
@@ -324,7 +362,7 @@ impl Shared {
         let told_before = self
             .persist(|| {
                 let (playbook, user) = (playbook.to_owned(), user.to_owned());
-                journal.was_told(playbook, user, standing, window, Timestamp::now())
+                journal.was_told(playbook, user, refusal.label(), window, Timestamp::now())
             })
             .await?;
         if told_before {
@@ -338,7 +376,7 @@ impl Shared {
             }
             return Ok(());
         }
-        self.end(case, force, playbook, &story.tell(), &story, None).await
+        self.end(case.id, force, &story.tell(), &story, None).await
     }
 
     /// The recount failed: nothing is known, and nothing is done.

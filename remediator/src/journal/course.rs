@@ -64,6 +64,17 @@ pub struct Case {
     pub steps: Vec<StepRow>,
 }
 
+/// What is known of a remediation in any case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whose {
+    /// Its playbook.
+    pub playbook: String,
+    /// Whose processes.
+    pub user: String,
+    /// Which.
+    pub command: String,
+}
+
 /// A step as the journal knows it.
 #[derive(Clone, Debug)]
 pub struct StepRow {
@@ -99,9 +110,29 @@ pub struct Ending {
 }
 
 impl Journal {
-    /// Everything about a remediation.
-    pub async fn case(&self, id: i64) -> Result<Case, Fault> {
-        self.read(move |connection| case(connection, id)).await
+    /// Everything about a remediation; as the inner error why what the journal holds of it cannot
+    /// be understood, which no second reading changes.
+    pub async fn case(&self, id: i64) -> Result<Result<Case, String>, Fault> {
+        self.read(move |connection| match case(connection, id) {
+            Ok(case) => Ok(Ok(case)),
+            Err(Fault::Record(why)) => Ok(Err(why)),
+            Err(Fault::Sqlite(error)) if is_of_the_row(&error) => Ok(Err(error.to_string())),
+            Err(fault) => Err(fault),
+        })
+        .await
+    }
+
+    /// Whose remediation it is; `None` if there is none of that number.
+    pub async fn whose(&self, id: i64) -> Result<Option<Whose>, Fault> {
+        self.read(move |connection| {
+            let mut query = connection
+                .prepare_cached("SELECT playbook, user, command FROM remediations WHERE id = ?1")?;
+            let whose = query.query_row([id], |row| {
+                Ok(Whose { playbook: row.get(0)?, user: row.get(1)?, command: row.get(2)? })
+            });
+            Ok(whose.optional()?)
+        })
+        .await
     }
 
     /// The numbers of what is not done, oldest first.
@@ -266,6 +297,18 @@ impl Journal {
     }
 }
 
+/// Whether it is what a row holds, or that there is none, and not the database.
+fn is_of_the_row(error: &rusqlite::Error) -> bool {
+    matches!(
+        error,
+        rusqlite::Error::QueryReturnedNoRows
+            | rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::Utf8Error(..)
+    )
+}
+
 fn case(connection: &Connection, id: i64) -> Result<Case, Fault> {
     let mut query = connection.prepare_cached(
         "SELECT state, repeats, accepted_ms, due_ms, acted_ms, watch_ms, uid, before
@@ -285,7 +328,8 @@ fn case(connection: &Connection, id: i64) -> Result<Case, Fault> {
         state: State::parse(&state)?,
         repeats,
         due: time(due)?,
-        deferred: due > accepted,
+        // Not "later": the clock may have been set back between the two.
+        deferred: due != accepted,
         acted: acted.map(time).transpose()?,
         watch_until: watch.map(time).transpose()?,
         uid,

@@ -66,6 +66,9 @@ pub(super) fn waiting(connection: &rusqlite::Connection) -> Result<i64, Fault> {
     Ok(query.query_row([], |row| row.get(0))?)
 }
 
+/// What an outcome is that waits.
+const WAITS: &str = "taken_ms IS NULL AND dropped IS NULL";
+
 const COLUMNS: &str = "id, event, labels, annotations, created_ms, ends_ms";
 
 fn letter(row: &Row<'_>) -> Result<Letter, Fault> {
@@ -93,17 +96,35 @@ fn letters(
     let mut rows = query.query([parameter])?;
     let mut letters = Vec::new();
     while let Some(row) = rows.next()? {
-        letters.push(letter(row)?);
+        match letter(row) {
+            Err(Fault::Record(why)) => {
+                let id: i64 = row.get(0)?;
+                tracing::error!(outcome = id, why, "skipped an outcome that cannot be read");
+            }
+            letter => letters.push(letter?),
+        }
     }
     Ok(letters)
+}
+
+/// The outcomes among those that wait that cannot be read, and why.
+fn unreadable(tx: &Transaction<'_>) -> Result<Vec<(i64, String)>, Fault> {
+    let mut query = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM outcomes WHERE {WAITS}"))?;
+    let mut rows = query.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        if let Err(Fault::Record(why)) = letter(row) {
+            found.push((row.get(0)?, why));
+        }
+    }
+    Ok(found)
 }
 
 impl Journal {
     /// The oldest outcomes that Alertmanager has not taken, at most `limit`.
     pub async fn waiting(&self, limit: u32) -> Result<Vec<Letter>, Fault> {
         self.read(move |connection| {
-            let condition = "taken_ms IS NULL AND dropped IS NULL ORDER BY id LIMIT ?1";
-            letters(connection, condition, i64::from(limit))
+            letters(connection, &format!("{WAITS} ORDER BY id LIMIT ?1"), i64::from(limit))
         })
         .await
     }
@@ -126,6 +147,18 @@ impl Journal {
                 update.execute(params![id, ms(now), ms(ends)])?;
             }
             Ok(())
+        })
+        .await
+    }
+
+    /// Drops what waits and cannot be read, which no second reading changes. Returns how many.
+    pub async fn drop_unreadable(&self) -> Result<usize, Fault> {
+        self.write(|tx| {
+            let found = unreadable(tx)?;
+            for (id, why) in &found {
+                tx.execute("UPDATE outcomes SET dropped = ?2 WHERE id = ?1", params![id, why])?;
+            }
+            Ok(found.len())
         })
         .await
     }

@@ -66,24 +66,6 @@ pub struct Record {
     pub steps: Vec<StepRow>,
 }
 
-/// Why nothing is done for now, although there is a storm: it is told once in a while.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// A limit is reached.
-    Limit,
-    /// The storm is in containers.
-    LeftAlone,
-}
-
-impl Standing {
-    fn question(self) -> &'static str {
-        match self {
-            Self::Limit => TOLD,
-            Self::LeftAlone => LEFT_ALONE,
-        }
-    }
-}
-
 impl Journal {
     /// What was done before, within the windows of the limits. Dry runs do nothing, and so count
     /// for the cool-down alone. What lies in the future was written by a clock that was wrong, and
@@ -92,22 +74,18 @@ impl Journal {
         self.read(move |connection| history(connection, &question, now)).await
     }
 
-    /// Whether people have been told within `window` of this user what a person has to see to.
+    /// Whether people have been told within `window` of this verdict for this user.
     pub async fn was_told(
         &self,
         playbook: String,
         user: String,
-        what: Standing,
+        verdict: &'static str,
         window: Duration,
         now: Timestamp,
     ) -> Result<bool, Fault> {
         self.read(move |connection| {
-            let window = since(now, window);
-            let told = connection.query_row(
-                what.question(),
-                params![playbook, user, window, ms(now)],
-                |row| row.get(0),
-            )?;
+            let question = params![playbook, user, since(now, window), ms(now), verdict];
+            let told = connection.query_row(TOLD, question, |row| row.get(0))?;
             Ok(told)
         })
         .await
@@ -234,15 +212,11 @@ const COUNT_OF_USER: &str = "SELECT count(*) FROM remediations
 const COUNT_IN_TOTAL: &str = "SELECT count(*) FROM remediations
     WHERE playbook = ?1 AND acted_ms > ?2 AND acted_ms <= ?4 AND id <> ?3 AND dry_run = 0";
 
-/// Whether people were told in a time why nothing is done about a user.
-const TOLD: &str = "SELECT EXISTS (SELECT 1 FROM remediations
-    WHERE playbook = ?1 AND user = ?2 AND verdict = 'limit_reached'
-        AND ended_ms > ?3 AND ended_ms <= ?4)";
-
-/// Whether people were told in a time that a user's storm is in containers.
-const LEFT_ALONE: &str = "SELECT EXISTS (SELECT 1 FROM remediations
-    WHERE playbook = ?1 AND user = ?2 AND verdict = 'left_alone'
-        AND ended_ms > ?3 AND ended_ms <= ?4)";
+/// Whether people were told in a time of a verdict for a user: not whether there was one, since
+/// the others of that time were not told.
+const TOLD: &str = "SELECT EXISTS (SELECT 1 FROM remediations r
+    WHERE playbook = ?1 AND user = ?2 AND verdict = ?5 AND ended_ms > ?3 AND ended_ms <= ?4
+        AND EXISTS (SELECT 1 FROM outcomes WHERE remediation = r.id))";
 
 /// Whether any limit was reached since a time.
 const REACHED: &str = "SELECT EXISTS (SELECT 1 FROM remediations
@@ -286,7 +260,7 @@ mod tests {
         let journal = Journal::start(place.path()).expect("a thread");
         let plans = journal.read(|connection| {
             let mut plans = Vec::new();
-            for question in [LAST, COUNT_OF_USER, COUNT_IN_TOTAL, TOLD, LEFT_ALONE, REACHED] {
+            for question in [LAST, COUNT_OF_USER, COUNT_IN_TOTAL, TOLD, REACHED] {
                 let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {question}"))?;
                 let mut rows = plan.raw_query();
                 while let Some(row) = rows.next()? {
@@ -296,8 +270,13 @@ mod tests {
             Ok(plans)
         });
         let plans = runtime.block_on(plans).expect("plans");
-        let looks: Vec<_> = plans.iter().filter(|plan| plan.contains("remediations")).collect();
-        assert_eq!(looks.len(), 6, "{plans:?}");
+        let is_look = |plan: &&String| plan.starts_with("SEARCH") || plan.starts_with("SCAN");
+        let looks: Vec<_> = plans
+            .iter()
+            .filter(is_look)
+            .filter(|plan| !plan.contains("CONSTANT ROW") && !plan.contains("outcomes"))
+            .collect();
+        assert_eq!(looks.len(), 5, "{plans:?}");
         assert!(looks.iter().all(|plan| plan.contains("USING")), "{looks:?}");
     }
 }

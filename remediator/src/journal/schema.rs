@@ -97,8 +97,9 @@ SELECT r.id, strftime('%Y-%m-%d %H:%M:%S', coalesce(r.acted_ms, r.accepted_ms) /
 FROM remediations r;
 ";
 
+/// People are told once in a while of each verdict that nothing could be done, not of limits alone.
 const VERSION_2: &str = r"
-CREATE INDEX left_alone ON remediations (playbook, user, ended_ms) WHERE verdict = 'left_alone';
+CREATE INDEX told ON remediations (playbook, user, verdict, ended_ms);
 ";
 
 /// Brings the journal to the newest version, each step in a transaction of its own.

@@ -1,0 +1,129 @@
+//! What can never be done comes to an end, with a verdict, and people are told once: it is not
+//! tried for ever, and takes in no later alert.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use procstorm_remediator::journal::Journal;
+use procstorm_tests::fault::Fault;
+use procstorm_tests::host::{Host, Post, Receiver};
+use procstorm_tests::skip::is_root_or_skip;
+use procstorm_tests::storm::Storm;
+use procstorm_tests::wait;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// Changes the journal of a host whose daemon is stopped.
+fn change_journal(host: &Host, statements: &'static str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let journal = Journal::start(&host.dir().join("state")).unwrap();
+    let change = journal.write(move |transaction| Ok(transaction.execute_batch(statements)?));
+    runtime.block_on(change).unwrap();
+    runtime.block_on(journal.close());
+}
+
+#[test]
+fn a_name_that_is_not_taken_ends_the_remediation_and_is_told_once() -> Result<(), Fault> {
+    if !is_root_or_skip("a_name_that_is_not_taken_ends_the_remediation_and_is_told_once") {
+        return Ok(());
+    }
+    let receiver = Receiver::start()?;
+    let long = "a".repeat(65);
+    let names = [r"CORP\alice", "alice smith", &long, ".alice.pop", "alic\u{e9}"];
+    let users: Vec<_> = names.into_iter().zip(42_210..).collect();
+    let host = Host::start_among(&users, "perm-a", "    settle: 0s", &receiver.line())?;
+    let storms: Vec<_> =
+        users.iter().map(|(_, uid)| Storm::raise(*uid, b"perm-a", 5)).collect::<Result<_, _>>()?;
+    // The exporter shows a number where the name service was silent for a moment.
+    let alerts: Vec<_> = users.iter().map(|(_, uid)| Post::storm(*uid, "perm-a")).collect();
+    for round in 1..=2 {
+        host.post(&alerts)?;
+        host.wait_for_verdicts(&vec!["bad_user_name"; names.len() * round])?;
+    }
+    host.wait_for_metric("procstorm_outcomes_pending", 0.0)?;
+    host.wait_for_metric("procstorm_remediations_pending", 0.0)?;
+    let posts = receiver.posts();
+    let told: std::collections::BTreeSet<_> =
+        posts.iter().map(|post| post["labels"]["user"].to_string()).collect();
+    assert_eq!((posts.len(), told.len()), (names.len(), names.len()), "each once: {posts:?}");
+    for post in &posts {
+        assert_eq!(post["labels"]["severity"], "critical");
+        let summary = post["annotations"]["summary"].as_str().unwrap();
+        assert!(summary.contains("user name"), "{summary}");
+    }
+    assert!(storms.iter().all(|storm| storm.living().unwrap() == 5));
+    Ok(())
+}
+
+#[test]
+fn a_record_that_cannot_be_read_ends_and_holds_up_no_later_alert() -> Result<(), Fault> {
+    if !is_root_or_skip("a_record_that_cannot_be_read_ends_and_holds_up_no_later_alert") {
+        return Ok(());
+    }
+    let receiver = Receiver::start()?;
+    let uid = 42_220;
+    let mut host = Host::start("perm-b", "    settle: 0s", &receiver.line())?;
+    for (ruin, rounds) in [
+        "UPDATE alerts SET labels = 'not JSON'",
+        "DELETE FROM alerts",
+        "UPDATE remediations SET due_ms = 9223372036854775807",
+        "UPDATE alerts SET starts_at = 'yesterday'",
+    ]
+    .into_iter()
+    .zip(1..)
+    {
+        host.post(&[Post::storm(uid, "perm-b")])?;
+        wait::until("done", SOON, || {
+            let verdicts = host.verdicts().ok()?;
+            (verdicts.len() == 1 && verdicts[0] != "running").then_some(())
+        })?;
+        host.stop()?;
+        change_journal(
+            &host,
+            "DELETE FROM outcomes; DELETE FROM steps;
+             UPDATE remediations SET state = 'accepted', verdict = NULL, acted_ms = NULL;",
+        );
+        change_journal(&host, ruin);
+        host.restart()?;
+        host.wait_for_verdicts(&["failed"])?;
+        wait::until("it is told", SOON, || {
+            let posts = receiver.posts();
+            let failed = posts.iter().filter(|post| post["labels"]["verdict"] == "failed");
+            (failed.count() == rounds).then_some(())
+        })?;
+        // The next alert is acted on.
+        let storm = Storm::raise(uid, b"perm-b", 6)?;
+        host.post(&[Post::storm(uid, "perm-b")])?;
+        wait::until("ended", SOON, || (storm.living().ok()? == 0).then_some(()))
+            .map_err(|fault| Fault::new(format!("{}\n{}", fault.whole(), host.daemon.log())))?;
+        host.stop()?;
+        change_journal(&host, "DELETE FROM alerts; DELETE FROM remediations;");
+        host.restart()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_outcome_that_cannot_be_read_holds_up_no_other() -> Result<(), Fault> {
+    if !is_root_or_skip("an_outcome_that_cannot_be_read_holds_up_no_other") {
+        return Ok(());
+    }
+    let receiver = Receiver::start()?;
+    receiver.fail(Some(503));
+    let uid = 42_230;
+    let mut host = Host::start("perm-c", "    settle: 0s\n    cooldown: 0s", &receiver.line())?;
+    for round in 1..=2 {
+        let _storm = Storm::raise(uid, b"perm-c", 6)?;
+        host.post(&[Post::storm(uid, "perm-c")])?;
+        host.wait_for_verdicts(&vec!["none_seen"; round])?;
+    }
+    host.wait_for_metric("procstorm_outcomes_pending", 2.0)?;
+    host.stop()?;
+    change_journal(&host, "UPDATE outcomes SET labels = '{' WHERE id = 1");
+    receiver.fail(None);
+    host.restart()?;
+    let posts = receiver.wait_for_posts(1)?;
+    assert_eq!(posts.len(), 1);
+    host.wait_for_metric("procstorm_outcomes_pending", 0.0)?;
+    host.wait_for_metric("procstorm_outcomes_total{result=\"rejected\"}", 1.0)
+}
