@@ -63,6 +63,9 @@ pub fn report(question: &Question<'_>) -> Result<String, CheckError> {
     let config = Config::read(file, machine)?;
     let web = web_config.map(Security::open).transpose()?;
     let mut text = config.explain();
+    for warning in config.warnings(&std::fs::read_to_string(file).unwrap_or_default()) {
+        writeln!(text, "{}:{}: warning: {warning}", file.display(), warning.line).ok();
+    }
     if let Some(others) = others {
         let here = Here {
             listen: listen.to_vec(),

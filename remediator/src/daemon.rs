@@ -315,6 +315,9 @@ fn announce(config: &Config, token: bool) {
     if config.dry_run {
         tracing::warn!("dry run: nothing is saved and nothing is killed");
     }
+    for warning in config.warnings("") {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// Says what of the sandbox does not hold. What only an older kernel lacks is told as it is.

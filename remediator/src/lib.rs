@@ -16,6 +16,7 @@
 //! - [`agreement`]: whether policy, rules and Alertmanager's routes fit together.
 //! - [`args`], [`startup`], [`daemon`]: from the command line to the end.
 //! - [`check`], [`explain`]: what the policy means, and what it would do with a payload.
+//! - [`complaint`]: how the program says why it ended badly.
 //! - [`config`]: the host's own policy, `remediator.yml`.
 //! - [`duration`]: spans of time, read and written.
 //! - [`force`]: what of it is in force.
@@ -24,12 +25,14 @@
 //! - [`restore`]: brings archived mail back into a mailbox.
 //! - [`sandbox`]: what the daemon gives up once it has started.
 //! - [`status`]: the pages that people look at.
+//! - `yaml`: a file's values, each with its line.
 
 pub mod account;
 pub mod agreement;
 pub mod alertmanager;
 pub mod args;
 pub mod check;
+pub mod complaint;
 pub mod config;
 pub mod daemon;
 pub mod duration;
@@ -50,3 +53,4 @@ pub mod sandbox;
 pub mod startup;
 pub mod status;
 pub mod web;
+mod yaml;

@@ -10,6 +10,7 @@ use procstorm_exporter::logging;
 use procstorm_exporter::web::listen::listen;
 use procstorm_remediator::args::{Args, Task};
 use procstorm_remediator::check::{self, Others, Question};
+use procstorm_remediator::complaint::complain;
 use procstorm_remediator::daemon::{orders, run};
 use procstorm_remediator::explain;
 use procstorm_remediator::restore;
@@ -29,13 +30,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // A line for each, as a configuration can have many faults.
-            for line in error.to_string().lines() {
-                let cause = error.source().map(ToString::to_string);
-                // Some name their cause themselves.
-                let cause = cause.filter(|cause| !line.contains(cause));
-                tracing::error!(cause, "{line}");
-            }
+            complain(&*error, args.task.is_some() || args.check);
             ExitCode::FAILURE
         }
     }

@@ -58,6 +58,76 @@ fn check_says_that_the_three_files_agree_or_where_they_do_not() {
     }
 }
 
+#[test]
+fn faults_are_said_plainly_and_once_each_with_file_line_and_key() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("bad.yml");
+    fs::write(&path, "host: 7\nplaybooks:\n  p: {alerts: [], command: x, steps: [reboot]}\n")
+        .expect("written");
+    let path = path.to_str().expect("a path");
+    let payload = shipped("remediator/remediator.yml");
+    for arguments in [
+        vec!["--check", "--config.file", path],
+        vec!["explain", "--payload", &payload, "--config.file", path],
+    ] {
+        let output = remediator(&arguments);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        let text = said(&output);
+        let starts = [
+            format!("{path}:1: host: "),
+            format!("{path}:3: playbooks.p.alerts: "),
+            format!("{path}:3: playbooks.p.threshold: "),
+            format!("{path}:3: playbooks.p.steps: "),
+        ];
+        assert_eq!(text.lines().count(), starts.len(), "{text}");
+        for start in starts {
+            assert_eq!(text.lines().filter(|line| line.starts_with(&start)).count(), 1, "{text}");
+        }
+    }
+    let gone = remediator(&["--check", "--config.file", "/nowhere/remediator.yml"]);
+    assert_eq!(said(&gone).matches("No such file").count(), 1, "{}", said(&gone));
+    assert_eq!(said(&gone).lines().count(), 1, "{}", said(&gone));
+}
+
+#[test]
+fn check_quotes_no_secret_of_a_faulty_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (rules, policy) = (shipped("rules"), shipped("remediator/remediator.yml"));
+    let path = directory.path().join("alertmanager.yml");
+    let good = fs::read_to_string(shipped("alertmanager/alertmanager.yml")).expect("the example");
+    let secret = "global:\n  smtp_auth_password: hunter2\n";
+    assert!(good.contains("global:\n"));
+    let good = good.replace("global:\n", secret);
+    for (from, to) in [
+        ("  smtp_from", "   smtp_from"),
+        ("route:\n", "route: [\n"),
+        ("route:\n", "route:\n\tx: y\n"),
+        ("global:\n", "hunter2: &a [*b]\nglobal:\n"),
+        ("global:\n", "global: {}\nglobal:\n"),
+        ("http://127.0.0.1:9958/webhook", "http://me:hunter2@kiev:9958/webhook"),
+        ("http://127.0.0.1:9958/webhook", "http://me:hunter2 @kiev:9958/webhook"),
+        ("authorization: {type: Bearer, credentials_file", "bearer_token: hunter2, x: {y"),
+        ("{type: Bearer, credentials_file: /etc", "{type: Basic, credentials: hunter2, x: /etc"),
+        ("receivers:\n", "receivers: hunter2\nx:\n"),
+    ] {
+        assert!(good.contains(from), "{from}");
+        fs::write(&path, good.replacen(from, to, 1)).expect("written");
+        let routes = path.to_str().expect("a path");
+        let output = remediator(&[
+            "--check",
+            "--config.file",
+            &policy,
+            "--rules",
+            &rules,
+            "--alertmanager",
+            routes,
+        ]);
+        let text = said(&output);
+        assert!(!text.contains("hunter2"), "{to}: {text}");
+        assert!(!text.contains("the three agree") || to.contains("bearer_token"), "{to}: {text}");
+    }
+}
+
 /// A policy for `sleep` processes of a uid without a name, and what Alertmanager would post.
 struct Scene {
     directory: TempDir,

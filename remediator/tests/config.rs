@@ -43,15 +43,15 @@ fn every_fault_is_told_at_once_with_file_and_key() {
     let shown = Config::read(&path, "here").unwrap_err().to_string();
     let lines: Vec<_> = shown.lines().collect();
     let keys = [
-        "host",
-        "stat",
-        "mail.reserve",
-        "playbooks.p.command",
-        "playbooks.p.threshold",
-        "playbooks.p.steps",
+        (1, "host"),
+        (2, "stat"),
+        (3, "mail.reserve"),
+        (4, "playbooks.p.command"),
+        (4, "playbooks.p.threshold"),
+        (4, "playbooks.p.steps"),
     ];
-    for key in keys {
-        let start = format!("{}: {key}: ", path.display());
+    for (line, key) in keys {
+        let start = format!("{}:{line}: {key}: ", path.display());
         assert!(lines.iter().any(|line| line.starts_with(&start)), "{key} in {shown}");
     }
     assert_eq!(lines.len(), keys.len(), "{shown}");
@@ -77,4 +77,40 @@ fn the_example_is_good_and_explains_itself() {
 fn a_missing_file_is_named() {
     let shown = Config::read(Path::new("/nowhere/remediator.yml"), "x").unwrap_err().to_string();
     assert!(shown.contains("/nowhere/remediator.yml"), "{shown}");
+}
+
+#[test]
+fn a_fault_quotes_no_secret() {
+    for text in [
+        "host: [\npassword: hunter2\n  hunter2: hunter2\n",
+        "token_file: hunter2\nplaybooks: {}\n",
+        "host: {a: 1\n# hunter2\ntoken_file: 'hunter2\n",
+        "alertmanager: 'http://user:hunter2 @x'\nplaybooks: {}\n",
+    ] {
+        let faults = Config::parse(text, "here").unwrap_err();
+        let shown: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        assert!(!shown.join("\n").contains("hunter2"), "{shown:?}");
+    }
+}
+
+#[test]
+fn a_command_that_looks_like_a_pattern_is_a_warning() {
+    let policy = |command: &str| {
+        format!(
+            "host: here\nplaybooks:\n  p:\n    alerts: [A]\n    command: '{command}'\n    \
+             threshold: 9\n    steps: [kill_user_proc]\n"
+        )
+    };
+    for command in ["python.*", "*", "imap?", "imap[d]", "a|b", "^imapd$", "imapd.+", "/sbin/imapd"]
+    {
+        let text = policy(command);
+        let warnings = Config::parse(&text, "here").unwrap().warnings(&text);
+        let shown: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(warnings.first().map(|warning| warning.line), Some(5), "{command}: {shown:?}");
+        assert!(shown.iter().all(|one| one.starts_with("playbooks.p.command: ")));
+    }
+    for command in ["imapd", "python3.11", "(sd-pam)", "g++", "my prog", "kworker-x"] {
+        let text = policy(command);
+        assert_eq!(Config::parse(&text, "here").unwrap().warnings(&text), [], "{command}");
+    }
 }

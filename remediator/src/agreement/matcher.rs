@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use regex::Regex;
 
 use super::go_regex::{self, NotCompiled};
-use super::yaml::{Fault, Node};
+use crate::yaml::{Fault, Node};
 
 /// What is known of the value of a label.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -367,8 +367,8 @@ fn numbered(chars: &mut std::str::Chars<'_>, digits: usize) -> Option<char> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::yaml;
     use super::*;
+    use crate::yaml;
 
     fn parse(text: &str) -> Result<Vec<Matcher>, Fault> {
         let quoted = serde_json::to_string(text).expect("JSON");

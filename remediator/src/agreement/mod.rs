@@ -6,7 +6,7 @@
 //! - [`routes`]: Alertmanager's configuration: where such an alert goes, and what holds it back.
 //! - [`webhook`]: whether that is this host's daemon, and whether it takes the post.
 //! - `journey`: one alert's way through it; `worlds`: where the way depends on what is not known.
-//! - `matcher`, `go_regex`, `times`, `yaml`: Alertmanager's own languages.
+//! - `matcher`, `go_regex`, `times`: Alertmanager's own languages.
 //! - [`check`]: all of it, as a [`Verdict`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,6 @@ pub mod rules;
 mod times;
 pub mod webhook;
 mod worlds;
-mod yaml;
 
 use journey::{Asking, late};
 use routes::Routing;

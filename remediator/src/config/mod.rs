@@ -23,6 +23,7 @@ use serde_json::Value;
 
 use crate::account::UserName;
 use crate::mailbox::{Reserve, Retention};
+use crate::yaml;
 use tree::{Faults, Section, boolean, list, number, parsed, path, text};
 
 pub use tree::Fault;
@@ -195,7 +196,11 @@ impl fmt::Display for FaultList<'_> {
         let Self(path, faults) = self;
         for (index, fault) in faults.iter().enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
-            write!(f, "{separator}{}: {fault}", path.display())?;
+            write!(f, "{separator}{}:", path.display())?;
+            if fault.line > 0 {
+                write!(f, "{}:", fault.line)?;
+            }
+            write!(f, " {fault}")?;
         }
         Ok(())
     }
@@ -218,19 +223,64 @@ impl Config {
     /// Checks the text of a file. Returns every fault, not only the first.
     pub fn parse(text: &str, machine: &str) -> Result<Self, Vec<Fault>> {
         let document: Value = serde_saphyr::from_str(text).map_err(|error| {
-            vec![Fault { key: String::new(), problem: format!("is not YAML: {error}") }]
+            // Without its quotation of the file, which may hold a secret.
+            let problem = format!("is not YAML: {}", error.without_snippet());
+            let line = error.location().map(|location| location.line()).unwrap_or_default();
+            vec![Fault { line, key: String::new(), problem }]
         })?;
         let faults: Faults = RefCell::default();
         let config = read_document(Section::new(String::new(), document, &faults), machine);
-        let faults = faults.into_inner();
+        let mut faults = faults.into_inner();
+        place(&mut faults, text);
         config.filter(|_| faults.is_empty()).ok_or(faults)
     }
+
+    /// What is valid, and most probably not meant. `text` is the file's, for the lines.
+    #[must_use]
+    pub fn warnings(&self, text: &str) -> Vec<Fault> {
+        let playbooks = self.playbooks.iter();
+        let mut warnings: Vec<Fault> = playbooks
+            .filter_map(|(name, book)| {
+                let problem = doubtful_command(&book.command.to_text())?;
+                let key = format!("playbooks.{}.command", name.escape_debug());
+                Some(Fault { line: 0, key, problem })
+            })
+            .collect();
+        place(&mut warnings, text);
+        warnings
+    }
+}
+
+/// Gives each fault its line.
+fn place(faults: &mut [Fault], text: &str) {
+    // Read for this alone, and only where there is something to say.
+    let Some(Ok(Some(root))) = (!faults.is_empty()).then(|| yaml::read(text)) else { return };
+    for fault in faults {
+        fault.line = root.line_of(&fault.key);
+    }
+}
+
+/// What is odd about a command, of which only the very name counts.
+fn doubtful_command(command: &str) -> Option<String> {
+    let signs = ["*", "?", "[", "]", "|", "^", "$", "\\", ".+"];
+    if signs.iter().any(|sign| command.contains(sign)) {
+        return Some(format!(
+            "{command:?} is compared as it stands, not as a pattern; write the name of \
+             the processes, as in /proc/PID/comm"
+        ));
+    }
+    command.contains('/').then(|| {
+        format!(
+            "{command:?} is a path, and processes have names; write its last part, as in \
+             /proc/PID/comm"
+        )
+    })
 }
 
 fn read_document(mut top: Section<'_>, machine: &str) -> Option<Config> {
     let host = top.or("host", machine.to_owned(), host);
     let state = top.or("state", PathBuf::from("/var/lib/procstorm"), path);
-    let token_file = top.or("token_file", None, |value| path(value).map(Some));
+    let token_file = top.or("token_file", None, |value| token_file(value).map(Some));
     let alertmanager = top.or("alertmanager", None, |value| alertmanager(value).map(Some));
     let mail = read_mail(top.section("mail"));
     let accounts = read_accounts(top.section("accounts"));
@@ -371,15 +421,24 @@ fn host(value: &Value) -> Result<String, String> {
     Ok(host)
 }
 
+/// Not quoted where it is wrong: it may be the token itself.
+fn token_file(value: &Value) -> Result<PathBuf, String> {
+    path(value).map_err(|_quoted| {
+        "must be an absolute path of a file that holds the token, such as /etc/procstorm/token"
+            .to_owned()
+    })
+}
+
 fn alertmanager(value: &Value) -> Result<Uri, String> {
     let address = text(value)?;
+    // Before anything is quoted.
+    if address.contains('@') {
+        return Err("must not hold a password: it would show in logs".to_owned());
+    }
     let fault = |problem: &str| format!("{address:?} {problem}");
     let uri: Uri = address.parse().map_err(|_uri| fault("is no URL"))?;
     if uri.scheme_str() != Some("http") || uri.host().is_none_or(str::is_empty) {
         return Err(fault("must be http://HOST[:PORT][/PREFIX]"));
-    }
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err("must not hold a password: it would show in logs".to_owned());
     }
     if uri.query().is_some() {
         return Err(fault("must not hold a query"));
@@ -395,7 +454,8 @@ fn command(value: &Value) -> Result<Command, String> {
     let name = text(value)?;
     if name.is_empty() || name.len() > COMMAND_MAX {
         return Err(format!(
-            "{name:?} is not 1 to {COMMAND_MAX} bytes long, as every name of a process is"
+            "process names are 1 to {COMMAND_MAX} bytes long, and {name:?} is not; write the name as \
+             in /proc/PID/comm"
         ));
     }
     Command::new(name.as_bytes()).ok_or_else(|| format!("{name:?} is too long"))
@@ -415,7 +475,7 @@ fn step(value: &Value) -> Result<Step, String> {
     let found = Step::ALL.into_iter().find(|step| step.label() == name);
     found.ok_or_else(|| {
         let known: Vec<_> = Step::ALL.into_iter().map(Step::label).collect();
-        format!("{name:?} is no step; the steps are {}", known.join(", "))
+        format!("unknown step {name:?}; expected one of {}", known.join(", "))
     })
 }
 

@@ -12,6 +12,8 @@ use serde_json::{Map, Value};
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
+    /// The line of the key, from 1; 0 where there is none.
+    pub line: u64,
     /// Where: `playbooks.imapd_storm.steps`; empty for the document as a whole.
     pub key: String,
     /// What is wrong, as half a sentence.
@@ -105,7 +107,7 @@ impl<'f> Section<'f> {
     /// Ends the reading: what is left is unknown.
     pub(super) fn finish(self, known: &[&str]) {
         for key in self.map.keys() {
-            self.fault(key, format!("is not a key here; the keys are {}", known.join(", ")));
+            self.fault(key, format!("unknown key; expected one of {}", known.join(", ")));
         }
     }
 
@@ -114,7 +116,7 @@ impl<'f> Section<'f> {
     }
 
     fn note(&self, key: String, problem: String) {
-        self.faults.borrow_mut().push(Fault { key, problem });
+        self.faults.borrow_mut().push(Fault { line: 0, key, problem });
     }
 
     fn path(&self, key: &str) -> String {

@@ -32,12 +32,12 @@ const SIZES: [(&str, u64); 9] = [
 /// A span of time: `30s`, `1h30m`, `500ms`; `0` alone needs no unit.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     duration::parse(text)
-        .ok_or_else(|| format!("{text:?} is no span of time such as 30s, 5m or 1h30m"))
+        .ok_or_else(|| format!("invalid duration {text:?} (examples: 30s, 5m, 1h30m)"))
 }
 
 /// A size: `512MiB`, `10GB`, or bytes without a unit.
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    let fault = || format!("{text:?} is no size such as 512MiB or 10GB");
+    let fault = || format!("invalid size {text:?} (examples: 512MiB, 10GB)");
     let unit = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit);
     let number: u64 = number.parse().map_err(|_number| fault())?;
@@ -47,7 +47,8 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 
 /// A reserve: `5%`, or a size.
 pub(super) fn reserve(text: &str) -> Result<Reserve, String> {
-    let fault = || format!("{text:?} is neither a percentage from 0% to 99% nor a size");
+    let fault =
+        || format!("{text:?} is neither a percentage from 0% to 99% nor a size such as 2GiB");
     match text.strip_suffix('%') {
         Some(number) => match number.parse() {
             Ok(percent @ 0..=99) => Ok(Reserve::Percent(percent)),
@@ -59,7 +60,7 @@ pub(super) fn reserve(text: &str) -> Result<Reserve, String> {
 
 /// A rate: `12/h`, `3/15m`.
 pub(super) fn rate(text: &str) -> Result<Rate, String> {
-    let fault = || format!("{text:?} is no rate such as 12/h or 3/15m");
+    let fault = || format!("invalid rate {text:?} (examples: 12/h, 3/15m)");
     let (count, window) = text.split_once('/').ok_or_else(fault)?;
     let count = count.parse().map_err(|_number| fault())?;
     let window = duration::unit(window).or_else(|| duration::parse(window)).ok_or_else(fault)?;

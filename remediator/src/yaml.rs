@@ -1,4 +1,5 @@
 //! YAML as Go's programs read it: the first document of a file, each value with its line.
+//! The policy is read elsewhere (`config`), and has its lines from here.
 //!
 //! - [`read`]: a file's text as a tree; `None` where the document is empty.
 //! - [`Node`]: a value; what it must be is asked for with [`Node::text`], [`Node::items`] and
@@ -16,22 +17,22 @@ const NODES_MAX: usize = 1_000_000;
 
 /// A fault, and the line that it is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub(super) line: u64,
-    pub(super) what: String,
+pub(crate) struct Fault {
+    pub(crate) line: u64,
+    pub(crate) what: String,
 }
 
 impl Fault {
-    pub(super) fn new(line: u64, what: impl Into<String>) -> Self {
+    pub(crate) fn new(line: u64, what: impl Into<String>) -> Self {
         Self { line, what: what.into() }
     }
 }
 
 /// A value in a file.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     /// Where it begins, from 1.
-    pub(super) line: u64,
+    pub(crate) line: u64,
     kind: Kind,
 }
 
@@ -46,7 +47,7 @@ enum Kind {
 }
 
 /// The first document of a text. What comes after it is not looked at, as Go's YAML does not.
-pub(super) fn read(text: &str) -> Result<Option<Node>, Fault> {
+pub(crate) fn read(text: &str) -> Result<Option<Node>, Fault> {
     let options = granit_parser::options! { emit_comments: false };
     let parser = Parser::new_from_str_with_options(text, options);
     let mut builder = Builder::default();
@@ -200,7 +201,7 @@ fn map(items: Vec<Node>) -> Result<Kind, Fault> {
 
 impl Node {
     /// Whether nothing stands there, or one of YAML's words for it.
-    pub(super) fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         matches!(&self.kind, Kind::Plain(text) if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
@@ -213,12 +214,12 @@ impl Node {
     }
 
     /// A scalar's text: Go takes each for a text where one is wanted.
-    pub(super) fn text(&self) -> Result<&str, Fault> {
+    pub(crate) fn text(&self) -> Result<&str, Fault> {
         self.scalar().ok_or_else(|| self.unlike("text"))
     }
 
     /// `true` or `false`, or one of YAML 1.1's other words for them.
-    pub(super) fn truth(&self) -> Result<bool, Fault> {
+    pub(crate) fn truth(&self) -> Result<bool, Fault> {
         let Kind::Plain(text) = &self.kind else { return Err(self.unlike("true or false")) };
         match text.to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" | "y" => Ok(true),
@@ -228,7 +229,7 @@ impl Node {
     }
 
     /// The items of a list; nothing is an empty one.
-    pub(super) fn items(&self) -> Result<&[Self], Fault> {
+    pub(crate) fn items(&self) -> Result<&[Self], Fault> {
         match &self.kind {
             Kind::List(items) => Ok(items),
             _ if self.is_null() => Ok(&[]),
@@ -237,7 +238,7 @@ impl Node {
     }
 
     /// The keys of a mapping with their values; nothing is an empty one.
-    pub(super) fn entries(&self) -> Result<&[(Self, Self)], Fault> {
+    pub(crate) fn entries(&self) -> Result<&[(Self, Self)], Fault> {
         match &self.kind {
             Kind::Map(entries) => Ok(entries),
             _ if self.is_null() => Ok(&[]),
@@ -246,28 +247,50 @@ impl Node {
     }
 
     /// The value of a key in a mapping, if one stands there.
-    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Self> {
         self.get_even_null(key).filter(|value| !value.is_null())
     }
 
     /// The value of a key in a mapping, if the key is there.
-    pub(super) fn get_even_null(&self, key: &str) -> Option<&Self> {
+    pub(crate) fn get_even_null(&self, key: &str) -> Option<&Self> {
         let Kind::Map(entries) = &self.kind else { return None };
         entries.iter().find(|(name, _)| name.scalar() == Some(key)).map(|(_, value)| value)
     }
 
+    /// The line of the key at the end of a path such as `mail.spool`, or of the last key of it
+    /// that is there.
+    pub(crate) fn line_of(&self, path: &str) -> u64 {
+        let (mut node, mut line, mut rest) = (self, self.line, path);
+        // A key may hold a dot itself: what stands in the file decides.
+        let after = |rest: &'_ str, key: &Self| {
+            let key = key.scalar()?.escape_debug().to_string();
+            let after = rest.strip_prefix(&key)?;
+            let after = if after.is_empty() { "" } else { after.strip_prefix('.')? };
+            Some(after.to_owned())
+        };
+        let mut owned;
+        while let Kind::Map(entries) = &node.kind
+            && let Some((key, value, left)) =
+                entries.iter().find_map(|(key, value)| Some((key, value, after(rest, key)?)))
+        {
+            (node, line, owned) = (value, key.line, left);
+            rest = &owned;
+        }
+        line
+    }
+
     /// The text under a key.
-    pub(super) fn text_of(&self, key: &str) -> Result<Option<&str>, Fault> {
+    pub(crate) fn text_of(&self, key: &str) -> Result<Option<&str>, Fault> {
         self.get(key).map(Self::text).transpose()
     }
 
     /// The items of the list under a key.
-    pub(super) fn items_of(&self, key: &str) -> Result<&[Self], Fault> {
+    pub(crate) fn items_of(&self, key: &str) -> Result<&[Self], Fault> {
         self.get(key).map_or(Ok(&[]), Self::items)
     }
 
     /// A mapping of texts to texts under a key.
-    pub(super) fn texts_of(&self, key: &str) -> Result<BTreeMap<String, String>, Fault> {
+    pub(crate) fn texts_of(&self, key: &str) -> Result<BTreeMap<String, String>, Fault> {
         let entries = self.get(key).map_or(Ok(&[][..]), Self::entries)?;
         entries
             .iter()
@@ -300,12 +323,17 @@ mod tests {
 
     #[test]
     fn values_have_their_lines_and_aliases_those_of_their_anchors() {
-        let root = root("a: &x {b: '1'}\nc:\n  - *x\n  - <<: *x\n    d: 2\n");
-        let c = root.items_of("c").expect("a list");
+        let doc = root("a: &x {b: '1'}\nc:\n  - *x\n  - <<: *x\n    d: 2\n");
+        let c = doc.items_of("c").expect("a list");
         assert_eq!(c.iter().map(|item| item.line).collect::<Vec<_>>(), [1, 4]);
         let merged = c.last().expect("an item");
         assert_eq!(merged.text_of("b"), Ok(Some("1")));
         assert_eq!(merged.text_of("d"), Ok(Some("2")));
+        assert_eq!(doc.line_of("c"), 2);
+        assert_eq!(doc.line_of("a.b"), 1);
+        assert_eq!(doc.line_of("c.missing"), 2);
+        let dotted = root("a.b:\n  c:\n    d: 1\n");
+        assert_eq!(dotted.line_of("a.b.c.d"), 3);
     }
 
     #[test]
