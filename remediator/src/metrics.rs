@@ -47,6 +47,7 @@ struct Work {
     remediations: IntCounterVec,
     pending: IntGauge,
     killed: IntCounter,
+    terminated: IntCounter,
     archives: IntCounterVec,
     archived_bytes: IntCounter,
     alert_to_action: Histogram,
@@ -113,9 +114,10 @@ impl Metrics {
         self.work.remediations.with_label_values(&[playbook, verdict]).inc();
     }
 
-    /// Processes have been killed.
-    pub fn killed(&self, count: u64) {
+    /// Processes have been killed; so many of them by SIGTERM alone.
+    pub fn killed(&self, count: u64, terminated: u64) {
         self.work.killed.inc_by(count);
+        self.work.terminated.inc_by(terminated);
     }
 
     /// A mail file was saved in this way, so many bytes; or not, for this reason.
@@ -242,7 +244,12 @@ impl Work {
             killed: counter(
                 registry,
                 "procstorm_processes_killed_total",
-                "Processes that were sent SIGKILL and have exited.",
+                "Processes that were sent SIGTERM or SIGKILL and have exited.",
+            )?,
+            terminated: counter(
+                registry,
+                "procstorm_processes_terminated_total",
+                "Those of the killed processes that exited on SIGTERM, without SIGKILL.",
             )?,
             archives: counters(
                 registry,

@@ -280,6 +280,7 @@ fn left(report: &Report) -> Option<u64> {
         Verdict::NoneSeenForMs(_)
         | Verdict::LeftAlone
         | Verdict::Evaded
+        | Verdict::BelowThreshold
         | Verdict::Respawning
         | Verdict::Stuck
         | Verdict::Denied
@@ -290,7 +291,8 @@ fn left(report: &Report) -> Option<u64> {
 }
 
 fn killed(report: &Report, whose: &str, before: &str) -> (Severity, String) {
-    let Report { exited, matched, nested, changed, threshold, .. } = report;
+    let Report { matched, nested, changed, threshold, .. } = report;
+    let ended = report.ended();
     let left = number(report.left);
     // A storm of those that were not ended goes on; a few of them are none.
     let grave = |count: u64| match count >= (*threshold).max(1) {
@@ -299,52 +301,60 @@ fn killed(report: &Report, whose: &str, before: &str) -> (Severity, String) {
     };
     match &report.verdict {
         // All are the ones that exited under our hands, and no others.
-        Verdict::NoneSeenForMs(_) if exited == matched && *nested == 0 && *changed == 0 => {
+        Verdict::NoneSeenForMs(_) if ended == *matched && *nested == 0 && *changed == 0 => {
             (Severity::Info, format!("killed all {whose} processes"))
         }
         Verdict::NoneSeenForMs(_) if *nested == 0 && *changed == 0 => {
-            let others = matched.saturating_sub(*exited);
+            let others = matched.saturating_sub(ended);
             let text = format!(
-                "no {whose} processes are left: {exited} were killed, {others} ended otherwise"
+                "no {whose} processes are left: {ended} were killed, {others} ended otherwise"
             );
             (Severity::Info, text)
         }
         Verdict::Evaded => {
             let text = format!(
-                "killed {exited} of {matched} {whose} processes; {changed} had another name or \
+                "killed {ended} of {matched} {whose} processes; {changed} had another name or \
                  owner when they were stopped, and were let go"
             );
             (grave(*changed), text)
         }
         Verdict::LeftAlone | Verdict::NoneSeenForMs(_) => {
             let text = format!(
-                "killed {exited} {whose} processes; {nested} in other pid namespaces were left \
+                "killed {ended} {whose} processes; {nested} in other pid namespaces were left \
                  alone"
             );
             (if *threshold > 0 { grave(*nested) } else { Severity::Warning }, text)
+        }
+        Verdict::BelowThreshold => {
+            let back = report.replacement_count;
+            let text = format!(
+                "killed {ended} {whose} processes; most were ended, {back} came back meanwhile and \
+                 {}, below the threshold of {threshold}",
+                alive(&left)
+            );
+            (Severity::Info, text)
         }
         Verdict::NoLongerTrue => {
             (Severity::Info, format!("no {whose} processes were left to kill, of {before} before"))
         }
         Verdict::Respawning => {
             let text =
-                format!("killed {exited} {whose} processes, but new ones appear: {}", alive(&left));
+                format!("killed {ended} {whose} processes, but new ones appear: {}", alive(&left));
             (Severity::Critical, text)
         }
         Verdict::Stuck => {
             let stuck = report.stuck_count;
-            let text = format!("killed {exited} {whose} processes; {stuck} do not exit");
+            let text = format!("killed {ended} {whose} processes; {stuck} do not exit");
             (Severity::Critical, text)
         }
         Verdict::Denied => {
             let denied = report.denied;
             let text =
-                format!("killed {exited} {whose} processes; no right to signal {denied} others");
+                format!("killed {ended} {whose} processes; no right to signal {denied} others");
             (Severity::Critical, text)
         }
         Verdict::Unfinished | Verdict::Aborted => {
-            let text =
-                format!("killed {exited} {whose} processes; time was over, {}", alive(&left));
+            let text = format!("killed {ended} {whose} processes; time was over, {}", alive(&left));
             (Severity::Critical, text)
         }
         Verdict::Blind => {
@@ -368,10 +378,13 @@ fn alive(left: &str) -> String {
 fn kill_lines(report: &Report, lines: &mut Vec<String>) {
     let mut line = format!(
         "killed {} processes in {} ms, {} rounds",
-        report.exited,
+        report.ended(),
         report.elapsed.as_millis(),
         report.rounds
     );
+    if report.asked > 0 {
+        line.push_str(&format!(": {} by SIGTERM, {} by SIGKILL", report.terminated, report.exited));
+    }
     if let Verdict::NoneSeenForMs(ms) = report.verdict
         && write!(line, "; none seen for {ms} ms").is_err()
     {
@@ -499,6 +512,18 @@ mod tests {
             assert!(!told.summary.contains("killed all"), "{verdict:?}: {}", told.summary);
             assert_eq!((told.severity, told.verdict.as_str()), (severity, verdict.label()));
         }
+        let asked = told(Verdict::NoneSeenForMs(100), |report| {
+            (report.asked, report.terminated, report.exited) = (95, 93, 2);
+        });
+        assert_eq!(asked.summary, "killed all alice imapd processes");
+        assert!(asked.description.contains("killed 95 processes in 120 ms"));
+        assert!(asked.description.contains("93 by SIGTERM, 2 by SIGKILL"), "{}", asked.description);
+        let back = told(Verdict::BelowThreshold, |report| {
+            (report.left, report.threshold, report.replacement_count) = (Some(1), 90, 3);
+        });
+        let text = "3 came back meanwhile and 1 live, below the threshold of 90";
+        assert!(back.summary.contains(text), "{}", back.summary);
+        assert_eq!((back.severity, back.after), (Severity::Info, Some(1)));
         let some = told(Verdict::NoneSeenForMs(100), |report| report.matched = 97);
         assert!(!some.summary.contains("killed all") && some.summary.contains("2 ended otherwise"));
         let evaded = told(Verdict::Evaded, |report| {

@@ -109,6 +109,7 @@ pub struct Plan {
     command: Command,
     steps: Vec<Step>,
     on_archive_failure: OnArchiveFailure,
+    grace: Duration,
     threshold: u64,
     nested_namespaces: NestedNamespaces,
     dry_run: bool,
@@ -137,6 +138,12 @@ impl Plan {
     #[must_use]
     pub fn on_archive_failure(&self) -> OnArchiveFailure {
         self.on_archive_failure
+    }
+
+    /// How long the processes have to exit after SIGTERM; zero is SIGKILL at once.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        self.grace
     }
 
     /// From which count on it is a storm.
@@ -427,6 +434,7 @@ pub fn decide(config: &Config, request: &Request, facts: &Facts) -> Decision {
         command: request.command,
         steps: playbook.steps.clone(),
         on_archive_failure: playbook.on_archive_failure,
+        grace: playbook.grace,
         threshold: playbook.threshold,
         nested_namespaces: playbook.nested_namespaces,
         dry_run,

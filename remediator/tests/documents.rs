@@ -216,6 +216,7 @@ fn the_verdicts_in_the_readme_are_those_of_the_kill() {
     let readme = read("README.md");
     for verdict in [
         Verdict::NoneSeenForMs(1),
+        Verdict::BelowThreshold,
         Verdict::Respawning,
         Verdict::Stuck,
         Verdict::Denied,

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "fork(2) and its kin have no safe wrapper")]
 
 use std::ffi::CStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::fault::{Fault, OrFault as _};
@@ -126,6 +127,22 @@ pub fn rename_when_resumed() {
         set_name(c"innocent");
     }
     handle(libc::SIGCONT, rename);
+}
+
+/// Whether SIGTERM has come since `notice_sigterm`.
+static TERMINATED: AtomicBool = AtomicBool::new(false);
+
+/// Has SIGTERM do nothing but be noticed.
+pub fn notice_sigterm() {
+    extern "C" fn notice(_: libc::c_int) {
+        TERMINATED.store(true, Ordering::Relaxed);
+    }
+    handle(libc::SIGTERM, notice);
+}
+
+/// Whether SIGTERM has come since this was asked last.
+pub fn was_sigterm_noticed() -> bool {
+    TERMINATED.swap(false, Ordering::Relaxed)
 }
 
 /// Has a signal call `handler`, which may do only what a signal handler may (`man 7 signal-safety`).

@@ -22,6 +22,7 @@ use tempfile::TempDir;
 const SOON: Duration = Duration::from_secs(60);
 /// Long enough for a busy machine to send the signals; what is stuck is waited for so long.
 const BRIEF: Bounds = Bounds {
+    grace: Duration::ZERO,
     deadline: Duration::from_secs(5),
     rounds: 50,
     signals: 10_000,

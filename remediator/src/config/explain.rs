@@ -129,7 +129,15 @@ fn playbook(name: &str, book: &Playbook, f: &mut Formatter<'_>) -> fmt::Result {
 fn spoken_step(step: Step, book: &Playbook) -> String {
     match step {
         Step::ArchiveMailFile => "save the user's mail files".to_owned(),
-        Step::KillUserProc => format!("kill all processes of that user named {:?}", book.command),
+        Step::KillUserProc if book.grace.is_zero() => {
+            format!("kill all processes of that user named {:?} (SIGKILL)", book.command)
+        }
+        Step::KillUserProc => format!(
+            "kill all processes of that user named {:?} (SIGTERM, and SIGKILL for those left after \
+             {})",
+            book.command,
+            spoken(book.grace)
+        ),
     }
 }
 

@@ -97,6 +97,8 @@ pub struct Playbook {
     pub threshold: u64,
     /// What is done, in this order.
     pub steps: Vec<Step>,
+    /// How long the processes have to exit after SIGTERM, before SIGKILL; zero is SIGKILL at once.
+    pub grace: Duration,
     /// How long after one remediation the next may begin, for one user.
     pub cooldown: Duration,
     /// How long the storm is watched for after it was ended.
@@ -366,6 +368,7 @@ fn read_playbook(mut book: Section<'_>) -> Option<Playbook> {
     let command = book.required("command", command);
     let threshold = book.required("threshold", number(1));
     let steps = book.required("steps", steps);
+    let grace = book.or("grace", Duration::from_secs(2), parsed(grace));
     let cooldown = book.or("cooldown", Duration::from_secs(30), parsed(values::duration));
     let settle = book.or("settle", Duration::from_secs(10), parsed(values::duration));
     let limits = read_limits(book.section("limits"));
@@ -383,6 +386,7 @@ fn read_playbook(mut book: Section<'_>) -> Option<Playbook> {
         "command",
         "threshold",
         "steps",
+        "grace",
         "cooldown",
         "settle",
         "limits",
@@ -395,6 +399,7 @@ fn read_playbook(mut book: Section<'_>) -> Option<Playbook> {
         command: command?,
         threshold: threshold?,
         steps: steps?,
+        grace: grace?,
         cooldown: cooldown?,
         settle: settle?,
         limits: limits?,
@@ -492,6 +497,16 @@ fn nested_namespaces(value: &Value) -> Result<NestedNamespaces, String> {
         "leave" => Ok(NestedNamespaces::Leave),
         "kill" => Ok(NestedNamespaces::Kill),
         other => Err(format!("must be leave or kill, not {other:?}")),
+    }
+}
+
+/// A storm goes on meanwhile: a minute is much.
+const GRACE_MAX: Duration = Duration::from_secs(60);
+
+fn grace(text: &str) -> Result<Duration, String> {
+    match values::duration(text)? {
+        grace if grace > GRACE_MAX => Err(format!("must be at most 60s, not {text:?}")),
+        grace => Ok(grace),
     }
 }
 

@@ -511,6 +511,7 @@ fn is_worth_watching(verdict: &Verdict) -> bool {
         | Verdict::NoLongerTrue
         | Verdict::LeftAlone
         | Verdict::Evaded
+        | Verdict::BelowThreshold
         | Verdict::Respawning
         | Verdict::Unfinished => true,
         Verdict::Stuck

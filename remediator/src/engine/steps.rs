@@ -150,6 +150,7 @@ impl Shared {
         let target = Target { uid: plan.account().uid, command: *plan.command() };
         let bounds = Bounds {
             allow_own_uid: self.may_own_uid(),
+            grace: plan.grace(),
             threshold: plan.threshold(),
             nested_namespaces: plan.kills_nested(),
             ..self.parts.bounds.clone()
@@ -161,12 +162,12 @@ impl Shared {
             Ok(report) => report,
             Err(panic) => Report::idle(Verdict::Failed(panic.to_string()), Duration::ZERO),
         };
-        self.parts.metrics.killed(report.exited);
+        self.parts.metrics.killed(report.ended(), report.terminated);
         let verdict = report.verdict.label();
         tracing::info!(
             remediation = case.id, user = plan.account().name.as_str(), uid = target.uid,
             command = %target.command.to_text(), verdict, matched = report.matched,
-            signalled = report.signalled, exited = report.exited, left = report.left,
+            asked = report.asked, terminated = report.terminated, signalled = report.signalled, exited = report.exited, left = report.left,
             changed = report.changed, left_alone = report.nested,
             zombies = report.zombie_count, stuck = report.stuck_count,
             replacements = report.replacement_count, rounds = report.rounds,
@@ -175,7 +176,10 @@ impl Shared {
         if report.verdict == Verdict::Aborted {
             return Err(Stopping);
         }
-        let good = matches!(report.verdict, Verdict::NoneSeenForMs(_) | Verdict::NoLongerTrue);
+        let good = matches!(
+            report.verdict,
+            Verdict::NoneSeenForMs(_) | Verdict::BelowThreshold | Verdict::NoLongerTrue
+        );
         self.end_step(step, verdict, good, &report).await?;
         Ok(report)
     }

@@ -83,6 +83,37 @@ impl Calm {
     }
 }
 
+/// How many rounds in a row must leave fewer than the threshold.
+const EBB_ROUNDS: u32 = 3;
+
+/// Whether a storm ebbs away: what each round leaves alive, and the next finds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ebb {
+    threshold: u64,
+    last: u64,
+    rounds: u32,
+}
+
+impl Ebb {
+    /// Without a threshold, 0, none ever does.
+    pub(super) fn new(threshold: u64) -> Self {
+        Self { threshold, last: 0, rounds: 0 }
+    }
+
+    /// A round has left so many. Returns whether the last three left fewer than the threshold, and
+    /// none of them more than the one before.
+    pub(super) fn add(&mut self, alive: u64) -> bool {
+        let has_grown = self.rounds > 0 && alive > self.last;
+        self.rounds = match alive < self.threshold {
+            true if has_grown => 1,
+            true => self.rounds.saturating_add(1),
+            false => 0,
+        };
+        self.last = alive;
+        self.rounds >= EBB_ROUNDS
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +157,19 @@ mod tests {
         let (mut calm, begun) = (Calm::default(), Instant::now());
         let seen = after(&mut calm, begun, false, &[DIED, NONE, NONE, NONE]);
         assert_eq!(seen.last(), Some(&Next::Over(begun)));
+    }
+
+    #[test]
+    fn a_storm_has_ebbed_after_three_rounds_that_leave_few_and_not_more() {
+        let over = |threshold, rounds: &[u64]| {
+            let mut ebb = Ebb::new(threshold);
+            rounds.iter().map(|&alive| ebb.add(alive)).collect::<Vec<_>>()
+        };
+        assert_eq!(over(90, &[1, 1, 1]), [false, false, true]);
+        assert_eq!(over(90, &[89, 12, 3]), [false, false, true]);
+        assert_eq!(over(90, &[1, 2, 3, 3, 3]), [false, false, false, false, true], "it grew");
+        assert_eq!(over(90, &[1, 1, 90, 1, 1]), [false; 5], "it was one again");
+        assert_eq!(over(0, &[1; 9]), [false; 9], "no threshold is known");
     }
 
     #[test]

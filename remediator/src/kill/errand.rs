@@ -19,6 +19,9 @@ use super::target::{Bounds, Target};
 /// A process is sent SIGSTOP and SIGKILL.
 const SIGNALS_EACH: u64 = 2;
 
+/// One that is asked first: SIGSTOP, SIGTERM, SIGCONT, and then as above.
+const SIGNALS_WITH_GRACE: u64 = 5;
+
 /// How long after the deadline a walk, and the end of those that are held, may go on.
 const LATENESS_MAX: Duration = Duration::from_millis(2_000);
 
@@ -84,6 +87,11 @@ pub(super) struct Errand<'a> {
     ended: Mutex<HashMap<i32, u64>>,
     /// Who was let go because it had another name or owner by the time it was stopped.
     changed: Mutex<BTreeSet<i32>>,
+    /// Whether what is found is sent SIGTERM, and not SIGKILL.
+    asks: AtomicBool,
+    /// Who was sent SIGTERM and let go of, to make room for others: by pid and the time of the
+    /// start.
+    forgotten: Mutex<HashMap<i32, u64>>,
     /// Whether one hand has met what must end the whole.
     halted: AtomicBool,
 }
@@ -121,7 +129,7 @@ impl<'a> Errand<'a> {
         let untouchables = Untouchables::of(&proc_dir, own);
         let (signals, rounds) = (AtomicU64::new(bounds.signals), AtomicU32::new(0));
         let ended = Mutex::default();
-        let deadline = after(started, bounds.deadline);
+        let deadline = after(after(started, bounds.grace), bounds.deadline);
         Ok(Self {
             target,
             bounds,
@@ -135,6 +143,8 @@ impl<'a> Errand<'a> {
             rounds,
             ended,
             changed: Mutex::default(),
+            asks: AtomicBool::new(!bounds.grace.is_zero()),
+            forgotten: Mutex::default(),
             halted: AtomicBool::new(false),
         })
     }
@@ -164,7 +174,7 @@ impl<'a> Errand<'a> {
     pub(super) fn may_signal(&self) -> bool {
         !self.is_late()
             && self.rounds() < self.bounds.rounds
-            && self.signals.load(Ordering::Relaxed) >= SIGNALS_EACH
+            && self.signals.load(Ordering::Relaxed) >= self.signals_each()
     }
 
     /// How many rounds of signals have begun.
@@ -176,15 +186,45 @@ impl<'a> Errand<'a> {
         self.rounds.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// How many signals the next process takes.
+    fn signals_each(&self) -> u64 {
+        if self.asks() { SIGNALS_WITH_GRACE } else { SIGNALS_EACH }
+    }
+
+    /// Whether what is found is sent SIGTERM, and not SIGKILL.
+    pub(super) fn asks(&self) -> bool {
+        self.asks.load(Ordering::Relaxed)
+    }
+
+    /// All that were found have been asked. Returns until when they have time to exit.
+    pub(super) fn end_asking(&self) -> Instant {
+        self.asks.store(false, Ordering::Relaxed);
+        after(Instant::now(), self.bounds.grace).min(self.deadline)
+    }
+
+    /// Who was sent SIGTERM and let go of, to make room for others.
+    pub(super) fn forgotten(&self) -> MutexGuard<'_, HashMap<i32, u64>> {
+        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether any of them lives.
+    pub(super) fn lives_any_forgotten(&self) -> bool {
+        let lives = |(pid, start_time): (&i32, &u64)| {
+            let stat = self.proc_dir.stat(*pid).ok().flatten();
+            stat.is_some_and(|stat| stat.start_time == *start_time && !stat.is_dead())
+        };
+        self.forgotten().iter().any(lives)
+    }
+
     /// Sets the signals for one process aside. False where too few are left.
     pub(super) fn reserve(&self) -> bool {
-        let take = |left: u64| left.checked_sub(SIGNALS_EACH);
+        let take = |left: u64| left.checked_sub(self.signals_each());
         self.signals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 
     /// Gives them back.
     pub(super) fn release(&self) {
-        self.signals.fetch_add(SIGNALS_EACH, Ordering::Relaxed);
+        self.signals.fetch_add(self.signals_each(), Ordering::Relaxed);
     }
 
     pub(super) fn ended(&self) -> MutexGuard<'_, HashMap<i32, u64>> {

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use procstorm_exporter::namespaces::PidfdView;
 use procstorm_exporter::process::Stat;
@@ -17,11 +17,14 @@ use procstorm_exporter::process::Stat;
 use super::calm::Traces;
 use super::errand::{Errand, Halt};
 use super::guard::Standing;
-use super::held::{Held, Recheck};
+use super::held::{Held, Kills, Recheck};
 use super::pin::{Delivery, Pin};
 use super::realm::{Realm, below};
 use super::report::{Replacement, Report, Verdict, Zombie, append, note};
 use super::sweep::{Bite, Sight, look};
+
+/// How long those that were asked are held where others need the room.
+const HELD_FOR: Duration = Duration::from_millis(50);
 
 /// What one scan saw.
 #[derive(Clone, Debug, Default)]
@@ -227,11 +230,11 @@ impl<'a> Hand<'a> {
             }
         }
         if self.is_full() && self.errand.may_signal() {
-            self.kill_held()?;
+            self.make_room()?;
         }
         match self.take(pid) {
             Err(Halt::Starved(_)) if !self.held.is_empty() => {
-                self.kill_held()?;
+                self.make_room()?;
                 self.take(pid)
             }
             taken => taken,
@@ -280,6 +283,9 @@ impl<'a> Hand<'a> {
             note(&mut self.scan.zombies, &mut self.scan.zombie_count, zombie);
             return Ok(Taken::Seen);
         }
+        if self.errand.asks() && self.errand.forgotten().get(&pid) == Some(&stat.start_time) {
+            return Ok(Taken::Seen);
+        }
         if self.is_full() || !self.errand.may_signal() || !self.errand.reserve() {
             self.scan.at_large = self.scan.at_large.saturating_add(1);
             return Ok(Taken::Seen);
@@ -295,6 +301,7 @@ impl<'a> Hand<'a> {
     fn stop(&mut self, pin: Pin, stat: &Stat) -> bool {
         match self.held.stop(pin, stat.is_stopped()) {
             Delivery::Sent => {
+                self.errand.forgotten().remove(&stat.pid);
                 let known = self.errand.ended().insert(stat.pid, stat.start_time);
                 self.scan.held = self.scan.held.saturating_add(1);
                 // Who was let go and is met again is still one process.
@@ -326,52 +333,77 @@ impl<'a> Hand<'a> {
         note(&mut self.report.replacements, &mut self.report.replacement_count, replacement);
     }
 
+    /// Makes room for others by ending what it holds, as far as that is the time for it.
+    pub(super) fn make_room(&mut self) -> Result<(), Halt> {
+        if !self.errand.asks() {
+            return self.kill_held();
+        }
+        self.ask_held()?;
+        // Those that go at once are counted; the others have their time all the same, unheld.
+        let until = Instant::now() + HELD_FOR.min(self.errand.bounds.grace);
+        self.await_asked(until);
+        let (ended, mut forgotten) = (self.errand.ended(), self.errand.forgotten());
+        for pid in self.held.forget_asked() {
+            if let Some(start_time) = ended.get(&pid) {
+                forgotten.insert(pid, *start_time);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends SIGTERM to all that it holds.
+    pub(super) fn ask_held(&mut self) -> Result<(), Halt> {
+        let errand = self.errand;
+        let is_over = || errand.is_aborted() || errand.is_overdue();
+        let kills = self.held.ask(is_over, || !errand.is_late(), |pid| recheck(errand, pid));
+        let count = self.account_for(&kills);
+        self.report.asked = self.report.asked.saturating_add(count);
+        if errand.is_aborted() { Err(Halt::Aborted) } else { Ok(()) }
+    }
+
+    /// Waits until then for those that it has asked to exit.
+    pub(super) fn await_asked(&mut self, until: Instant) {
+        let errand = self.errand;
+        let exited = self.held.await_asked(until, || errand.is_aborted());
+        self.report.terminated = self.report.terminated.saturating_add(exited);
+    }
+
+    /// Stops those that it has asked and that have not exited.
+    pub(super) fn stop_asked(&mut self) -> Result<(), Halt> {
+        let (exited, denied) = self.held.stop_asked();
+        self.report.terminated = self.report.terminated.saturating_add(exited);
+        self.scan.denied = self.scan.denied.saturating_add(denied);
+        if self.errand.is_aborted() { Err(Halt::Aborted) } else { Ok(()) }
+    }
+
     /// Kills all that it holds, and waits for them to exit.
     pub(super) fn kill_held(&mut self) -> Result<(), Halt> {
         let errand = self.errand;
-        let Errand { target, proc_dir, untouchables, .. } = errand;
         let is_over = || errand.is_aborted() || errand.is_overdue();
-        let kills = self.held.kill(
-            is_over,
-            || !errand.is_late(),
-            |pid| {
-                match look(proc_dir, pid, target, untouchables) {
-                    Ok(Sight::Process(Standing::Other | Standing::Untouchable, _)) => {
-                        Recheck::Changed
-                    }
-                    Ok(Sight::Process(Standing::Living, stat)) if stat.is_running() => {
-                        Recheck::Running
-                    }
-                    Ok(Sight::Process(Standing::Living, stat)) if stat.is_asleep() => {
-                        Recheck::Asleep
-                    }
-                    // What is gone or cannot be read is what it was when it was stopped.
-                    Ok(Sight::Process(Standing::Living | Standing::Zombie, _))
-                    | Ok(Sight::Gone | Sight::Hidden)
-                    | Err(_) => Recheck::Same,
-                }
-            },
-        );
-        self.report.gone = self.report.gone.saturating_add(kills.gone);
-        {
-            // Who was let go and met again may be killed in the end, under the right name.
-            let mut changed = errand.changed();
-            changed.extend(kills.changed);
-            for pid in &kills.killed {
-                changed.remove(pid);
-            }
-        }
-        self.scan.denied = self.scan.denied.saturating_add(kills.denied);
-        let count = u64::try_from(kills.killed.len()).unwrap_or(u64::MAX);
+        let kills = self.held.kill(is_over, || !errand.is_late(), |pid| recheck(errand, pid));
+        let count = self.account_for(&kills);
         self.scan.killed = self.scan.killed.saturating_add(count);
-        for pid in kills.killed {
+        for pid in kills.signalled {
             note(&mut self.report.pids, &mut self.report.signalled, pid);
         }
-        if self.errand.is_aborted() {
+        if errand.is_aborted() {
             return Err(Halt::Aborted);
         }
         self.await_exits();
         Ok(())
+    }
+
+    /// Notes what came of signalling all that are held. Returns how many were signalled.
+    fn account_for(&mut self, kills: &Kills) -> u64 {
+        self.report.gone = self.report.gone.saturating_add(kills.gone);
+        self.scan.denied = self.scan.denied.saturating_add(kills.denied);
+        // Who was let go and met again may be signalled in the end, under the right name.
+        let mut changed = self.errand.changed();
+        changed.extend(&kills.changed);
+        for pid in &kills.signalled {
+            changed.remove(pid);
+        }
+        u64::try_from(kills.signalled.len()).unwrap_or(u64::MAX)
     }
 
     /// Waits for those that have been sent SIGKILL to exit.
@@ -379,5 +411,19 @@ impl<'a> Hand<'a> {
         let wait = self.errand.bounds.poll.min(self.errand.time_left());
         let exited = self.held.await_exits(wait, self.errand.abort);
         self.report.exited = self.report.exited.saturating_add(exited);
+    }
+}
+
+/// Whether a process that is held stopped is still one of the storm.
+fn recheck(errand: &Errand<'_>, pid: i32) -> Recheck {
+    let Errand { target, proc_dir, untouchables, .. } = errand;
+    match look(proc_dir, pid, target, untouchables) {
+        Ok(Sight::Process(Standing::Other | Standing::Untouchable, _)) => Recheck::Changed,
+        Ok(Sight::Process(Standing::Living, stat)) if stat.is_running() => Recheck::Running,
+        Ok(Sight::Process(Standing::Living, stat)) if stat.is_asleep() => Recheck::Asleep,
+        // What is gone or cannot be read is what it was when it was stopped.
+        Ok(Sight::Process(Standing::Living | Standing::Zombie, _))
+        | Ok(Sight::Gone | Sight::Hidden)
+        | Err(_) => Recheck::Same,
     }
 }

@@ -1,4 +1,4 @@
-//! The processes that are pinned, and stopped, until they are killed or let go.
+//! The processes that are pinned, and stopped, until they are asked to exit, killed, or let go.
 //!
 //! Nobody is left stopped: when a [`Held`] is dropped, whatever the reason, those that it has
 //! stopped and not killed go on.
@@ -18,6 +18,8 @@ enum Phase {
     Stopped,
     /// It was stopped when we found it, by somebody to whom it is left.
     FoundStopped,
+    /// It has been sent SIGTERM, and runs.
+    Asked,
     /// It has been sent SIGKILL.
     Killed,
 }
@@ -59,11 +61,23 @@ const PATIENCE: Patience =
 /// The time between two looks at one that is not yet stopped.
 const GLANCE: Duration = Duration::from_micros(200);
 
-/// What came of killing all that are held.
+/// How all that are held are to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// SIGTERM, and SIGCONT, without which a stopped process does not act on it.
+    Ask,
+    /// SIGKILL.
+    Kill,
+}
+
+/// How long at a time an exit is waited for before somebody looks whether it is called off.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// What came of killing all that are held, or of asking them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Kills {
-    /// Who was sent SIGKILL.
-    pub(super) killed: Vec<i32>,
+    /// Who was sent SIGKILL, or SIGTERM.
+    pub(super) signalled: Vec<i32>,
     /// Who was let go because it had changed.
     pub(super) changed: Vec<i32>,
     /// How many had exited by themselves, or by somebody else, before SIGKILL was sent.
@@ -88,7 +102,12 @@ impl Held {
         self.entries.is_empty()
     }
 
-    /// Whether some are held that have not been sent SIGKILL.
+    /// How many are held stopped that have not been sent SIGKILL.
+    pub(super) fn unkilled(&self) -> usize {
+        self.unkilled
+    }
+
+    /// Whether some are held stopped that have not been sent SIGKILL.
     pub(super) fn any_unkilled(&self) -> bool {
         self.unkilled > 0
     }
@@ -114,6 +133,77 @@ impl Held {
         delivery
     }
 
+    /// Sends SIGTERM to all that are held stopped, each after the same last look as before a
+    /// [`kill`](Self::kill), and lets them go on, to act on it.
+    pub(super) fn ask(
+        &mut self,
+        is_over: impl Fn() -> bool,
+        may_wait: impl Fn() -> bool,
+        recheck: impl Fn(i32) -> Recheck,
+    ) -> Kills {
+        self.signal_all(Way::Ask, is_over, may_wait, recheck)
+    }
+
+    /// Waits until `until` for those that have been asked to exit, and lets go of those that have.
+    /// Returns how many that were.
+    pub(super) fn await_asked(&mut self, until: Instant, is_over: impl Fn() -> bool) -> u64 {
+        let mut count: u64 = 0;
+        loop {
+            let slice = Instant::now() + SLICE;
+            let end = until.min(slice);
+            let has_exited = |(pid, (pin, phase)): (&i32, &(Pin, Phase))| {
+                let left = end.saturating_duration_since(Instant::now());
+                (*phase == Phase::Asked && pin.has_exited_within(left)).then_some(*pid)
+            };
+            // One after the other, the last first, as in `await_exits`.
+            let exited: Vec<i32> = self.entries.iter().rev().filter_map(has_exited).collect();
+            count = count.saturating_add(u64::try_from(exited.len()).unwrap_or(u64::MAX));
+            for pid in &exited {
+                self.entries.remove(pid);
+            }
+            let is_any = self.entries.values().any(|(_, phase)| *phase == Phase::Asked);
+            if !is_any || Instant::now() >= until || is_over() {
+                return count;
+            }
+        }
+    }
+
+    /// Stops those that have been asked and have not exited. Returns how many had exited, and how
+    /// many we have no right to stop any more; they are let go.
+    pub(super) fn stop_asked(&mut self) -> (u64, u64) {
+        let (mut exited, mut denied): (u64, u64) = (0, 0);
+        self.entries.retain(|_, (pin, phase)| {
+            if *phase != Phase::Asked {
+                return true;
+            }
+            // A zombie takes a signal and does not tell.
+            let delivery = match pin.has_exited_within(Duration::ZERO) {
+                true => Delivery::Gone,
+                false => pin.signal(Signal::STOP),
+            };
+            match delivery {
+                Delivery::Sent => *phase = Phase::Stopped,
+                Delivery::Gone => exited = exited.saturating_add(1),
+                Delivery::Denied => denied = denied.saturating_add(1),
+            }
+            delivery == Delivery::Sent
+        });
+        self.count_unkilled();
+        (exited, denied)
+    }
+
+    /// Lets go of those that have been asked, whether or not they will exit. Returns who they are.
+    pub(super) fn forget_asked(&mut self) -> Vec<i32> {
+        let mut forgotten = Vec::new();
+        self.entries.retain(|pid, (_, phase)| {
+            if *phase == Phase::Asked {
+                forgotten.push(*pid);
+            }
+            *phase != Phase::Asked
+        });
+        forgotten
+    }
+
     /// Sends SIGKILL to all that are held, each after a last look: a stopped process can no
     /// longer change its name or its owner, so that what `recheck` sees is what is killed. Those
     /// that are not stopped yet are waited for as long as `may_wait`. Ends early once `is_over`:
@@ -124,10 +214,20 @@ impl Held {
         may_wait: impl Fn() -> bool,
         recheck: impl Fn(i32) -> Recheck,
     ) -> Kills {
+        self.signal_all(Way::Kill, is_over, may_wait, recheck)
+    }
+
+    fn signal_all(
+        &mut self,
+        way: Way,
+        is_over: impl Fn() -> bool,
+        may_wait: impl Fn() -> bool,
+        recheck: impl Fn(i32) -> Recheck,
+    ) -> Kills {
         let mut kills = Kills::default();
         let mut patience = PATIENCE;
         self.entries.retain(|&pid, (pin, phase)| {
-            if *phase == Phase::Killed || is_over() {
+            if matches!(phase, Phase::Killed | Phase::Asked) || is_over() {
                 return true;
             }
             if settle(pid, &recheck, &mut patience, &may_wait) == Recheck::Changed {
@@ -135,10 +235,17 @@ impl Held {
                 resume(pin, *phase);
                 return false;
             }
-            match pin.signal(Signal::KILL) {
+            let delivery = match way {
+                Way::Kill => pin.signal(Signal::KILL),
+                Way::Ask => ask(pin),
+            };
+            match delivery {
                 Delivery::Sent => {
-                    *phase = Phase::Killed;
-                    kills.killed.push(pid);
+                    *phase = match way {
+                        Way::Kill => Phase::Killed,
+                        Way::Ask => Phase::Asked,
+                    };
+                    kills.signalled.push(pid);
                     true
                 }
                 Delivery::Gone => {
@@ -152,8 +259,13 @@ impl Held {
                 }
             }
         });
-        self.unkilled = self.entries.values().filter(|(_, phase)| *phase != Phase::Killed).count();
+        self.count_unkilled();
         kills
+    }
+
+    fn count_unkilled(&mut self) {
+        let stopped = |phase: &Phase| matches!(phase, Phase::Stopped | Phase::FoundStopped);
+        self.unkilled = self.entries.values().filter(|(_, phase)| stopped(phase)).count();
     }
 
     /// Lets go of all that have not been sent SIGKILL; those that we have stopped go on.
@@ -217,6 +329,16 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.release();
     }
+}
+
+/// Asks a stopped process to exit. It goes on, whoever had stopped it: it would keep the signal for
+/// later for ever.
+fn ask(pin: &Pin) -> Delivery {
+    let delivery = pin.signal(Signal::TERM);
+    if delivery == Delivery::Sent {
+        let (Delivery::Sent | Delivery::Gone | Delivery::Denied) = pin.signal(Signal::CONT);
+    }
+    delivery
 }
 
 /// Lets a process go on, if it was we who stopped it.

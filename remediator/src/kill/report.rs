@@ -14,6 +14,9 @@ pub enum Verdict {
     /// Some were killed, and none has been seen for so many milliseconds. That is all one can
     /// know: something that waits longer than that may still start another.
     NoneSeenForMs(u64),
+    /// New ones appear, but round after round fewer than the threshold, and not more: this is no
+    /// storm any longer.
+    BelowThreshold,
     /// New ones appear as fast as the old ones die.
     Respawning,
     /// Some have been sent SIGKILL and have not exited: uninterruptible, or frozen.
@@ -46,6 +49,7 @@ impl Verdict {
     pub fn label(&self) -> &'static str {
         match self {
             Self::NoneSeenForMs(_) => "none_seen",
+            Self::BelowThreshold => "below_threshold",
             Self::Respawning => "respawning",
             Self::Stuck => "stuck",
             Self::Denied => "denied",
@@ -101,8 +105,14 @@ pub struct Report {
     pub matched: u64,
     /// Processes that were sent SIGKILL.
     pub signalled: u64,
-    /// Those of them that have exited.
+    /// Those of them that have exited: the ones that SIGKILL has ended.
     pub exited: u64,
+    /// Processes that were sent SIGTERM.
+    #[serde(default)]
+    pub asked: u64,
+    /// Those of them that exited without SIGKILL.
+    #[serde(default)]
+    pub terminated: u64,
     /// Those that exited before they were sent SIGKILL, by themselves or by somebody else.
     #[serde(default)]
     pub gone: u64,
@@ -152,6 +162,8 @@ impl Report {
             matched: 0,
             signalled: 0,
             exited: 0,
+            asked: 0,
+            terminated: 0,
             gone: 0,
             left: None,
             threshold: 0,
@@ -173,12 +185,20 @@ impl Report {
 }
 
 impl Report {
+    /// How many have exited under our hands, by SIGTERM or SIGKILL.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.exited.saturating_add(self.terminated)
+    }
+
     /// Adds what another hand did in the same storm.
     pub(super) fn add(&mut self, other: Self) {
         for (sum, more) in [
             (&mut self.matched, other.matched),
             (&mut self.signalled, other.signalled),
             (&mut self.exited, other.exited),
+            (&mut self.asked, other.asked),
+            (&mut self.terminated, other.terminated),
             (&mut self.gone, other.gone),
             (&mut self.stuck_count, other.stuck_count),
             (&mut self.replacement_count, other.replacement_count),
@@ -216,6 +236,8 @@ pub(super) struct Aftermath {
     pub(super) replaced: bool,
     /// Whether any had changed when it was stopped, and was let go.
     pub(super) changed: bool,
+    /// Whether it ebbed away: several rounds left fewer than the threshold, and so did the last.
+    pub(super) ebbed: bool,
     /// Whether any were left alone in other pid namespaces.
     pub(super) nested: bool,
     /// Alive, and neither denied nor sent SIGKILL.
@@ -235,6 +257,14 @@ pub(super) fn judge(after: Aftermath) -> Verdict {
         Aftermath { quiet: Some(time), .. } => {
             Verdict::NoneSeenForMs(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
         }
+        Aftermath {
+            ebbed: true,
+            changed: false,
+            at_large: false,
+            denied: false,
+            stuck: false,
+            ..
+        } => Verdict::BelowThreshold,
         Aftermath { at_large: true, replaced: true, .. } => Verdict::Respawning,
         Aftermath { denied: true, .. } => Verdict::Denied,
         Aftermath { stuck: true, .. } => Verdict::Stuck,
@@ -263,6 +293,9 @@ mod tests {
             (Aftermath { denied: true, stuck: true, ..replaced }, Verdict::Denied),
             (Aftermath { stuck: true, ..replaced }, Verdict::Stuck),
             (replaced, Verdict::Respawning),
+            (Aftermath { ebbed: true, ..replaced }, Verdict::BelowThreshold),
+            (Aftermath { ebbed: true, stuck: true, ..replaced }, Verdict::Stuck),
+            (Aftermath { ebbed: true, changed: true, ..replaced }, Verdict::Respawning),
             (Aftermath { at_large: true, any: true, ..none }, Verdict::Unfinished),
         ] {
             assert_eq!(judge(after), verdict, "{after:?}");

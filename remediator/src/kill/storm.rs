@@ -1,9 +1,15 @@
 //! The rounds: stop all, kill all, wait, and look again until none is seen.
 //!
+//! Before them, where there is a grace: stop all, send SIGTERM to all, let them go on, and wait. A
+//! mail server that is killed while it writes leaves a torn mail file and its lock; one that is
+//! asked finishes and tidies up. They are stopped first for the same reasons as before a kill: what
+//! is signalled is what was checked, and none has a moment in which to replace another.
+//!
 //! In each round everything of the storm is stopped first, again and again until a scan finds
 //! nothing new; then all of it is killed at once. Processes that watch each other so have no
 //! moment in which to replace a dead one, and a storm that forks on runs into its user's limit of
-//! processes, for those that are stopped still count.
+//! processes, for those that are stopped still count. Three rounds in a row that leave fewer than
+//! the threshold are enough: whoever comes back one by one is no storm.
 
 use std::num::NonZero;
 use std::path::Path;
@@ -14,7 +20,7 @@ use std::time::{Duration, Instant};
 use procstorm_exporter::proc_dir::ProcDir;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::calm::{Calm, Next};
+use super::calm::{Calm, Ebb, Next};
 use super::errand::{Errand, Halt};
 use super::hand::{Hand, Scan, each};
 use super::held::Held;
@@ -26,6 +32,9 @@ use super::target::{Bounds, Target};
 /// How many scans a round makes to stop all; a storm that still grows then is killed as far as
 /// it is held.
 const FREEZE_SCANS: u32 = 16;
+
+/// How long at a time the grace of those that cannot be watched is waited for.
+const FORGOTTEN_PAUSE: Duration = Duration::from_millis(50);
 
 /// Descriptors left to the rest of the daemon, where the limit is large enough.
 const SPARE_DESCRIPTORS: u64 = 256;
@@ -74,6 +83,8 @@ fn hands(proc_dir: &ProcDir, capacity: usize) -> usize {
 enum End {
     /// Enough scans saw none, for so long.
     Quiet(Duration),
+    /// Three rounds in a row left fewer than the threshold.
+    Ebbed,
     /// No scan sees any alive, but some die all the time, and no more may be signalled.
     Restless,
     /// A bound was met, or nothing is left that could be done.
@@ -104,6 +115,10 @@ impl<'a> Storm<'a> {
     fn run(&mut self) -> Result<End, Halt> {
         let bounds = self.errand.bounds;
         let mut calm = Calm::default();
+        let mut ebb = Ebb::new(bounds.threshold);
+        if self.errand.asks() {
+            self.ask()?;
+        }
         loop {
             if self.errand.is_overdue() {
                 return Ok(End::Bound);
@@ -124,8 +139,14 @@ impl<'a> Storm<'a> {
             }
             calm.end();
             if self.held().any(Held::any_unkilled) {
+                // What the rounds before have left.
+                let alive = self.alive(&scan);
+                let has_ebbed = self.errand.rounds() > 0 && ebb.add(alive);
                 self.errand.begin_round();
                 each(&mut self.hands, Hand::kill_held)?;
+                if has_ebbed {
+                    return Ok(End::Ebbed);
+                }
             } else if scan.killed == 0 {
                 let only_denied = holds_none && scan.at_large == 0;
                 // Whoever was killed may take a moment to go, whether or not more may be.
@@ -139,6 +160,38 @@ impl<'a> Storm<'a> {
                 })?;
             }
         }
+    }
+
+    /// Sends SIGTERM to all there are, and gives them time to exit. Whoever has not then is held
+    /// stopped, like what the scans find that follow.
+    fn ask(&mut self) -> Result<(), Halt> {
+        self.stop_all(&mut Calm::default())?;
+        if self.held().any(Held::any_unkilled) {
+            self.errand.begin_round();
+            each(&mut self.hands, Hand::ask_held)?;
+        }
+        let until = self.errand.end_asking();
+        each(&mut self.hands, |hand| {
+            hand.await_asked(until);
+            Ok(())
+        })?;
+        // Those that are not held can only be looked for.
+        while self.errand.lives_any_forgotten()
+            && Instant::now() < until
+            && !self.errand.is_aborted()
+        {
+            pause(FORGOTTEN_PAUSE.min(until.saturating_duration_since(Instant::now())));
+        }
+        each(&mut self.hands, Hand::stop_asked)
+    }
+
+    /// How many are alive by the last scan.
+    fn alive(&self, scan: &Scan) -> u64 {
+        let stopped: usize = self.held().map(Held::unkilled).sum();
+        u64::try_from(stopped)
+            .unwrap_or(u64::MAX)
+            .saturating_add(scan.at_large)
+            .saturating_add(scan.denied)
     }
 
     /// Scans, and stops and holds what it finds, until a scan finds nothing new. Returns when the
@@ -165,7 +218,7 @@ impl<'a> Storm<'a> {
             Err(Halt::Starved(_))
                 if self.held().any(|held| !held.is_empty()) || self.last_scan().killed > 0 =>
             {
-                each(&mut self.hands, Hand::kill_held)?;
+                each(&mut self.hands, Hand::make_room)?;
             }
             done => done?,
         }
@@ -193,6 +246,11 @@ impl<'a> Storm<'a> {
         for hand in hands {
             report.add(hand.finish());
         }
+        if matches!(end, Ok(End::Quiet(_))) {
+            // Nobody is left: those that were asked, and not met again, have exited.
+            let forgotten = u64::try_from(errand.forgotten().len()).unwrap_or(u64::MAX);
+            report.terminated = report.terminated.saturating_add(forgotten);
+        }
         report.threshold = errand.bounds.threshold;
         report.left = count.as_ref().map(|count| count.living);
         report.denied = scan.denied;
@@ -212,7 +270,7 @@ impl<'a> Storm<'a> {
 fn count(errand: &Errand<'_>, end: &Result<End, Halt>, scan: &Scan) -> Option<Count> {
     match end {
         Ok(End::Quiet(_)) => Some(Count { living: 0, nested: scan.nested }),
-        Ok(End::Bound) | Err(Halt::Starved(_)) => {
+        Ok(End::Bound | End::Ebbed) | Err(Halt::Starved(_)) => {
             let Errand { proc_dir, target, bounds, untouchables, .. } = errand;
             Count::take(proc_dir, target, untouchables, bounds, errand.count_deadline())
         }
@@ -241,6 +299,8 @@ fn verdict(end: Result<End, Halt>, report: &Report, at_large: bool) -> Verdict {
             any: report.matched > 0,
             replaced: report.replacement_count > 0 || matches!(end, End::Restless),
             changed: report.changed > 0,
+            ebbed: matches!(end, End::Ebbed)
+                && report.left.is_some_and(|left| left < report.threshold),
             nested: report.nested > 0,
             at_large,
             denied: report.denied > 0,

@@ -16,12 +16,16 @@ pub struct Target {
 /// How far [`end_storm`](super::end_storm) goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// No process is taken on after this time; the end of those that are held, and the last count,
-    /// may take three seconds longer.
+    /// How long those that are sent SIGTERM have to exit by themselves; zero sends SIGKILL at once.
+    /// It begins once, when all that were found have been sent it.
+    pub grace: Duration,
+    /// No process is taken on after `grace` and this time; the end of those that are held, and the
+    /// last count, may take three seconds longer.
     pub deadline: Duration,
     /// How many rounds of signals at most.
     pub rounds: u32,
-    /// How many signals at most; each process takes two (SIGSTOP and SIGKILL).
+    /// How many signals at most; each process takes two (SIGSTOP and SIGKILL), or five where it is
+    /// sent SIGTERM first (SIGSTOP, SIGTERM, SIGCONT and then the two).
     pub signals: u64,
     /// How many scans in a row must find none.
     pub confirmations: u32,
@@ -29,8 +33,9 @@ pub struct Bounds {
     pub confirm_pause: Duration,
     /// How long one round waits for the processes it killed to exit.
     pub poll: Duration,
-    /// The count from which on it is a storm; 0 where that is not known. It is how much it matters
-    /// who got away.
+    /// The count from which on it is a storm; 0 where that is not known. Three rounds in a row that
+    /// leave fewer alive, and no more each time, are enough; and it is how much it matters who
+    /// got away.
     pub threshold: u64,
     /// Whether processes of pid namespaces that are not the user's own (containers) are targets
     /// too.
@@ -43,9 +48,10 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
+            grace: Duration::ZERO,
             deadline: Duration::from_secs(5),
             rounds: 50,
-            signals: 200_000,
+            signals: 500_000,
             confirmations: 5,
             confirm_pause: Duration::from_millis(20),
             poll: Duration::from_millis(200),

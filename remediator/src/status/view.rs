@@ -103,7 +103,10 @@ impl Remediation {
     /// Whether it ended as it should.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        matches!(self.verdict.as_str(), "none_seen" | "no_longer_true" | "dry_run")
+        matches!(
+            self.verdict.as_str(),
+            "none_seen" | "below_threshold" | "no_longer_true" | "dry_run"
+        )
     }
 
     /// Whether it has not ended.

@@ -54,6 +54,9 @@ struct Circumstances {
     /// In that time.
     #[arg(long, default_value_t = 5_000)]
     deadline_ms: u64,
+    /// With so long to exit after SIGTERM.
+    #[arg(long, default_value_t = 0)]
+    grace_ms: u64,
 }
 
 fn main() -> ExitCode {
@@ -107,6 +110,7 @@ impl Circumstances {
             .ok_or_else(|| Fault::new("a command too long"))?;
         let target = Target { uid: self.uid, command };
         let bounds = Bounds {
+            grace: Duration::from_millis(self.grace_ms),
             deadline: Duration::from_millis(self.deadline_ms),
             allow_own_uid: self.allow_own_uid,
             ..Bounds::default()

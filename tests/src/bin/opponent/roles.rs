@@ -11,8 +11,8 @@ use rustix::process::{WaitOptions, wait};
 use crate::Cast;
 use procstorm_tests::forking::{
     become_user, die_with_parent, exit, exit_thread, fork, fork_on, is_there, kill_by_number,
-    limit_processes, rename_when_resumed, set_dumpable, set_effective, set_ids, set_name,
-    set_undumpable, sleep,
+    limit_processes, notice_sigterm, rename_when_resumed, set_dumpable, set_effective, set_ids,
+    set_name, set_undumpable, sleep, was_sigterm_noticed,
 };
 
 /// A kind of opponent.
@@ -24,7 +24,7 @@ pub(crate) struct Role {
     pub(crate) play: fn(&Cast) -> Result<(), Fault>,
 }
 
-const ROLES: [Role; 19] = [
+const ROLES: [Role; 23] = [
     Role { name: "sleepers", reaps: true, play: sleepers },
     Role { name: "unreaped", reaps: false, play: sleepers },
     Role { name: "zombies", reaps: true, play: zombies },
@@ -43,6 +43,10 @@ const ROLES: [Role; 19] = [
     Role { name: "switchers", reaps: false, play: switchers },
     Role { name: "evaders", reaps: true, play: evaders },
     Role { name: "resumed", reaps: true, play: resumed },
+    Role { name: "deaf", reaps: true, play: deaf },
+    Role { name: "polite", reaps: true, play: polite },
+    Role { name: "breeders", reaps: true, play: breeders },
+    Role { name: "reconnecting", reaps: true, play: reconnecting },
     Role { name: "writer", reaps: true, play: writer },
 ];
 
@@ -418,6 +422,71 @@ fn accompanied(cast: &Cast, all_the_time: bool, what: impl Fn()) -> Result<(), F
                 }
             }
             nap(Duration::from_micros(50));
+        }
+    });
+    Ok(())
+}
+
+/// They take no notice of SIGTERM.
+fn deaf(cast: &Cast) -> Result<(), Fault> {
+    start(cast, |_| {
+        notice_sigterm();
+        up_and_sleep(cast)
+    })
+}
+
+/// They exit on SIGTERM, after `extra` milliseconds in which they tidy up, which they count.
+fn polite(cast: &Cast) -> Result<(), Fault> {
+    let time = delay(cast)?;
+    start(cast, |_| {
+        notice_sigterm();
+        die_with_parent();
+        cast.ledger.up.add(1);
+        wait_for_sigterm(cast);
+        nap(time);
+        cast.ledger.up.add(1);
+    })
+}
+
+/// On SIGTERM each of them starts two others, which do the same, and exits.
+fn breeders(cast: &Cast) -> Result<(), Fault> {
+    start(cast, |_| {
+        notice_sigterm();
+        cast.ledger.up.add(1);
+        let mut is_child = true;
+        while is_child {
+            wait_for_sigterm(cast);
+            is_child = (0..2).any(|_| fork_on(&cast.ledger) == Some(true));
+        }
+    })
+}
+
+fn wait_for_sigterm(cast: &Cast) {
+    while !was_sigterm_noticed() && !cast.is_over() {
+        nap(Duration::from_millis(10));
+    }
+}
+
+/// Root starts them; when they die, one of them comes back, and always one.
+fn reconnecting(cast: &Cast) -> Result<(), Fault> {
+    fork(&cast.ledger, || {
+        set_name(c"server");
+        die_with_parent();
+        let start = || {
+            fork(&cast.ledger, || {
+                if become_user(cast.uid, &cast.command).is_ok() {
+                    up_and_sleep(cast)
+                }
+            })
+        };
+        let mut alive = (0..cast.count).filter_map(|_| start()).count();
+        while !cast.is_over() {
+            if wait(WaitOptions::empty()).is_ok() {
+                alive = alive.saturating_sub(1);
+            }
+            if alive == 0 && start().is_some() {
+                alive = 1;
+            }
         }
     });
     Ok(())

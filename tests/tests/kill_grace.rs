@@ -1,0 +1,249 @@
+//! Storms that are asked first: SIGTERM, time to exit, and SIGKILL for those that have not.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use procstorm_exporter::process::Command;
+use procstorm_remediator::kill::pin::{Delivery, Pin};
+use procstorm_remediator::kill::{Bounds, Report, Target, Verdict, end_storm, survey};
+use procstorm_tests::fault::Fault;
+use procstorm_tests::host::{Host, Post, Receiver};
+use procstorm_tests::opponent::Opponent;
+use procstorm_tests::skip::is_root_or_skip;
+use rustix::process::Signal;
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn target(uid: u32) -> Target {
+    Target { uid, command: Command::new(b"imapd").unwrap() }
+}
+
+/// With what a busy machine may take besides.
+fn bounds(grace: Duration) -> Bounds {
+    Bounds { grace, deadline: SOON, ..Bounds::default() }
+}
+
+fn end(uid: u32, bounds: &Bounds) -> Report {
+    end_storm(Path::new("/proc"), &target(uid), bounds, &AtomicBool::new(false))
+}
+
+#[test]
+fn those_that_exit_on_sigterm_are_not_killed_and_finish_what_they_do() {
+    if !is_root_or_skip("those_that_exit_on_sigterm_are_not_killed_and_finish_what_they_do") {
+        return;
+    }
+    let storm = Opponent::start("polite", 42600, b"imapd", 50, "200").unwrap();
+    let report = end(42600, &bounds(SOON));
+    assert!(storm.are_gone_within(SOON), "{report:?}");
+    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+    assert_eq!((report.matched, report.asked, report.terminated), (50, 50, 50), "{report:?}");
+    assert_eq!((report.signalled, report.exited, report.left), (0, 0, Some(0)), "{report:?}");
+    assert_eq!(storm.ledger().up.get(), 100, "each has tidied up");
+    assert!(report.elapsed < SOON, "nobody waits for the whole grace: {report:?}");
+}
+
+#[test]
+fn without_a_grace_they_are_killed_at_once() {
+    if !is_root_or_skip("without_a_grace_they_are_killed_at_once") {
+        return;
+    }
+    let storm = Opponent::start("polite", 42601, b"imapd", 20, "0").unwrap();
+    let report = end(42601, &bounds(Duration::ZERO));
+    assert!(storm.are_gone_within(SOON), "{report:?}");
+    assert_eq!((report.asked, report.terminated, report.exited), (0, 0, 20), "{report:?}");
+    assert_eq!(storm.ledger().up.get(), 20, "none had the time");
+}
+
+#[test]
+fn a_storm_that_ignores_sigterm_ends_a_grace_later() {
+    if !is_root_or_skip("a_storm_that_ignores_sigterm_ends_a_grace_later") {
+        return;
+    }
+    let grace = Duration::from_millis(700);
+    let deaf = Opponent::start("deaf", 42602, b"imapd", 20, "").unwrap();
+    let others = Opponent::start("polite", 42602, b"imapd", 20, "0").unwrap();
+    let report = end(42602, &bounds(grace));
+    assert!(deaf.are_gone_within(SOON) && others.are_gone_within(SOON), "{report:?}");
+    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+    assert_eq!((report.matched, report.asked), (40, 40), "{report:?}");
+    // On a busy machine one of the polite may need longer than it has.
+    assert!(report.exited >= 20 && report.ended() == 40, "{report:?}");
+    assert!(report.elapsed >= grace, "{report:?}");
+}
+
+#[test]
+fn a_storm_that_forks_on_sigterm_ends_as_surely() {
+    if !is_root_or_skip("a_storm_that_forks_on_sigterm_ends_as_surely") {
+        return;
+    }
+    let storm = Opponent::start("breeders", 42603, b"imapd", 20, "").unwrap();
+    let report = end(42603, &bounds(Duration::from_millis(500)));
+    assert!(storm.are_gone_within(SOON), "{report:?}");
+    assert!(storm.fork_none_for(Duration::from_millis(300)), "{report:?}");
+    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+    assert_eq!(report.ended(), report.matched, "{report:?}");
+    assert!(report.replacement_count > 0 && report.exited > 0, "{report:?}");
+}
+
+#[test]
+fn opponents_that_watch_each_other_are_beaten_with_a_grace_too() {
+    if !is_root_or_skip("opponents_that_watch_each_other_are_beaten_with_a_grace_too") {
+        return;
+    }
+    for (role, count, extra) in [("hydra", 50, ""), ("master", 50, "0"), ("bomb", 200, "")] {
+        let storm = Opponent::start(role, 42604, b"imapd", count, extra).unwrap();
+        let report = end(42604, &bounds(Duration::from_millis(500)));
+        assert!(storm.are_gone_within(SOON), "{role}: {report:?}");
+        assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{role}: {report:?}");
+    }
+}
+
+#[test]
+fn those_that_are_stopped_already_go_on_to_exit() {
+    if !is_root_or_skip("those_that_are_stopped_already_go_on_to_exit") {
+        return;
+    }
+    let storm = Opponent::start("polite", 42605, b"imapd", 10, "0").unwrap();
+    for pid in survey(Path::new("/proc"), &target(42605)).unwrap().living {
+        let pin = Pin::open(pid).unwrap().unwrap();
+        assert_eq!(pin.signal(Signal::STOP), Delivery::Sent);
+    }
+    let report = end(42605, &bounds(SOON));
+    assert!(storm.are_gone_within(SOON), "{report:?}");
+    assert_eq!((report.terminated, report.signalled), (10, 0), "{report:?}");
+}
+
+#[test]
+fn whoever_changes_all_the_time_is_asked_under_the_right_name_and_uid_alone() {
+    let name = "whoever_changes_all_the_time_is_asked_under_the_right_name_and_uid_alone";
+    if !is_root_or_skip(name) {
+        return;
+    }
+    let innocent = Target { uid: 42606, command: Command::new(b"innocent").unwrap() };
+    let mut asked = 0;
+    for (role, extra, other) in
+        [("renamers", "innocent", innocent), ("switchers", "42607", target(42607))].repeat(3)
+    {
+        let storm = Opponent::start(role, 42606, b"imapd", 8, extra).unwrap();
+        let report = end(42606, &bounds(Duration::from_millis(500)));
+        // Nobody reaps them: the dead still bear what they were ended under.
+        let dead = survey(Path::new("/proc"), &other).unwrap().zombies;
+        assert_eq!(dead, [], "{role}: {report:?}");
+        asked += report.terminated;
+        drop(storm);
+    }
+    assert!(asked > 0);
+}
+
+#[test]
+fn a_client_that_reconnects_is_not_fought_for_ever() {
+    if !is_root_or_skip("a_client_that_reconnects_is_not_fought_for_ever") {
+        return;
+    }
+    for grace in [Duration::ZERO, Duration::from_millis(300)] {
+        let clients = Opponent::start("reconnecting", 42608, b"imapd", 30, "").unwrap();
+        // A busy server may be so slow that it is seen in none of the scans.
+        let confirm_pause = Duration::from_secs(1);
+        let report = end(42608, &Bounds { threshold: 20, confirm_pause, ..bounds(grace) });
+        assert_eq!(report.verdict, Verdict::BelowThreshold, "{report:?}");
+        assert!(report.rounds <= 6 && report.ended() >= 32, "{report:?}");
+        assert!(report.left.is_some_and(|left| left <= 1), "{report:?}");
+        assert!(report.replacements.iter().any(|one| one.parent_command == "server"));
+        drop(clients);
+    }
+}
+
+/// All come back each time, as many as before: that is a storm.
+#[test]
+fn a_server_that_replaces_all_is_respawning_and_no_less() {
+    if !is_root_or_skip("a_server_that_replaces_all_is_respawning_and_no_less") {
+        return;
+    }
+    let storm = Opponent::start("respawner", 42609, b"imapd", 50, "0").unwrap();
+    let bounds = Bounds {
+        threshold: 20,
+        rounds: 6,
+        confirm_pause: Duration::from_secs(1),
+        ..bounds(Duration::from_millis(300))
+    };
+    let report = end(42609, &bounds);
+    assert_eq!(report.verdict, Verdict::Respawning, "{report:?}");
+    drop(storm);
+}
+
+#[test]
+fn hundreds_are_asked_with_few_descriptors() {
+    if !is_root_or_skip("hundreds_are_asked_with_few_descriptors") {
+        return;
+    }
+    let storm = Opponent::start("polite", 42610, b"imapd", 300, "20").unwrap();
+    let program = procstorm_tests::programs::ours("end_storm").unwrap();
+    let output = std::process::Command::new(program)
+        .args(["42610", "imapd", "--deadline-ms", "60000", "--grace-ms", "20000"])
+        .args(["--descriptors", "64"])
+        .output()
+        .unwrap();
+    let report: Report = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(storm.are_gone_within(SOON), "{report:?}");
+    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+    assert_eq!((report.terminated, report.signalled), (300, 0), "{report:?}");
+    assert_eq!(storm.ledger().up.get(), 600, "each has tidied up");
+}
+
+#[test]
+fn the_grace_belongs_to_the_deadline_and_nothing_goes_on_beyond_both() {
+    if !is_root_or_skip("the_grace_belongs_to_the_deadline_and_nothing_goes_on_beyond_both") {
+        return;
+    }
+    let storm = Opponent::start("deaf", 42611, b"imapd", 30, "").unwrap();
+    let grace = Duration::from_millis(500);
+    let bounds = Bounds { deadline: Duration::ZERO, ..bounds(grace) };
+    let report = end(42611, &bounds);
+    assert!(report.elapsed < Duration::from_millis(4_000), "{report:?}");
+    let target = target(42611);
+    let living = survey(Path::new("/proc"), &target).unwrap();
+    assert!(living.stopped.is_empty(), "nobody is left stopped");
+    assert!(report.left.is_none_or(|left| left >= u64::try_from(living.living.len()).unwrap()));
+    drop(storm);
+}
+
+fn text<'v>(post: &'v Value, name: &str) -> &'v str {
+    post.get("annotations").and_then(|all| all.get(name)).and_then(Value::as_str).unwrap_or("")
+}
+
+#[test]
+fn by_default_a_playbook_asks_first_and_says_how_many_went_by_which() -> Result<(), Fault> {
+    if !is_root_or_skip("by_default_a_playbook_asks_first_and_says_how_many_went_by_which") {
+        return Ok(());
+    }
+    let (uid, command) = (42_612, "core-grace");
+    let receiver = Receiver::start()?;
+    let quick = "    settle: 0s\n    cooldown: 0s";
+    let host = Host::start(command, quick, &receiver.line())?;
+    let polite = Opponent::start("polite", uid, command.as_bytes(), 8, "0")?;
+    let deaf = Opponent::start("deaf", uid, command.as_bytes(), 3, "")?;
+    host.post(&[Post::storm(uid, command)])?;
+    host.wait_for_verdicts(&["none_seen"])?;
+    assert!(polite.are_gone_within(SOON) && deaf.are_gone_within(SOON));
+    let told = receiver.wait_for_posts(1)?;
+    let told = told.first().unwrap();
+    assert_eq!(text(told, "summary"), format!("killed all {uid} {command} processes"));
+    let description = text(told, "description");
+    assert!(description.contains("8 by SIGTERM, 3 by SIGKILL"), "{description}");
+    host.wait_for_metric("procstorm_processes_killed_total", 11.0)?;
+    host.wait_for_metric("procstorm_processes_terminated_total", 8.0)?;
+
+    host.change_policy(command, &format!("{quick}\n    grace: 0s"), &receiver.line())?;
+    host.reload()?;
+    host.wait_for_metric("procstorm_config_last_reload_successful", 1.0)?;
+    let polite = Opponent::start("polite", uid, command.as_bytes(), 8, "0")?;
+    host.post(&[Post::storm(uid, command).with("pod", "other")])?;
+    host.wait_for_verdicts(&["none_seen", "none_seen"])?;
+    host.wait_for_metric("procstorm_processes_killed_total", 19.0)?;
+    host.wait_for_metric("procstorm_processes_terminated_total", 8.0)?;
+    assert_eq!(polite.ledger().up.get(), 8, "none had the time");
+    Ok(())
+}
