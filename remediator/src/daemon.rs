@@ -35,7 +35,7 @@ use crate::web::{self, Site};
 /// until they are undone.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// How often the journal forgets what is too old.
+/// How often the journal forgets what is too old, and old archives are removed.
 const PRUNE: Duration = Duration::from_secs(3600);
 
 /// What the daemon is told.
@@ -128,7 +128,8 @@ pub async fn run(
     let mut servers = daemon.serve(listeners, &settings, &closed)?;
     let mut others = JoinSet::new();
     others.spawn(daemon.outbox().run(ended.clone()));
-    others.spawn(prune(daemon.journal.clone(), daemon.force.subscribe(), ended));
+    others.spawn(prune(daemon.journal.clone(), daemon.force.subscribe(), ended.clone()));
+    others.spawn(retain(daemon.force.subscribe(), ended));
     // Apart, since a file system that does not answer must not keep an order waiting.
     tokio::spawn(say_obstacles(Arc::clone(&daemon.site)));
     while let Some(Order::Reload) = orders.recv().await {
@@ -352,6 +353,22 @@ async fn prune(journal: Journal, force: InForce, mut stop: watch::Receiver<bool>
         }
         if timeout(PRUNE, stop.wait_for(|stop| *stop)).await.is_ok() {
             return;
+        }
+    }
+}
+
+/// Removes the archives that the policy no longer keeps, of all users: at the start, and then every
+/// hour.
+async fn retain(force: InForce, mut stop: watch::Receiver<bool>) {
+    loop {
+        let mailroom = force.borrow().mailroom.clone();
+        let wait = async {
+            mailroom.prune().await;
+            tokio::time::sleep(PRUNE).await;
+        };
+        tokio::select! {
+            () = wait => {}
+            _ = stop.wait_for(|stop| *stop) => return,
         }
     }
 }

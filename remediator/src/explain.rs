@@ -11,6 +11,7 @@ use crate::config::{Config, LoadError, Playbook, Step};
 use crate::engine::look_up;
 use crate::force::Force;
 use crate::kill::{Survey, Target, survey};
+use crate::mailroom::Trouble;
 use crate::outcome::FormNote;
 use crate::payload::{Alert, BadPayload, Notification};
 use crate::policy::{
@@ -166,17 +167,11 @@ impl Looker<'_> {
 
     fn archives(&self, plan: &Plan) -> Vec<String> {
         let name = Step::ArchiveMailFile.label();
-        let directory = &self.force.config.mail.archive;
-        if !directory.is_dir() {
-            // Opening would make it, for whoever runs this and not for the daemon.
-            return vec![format!("  {name}: {} is no directory yet", directory.display())];
-        }
-        let archiver = match self.force.archiver() {
-            Ok(archiver) => archiver,
-            Err(error) => return vec![format!("  {name}: would fail: {error}")],
+        let plans = match self.force.mailroom.plan_and_wait(plan.account().clone()) {
+            Ok(plans) => plans,
+            Err(trouble @ Trouble::NoArchive(_)) => return vec![format!("  {name}: {trouble}")],
+            Err(trouble) => return vec![format!("  {name}: would fail: {}", trouble.chain())],
         };
-        let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
-        let plans = archiver.plan(&plan.account().name, plan.account().uid, now);
         if plans.is_empty() {
             return vec![format!("  {name}: there is no mail file")];
         }

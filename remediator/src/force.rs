@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use crate::alertmanager::Alertmanager;
 use crate::config::{Config, Mail};
 use crate::mailbox::{Archiver, OpenError, Settings};
+use crate::mailroom::Mailroom;
 
 /// The configuration in force, and its companions.
 #[derive(Debug)]
@@ -16,21 +17,28 @@ pub struct Force {
     pub config: Config,
     /// Where outcomes go, if anywhere.
     pub alertmanager: Option<Alertmanager>,
+    /// Where mail files are saved.
+    pub mailroom: Mailroom,
 }
 
 /// Who looks at what is in force; it may be another the next time.
 pub type InForce = watch::Receiver<Arc<Force>>;
 
 impl Force {
-    /// What a configuration puts in force after `before`.
+    /// What a configuration puts in force. Takes over the threads of what was in force before.
     #[must_use]
-    pub fn new(config: Config, _before: Option<&Self>) -> Self {
+    pub fn new(config: Config, before: Option<&Self>) -> Self {
+        let settings = settings(&config.mail);
+        let mailroom = match before {
+            Some(before) => before.mailroom.with_settings(settings),
+            None => Mailroom::new(settings, config.parallel),
+        };
         let alertmanager = config.alertmanager.clone().map(Alertmanager::new);
-        Self { config, alertmanager }
+        Self { config, alertmanager, mailroom }
     }
 
-    /// The archiver for one piece of work: spool and archive are opened anew each time, since
-    /// something else may be mounted there by now. Blocks for as long as the file system does.
+    /// The archiver for one piece of work of a program that may wait: it blocks for as long as the
+    /// file system does.
     pub fn archiver(&self) -> Result<Archiver, OpenError> {
         Archiver::open(settings(&self.config.mail))
     }

@@ -6,7 +6,7 @@
 //! - [`journal`]: it is written down.
 //! - [`policy`]: may it be done?
 //! - [`engine`]: is it still true? It is done, and watched.
-//! - [`mailbox`]: saves a user's mail file.
+//! - [`mailroom`], [`mailbox`]: saves a user's mail file.
 //! - [`kill`]: ends a storm, and proves it.
 //! - [`outcome`]: what people are told.
 //! - [`outbox`], [`alertmanager`]: brings it to Alertmanager.
@@ -42,6 +42,7 @@ pub mod force;
 pub mod journal;
 pub mod kill;
 pub mod mailbox;
+pub mod mailroom;
 pub mod metrics;
 pub mod outbox;
 pub mod outcome;

@@ -69,6 +69,7 @@ struct Health {
     web_config: IntGauge,
     journal_up: IntGauge,
     archive_up: IntGauge,
+    lost_threads: IntGauge,
     blind: IntGauge,
     sandbox: GaugeVec,
 }
@@ -193,6 +194,11 @@ impl Metrics {
     /// Whether mail files can be saved.
     pub fn archive_works(&self, works: bool) {
         self.health.archive_up.set(i64::from(works));
+    }
+
+    /// How many threads wait for a mail file system that does not answer.
+    pub fn lost_threads(&self, count: usize) {
+        self.health.lost_threads.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// All of them as text.
@@ -328,6 +334,11 @@ impl Health {
                 registry,
                 "procstorm_archive_up",
                 "Whether a mail file can be opened and a file made in the archive; if not, none is saved.",
+            )?,
+            lost_threads: gauge(
+                registry,
+                "procstorm_mailbox_lost_threads",
+                "Threads that wait for a mail file system that does not answer.",
             )?,
             blind: gauge(
                 registry,

@@ -4,10 +4,11 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use procstorm_exporter::name_service::NameService;
+use rustix::io::Errno;
 
 use super::{Shared, Stopping};
 use crate::account::{Account, UserName};
-use crate::force::Force;
+use crate::force::{Force, RETRY};
 use crate::journal::Case;
 use crate::kill::{Survey, SurveyError, Target, survey};
 use crate::policy::Identity;
@@ -17,6 +18,9 @@ const NAME_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long Alertmanager may take to say what is silenced: a storm goes on meanwhile.
 const SILENCE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long descriptors or memory that are short are waited for.
+const SHORT_OF_DESCRIPTORS: Duration = Duration::from_secs(15);
 
 /// How long after a name service did not answer it is asked again,
 const NAME_RETRY: Duration = Duration::from_secs(5);
@@ -31,7 +35,7 @@ impl Shared {
         let begun = Instant::now();
         loop {
             let (names, who) = (self.names.clone(), user.clone());
-            let why = match tokio::task::spawn_blocking(move || look_up(&names, &who)).await {
+            let why = match self.askers.run(move || look_up(&names, &who)).await {
                 Ok(Ok(identity)) => return Ok(identity),
                 Ok(Err(error)) => {
                     tracing::warn!(%user, error, "name service unavailable");
@@ -62,11 +66,29 @@ impl Shared {
     /// Which processes there are.
     pub(super) async fn survey(&self, target: Target) -> Result<Survey, SurveyError> {
         let procfs = self.parts.procfs.clone();
-        let looked = tokio::task::spawn_blocking(move || survey(&procfs, &target)).await;
-        looked.unwrap_or_else(|error| {
+        self.hands.run(move || survey(&procfs, &target)).await.unwrap_or_else(|error| {
             let path = self.parts.procfs.clone();
             Err(SurveyError::Read { path, source: std::io::Error::other(error) })
         })
+    }
+
+    /// The same, tried again for a while where descriptors or memory are short: a storm may have
+    /// taken them.
+    pub(super) async fn survey_patiently(
+        &self,
+        target: Target,
+    ) -> Result<Result<Survey, SurveyError>, Stopping> {
+        let begun = Instant::now();
+        loop {
+            let looked = self.survey(target).await;
+            match &looked {
+                Err(error) if is_passing(error) && begun.elapsed() < SHORT_OF_DESCRIPTORS => {
+                    tracing::warn!(%error, "could not look at the processes; will retry");
+                    self.pause(RETRY).await?;
+                }
+                Ok(_) | Err(_) => return Ok(looked),
+            }
+        }
     }
 
     /// The silence that covers the alert, if it is one that somebody could have made since it was
@@ -97,6 +119,13 @@ impl Shared {
             }
         }
     }
+}
+
+/// Whether the processes may be seen in a moment, when others need less.
+fn is_passing(error: &SurveyError) -> bool {
+    let SurveyError::Read { source, .. } = error else { return false };
+    let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN];
+    Errno::from_io_error(source).is_some_and(|errno| passing.contains(&errno))
 }
 
 /// Asks for a user's name, or for a uid where the exporter found no name.

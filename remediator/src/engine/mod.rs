@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use procstorm_exporter::name_service::NameService;
+use procstorm_exporter::workers::Workers;
 use tokio::sync::{Mutex, Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -39,6 +40,15 @@ use lanes::Lanes;
 
 /// How often the journal is read for what nobody pursues: after a panic, it is taken up again.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// So many names are asked for at once.
+const ASKERS: usize = 4;
+
+/// So many look for a storm's return while as many act as may.
+const LOOKERS: usize = 2;
+
+/// The most threads that act, whatever the policy's `parallel`.
+const HANDS_MAX: usize = 64;
 
 /// What an engine works with.
 #[derive(Debug)]
@@ -73,6 +83,10 @@ pub struct Engine {
 struct Shared {
     parts: Parts,
     names: NameService,
+    /// Who waits for the name service: up to some seconds for each name.
+    askers: Workers,
+    /// Who looks and kills: a thread for each that may act, and some for those that only look.
+    hands: Workers,
     claims: Claims,
     lanes: Lanes,
     /// So many act at once.
@@ -100,6 +114,8 @@ impl Engine {
         let shared = Arc::new(Shared {
             parts,
             names: NameService::default(),
+            askers: Workers::start("ask", ASKERS),
+            hands: Workers::start("act", parallel.min(HANDS_MAX).saturating_add(LOOKERS)),
             claims: Claims::default(),
             lanes: Lanes::default(),
             acting: Semaphore::new(parallel.min(Semaphore::MAX_PERMITS)),

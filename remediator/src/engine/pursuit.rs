@@ -147,7 +147,7 @@ impl Shared {
         }
         let playbook = playbook_of(&force.config, case);
         let kills_nested = playbook.is_some_and(Playbook::kills_nested);
-        let survey = match self.survey(target).await {
+        let survey = match self.survey_patiently(target).await? {
             Ok(survey) => survey.with_nested(kills_nested),
             Err(error) => return self.cannot_see(&matter, &error).await,
         };
@@ -408,7 +408,7 @@ impl Shared {
         let _lane = self.lanes.enter(uid, command).await;
         let (procfs, id) = (self.parts.procfs.clone(), case.id);
         let target = Target { uid, command };
-        match tokio::task::spawn_blocking(move || release_stopped(&procfs, &target)).await {
+        match self.hands.run(move || release_stopped(&procfs, &target)).await {
             Ok(Ok(released)) => tracing::info!(
                 remediation = id,
                 resumed = released.resumed.len(),

@@ -11,6 +11,7 @@ use crate::force::Force;
 use crate::journal::{Case, StepRow};
 use crate::kill::{Bounds, Report, Target, Verdict, end_storm};
 use crate::mailbox::{Failure, FormReport, Planned};
+use crate::mailroom::Trouble;
 use crate::outcome::{Fate, FormNote};
 use crate::policy::Plan;
 
@@ -78,22 +79,11 @@ impl Shared {
     }
 
     async fn do_archive(&self, force: &Arc<Force>, plan: &Plan) -> Result<Vec<FormNote>, Stopping> {
-        let (force, account) = (Arc::clone(force), plan.account().clone());
-        let abort = Arc::clone(&self.abort);
-        let mail = force.config.mail.clone();
-        let work = tokio::task::spawn_blocking(move || {
-            let archiver = force.archiver().map_err(|error| whole(&error))?;
-            let now = epoch_seconds();
-            Ok::<_, String>(archiver.archive(&account.name, account.uid, now, &abort))
-        });
-        let reports: Vec<FormReport> = match work.await {
-            Ok(Ok(reports)) => reports,
-            Ok(Err(fault)) => {
-                return Ok(vec![unopened(&mail.spool, plan, "archive_unusable", fault)]);
-            }
-            Err(panic) => {
-                return Ok(vec![unopened(&mail.spool, plan, "panic", panic.to_string())]);
-            }
+        let archived = force.mailroom.archive(plan.account().clone(), Arc::clone(&self.abort));
+        let reports = match archived.await {
+            Ok(reports) => reports,
+            Err(Trouble::CalledOff) => return Err(Stopping),
+            Err(trouble) => return Ok(vec![unopened(force, plan, &trouble)]),
         };
         let aborted = |report: &FormReport| matches!(report.result, Err(Failure::Aborted { .. }));
         if reports.iter().any(aborted) {
@@ -103,16 +93,9 @@ impl Shared {
     }
 
     async fn plan_archive(&self, force: &Arc<Force>, plan: &Plan) -> Vec<FormNote> {
-        let (force, account) = (Arc::clone(force), plan.account().clone());
-        let spool = force.config.mail.spool.clone();
-        let work = tokio::task::spawn_blocking(move || {
-            let archiver = force.archiver().map_err(|error| whole(&error))?;
-            Ok::<_, String>(archiver.plan(&account.name, account.uid, epoch_seconds()))
-        });
-        match work.await {
-            Ok(Ok(plans)) => plans.iter().map(FormNote::from).collect(),
-            Ok(Err(fault)) => vec![unopened(&spool, plan, "archive_unusable", fault)],
-            Err(panic) => vec![unopened(&spool, plan, "panic", panic.to_string())],
+        match force.mailroom.plan(plan.account().clone(), &self.abort).await {
+            Ok(plans) => plans.iter().map(FormNote::from).collect(),
+            Err(trouble) => vec![unopened(force, plan, &trouble)],
         }
     }
 
@@ -156,8 +139,7 @@ impl Shared {
             ..self.parts.bounds.clone()
         };
         let (procfs, abort) = (self.parts.procfs.clone(), Arc::clone(&self.abort));
-        let work =
-            tokio::task::spawn_blocking(move || end_storm(&procfs, &target, &bounds, &abort));
+        let work = self.hands.run(move || end_storm(&procfs, &target, &bounds, &abort));
         let report = match work.await {
             Ok(report) => report,
             Err(panic) => Report::idle(Verdict::Failed(panic.to_string()), Duration::ZERO),
@@ -227,25 +209,13 @@ fn archive_outcome(notes: &[FormNote]) -> &'static str {
     }
 }
 
-/// The note of a mail file that was not even looked for.
-fn unopened(spool: &std::path::Path, plan: &Plan, label: &str, text: String) -> FormNote {
+/// The note of a mail file of which nothing could be found out.
+fn unopened(force: &Force, plan: &Plan, trouble: &Trouble) -> FormNote {
     FormNote {
         form: crate::mailbox::Form::Mbox,
-        source: spool.join(plan.account().name.as_str()),
-        fate: Fate::Failed { label: label.to_owned(), text },
+        source: force.config.mail.spool.join(plan.account().name.as_str()),
+        fate: Fate::Failed { label: trouble.label().to_owned(), text: trouble.chain() },
     }
-}
-
-/// An error and its source in one line.
-fn whole(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
-}
-
-fn epoch_seconds() -> u64 {
-    u64::try_from(Timestamp::now().as_second()).unwrap_or_default()
 }
 
 fn millis(time: Duration) -> u64 {

@@ -15,6 +15,7 @@
 //! - `vault`: the archive directory: nameless files that get their name at the end.
 //! - `reserve`: what stays free on the disk.
 //! - `retention`: what is kept for how long.
+//! - [`Pulse`]: a sign of life of work that may hang.
 //! - `pace`: deadline, order to stop, progress in the log.
 //! - `restore`: the way back: appends an archive's messages that a mailbox lacks; `mbox` tells them.
 //! - `failure`, `report`: what is returned.
@@ -28,6 +29,7 @@ mod mark;
 mod mbox;
 mod pace;
 mod place;
+mod pulse;
 mod report;
 mod reserve;
 mod restore;
@@ -47,6 +49,7 @@ use crate::account::UserName;
 
 pub use failure::{Failure, OpenError};
 pub use form::Form;
+pub use pulse::Pulse;
 pub use report::{Archived, Attribute, FormPlan, FormReport, Method, Planned, Pruned};
 pub use reserve::Reserve;
 pub use restore::{RestoreError, Restored};
@@ -112,6 +115,7 @@ pub struct Archiver {
     spool: Spool,
     vault: Vault,
     settings: Settings,
+    pulse: Pulse,
 }
 
 /// A mail file that is open, and locked if that could be had.
@@ -147,7 +151,19 @@ impl Archiver {
     pub fn open(settings: Settings) -> Result<Self, OpenError> {
         let spool = Spool::open(&settings.spool)?;
         let vault = Vault::open(&settings.archive, &spool)?;
-        Ok(Self { spool, vault, settings })
+        Ok(Self { spool, vault, settings, pulse: Pulse::default() })
+    }
+
+    /// The same, which gives its signs of life to `pulse`.
+    #[must_use]
+    pub fn with_pulse(self, pulse: Pulse) -> Self {
+        Self { pulse, ..self }
+    }
+
+    /// Whether the archive directory exists: [`Self::open`] would make it.
+    #[must_use]
+    pub fn is_made(settings: &Settings) -> bool {
+        place::is_directory(&settings.archive)
     }
 
     /// Whether a mail file could be archived now. Opens in the spool as [`Self::archive`] does, and
@@ -171,7 +187,7 @@ impl Archiver {
         now_epoch: u64,
         abort: &AtomicBool,
     ) -> Vec<FormReport> {
-        let mut pace = Pace::new(self.settings.deadline, abort);
+        let mut pace = Pace::new(self.settings.deadline, abort, &self.pulse);
         let mut reports = Vec::new();
         for form in Form::ALL {
             let errand = Errand { form, user, uid, now_epoch };
@@ -206,44 +222,49 @@ impl Archiver {
     /// own making, and never the newest of a form.
     pub fn prune(&self, user: &UserName, now_epoch: u64) -> Pruned {
         let mut pruned = Pruned::default();
-        let archives = match self.vault.archives_of(user) {
-            Ok(archives) => archives,
-            Err(failure) => {
-                pruned.failed.push(failure);
-                return pruned;
+        match self.vault.archives_of(user) {
+            Ok(archives) => self.prune_these(&archives, now_epoch, &mut pruned),
+            Err(failure) => pruned.failed.push(failure),
+        }
+        pruned
+    }
+
+    /// [`Self::prune`] for every user with an archive. Ends early if it is given up.
+    pub fn prune_all(&self, now_epoch: u64) -> Pruned {
+        let mut pruned = Pruned::default();
+        match self.vault.by_user() {
+            Ok(users) => {
+                for names in users.into_values() {
+                    self.pulse.beat();
+                    if self.pulse.is_given_up() {
+                        break;
+                    }
+                    self.prune_these(&self.vault.look_at(names), now_epoch, &mut pruned);
+                }
             }
-        };
+            Err(failure) => pruned.failed.push(failure),
+        }
+        pruned
+    }
+
+    /// Those of one user's archives that retention no longer keeps.
+    fn prune_these(&self, archives: &[Stored], now_epoch: u64, pruned: &mut Pruned) {
         let retention = &self.settings.retention;
-        for stored in retention::surplus(&archives, retention, now_epoch, self.vault.has_marks()) {
+        for stored in retention::surplus(archives, retention, now_epoch, self.vault.has_marks()) {
             let path = self.vault.path_of(&stored.name);
+            self.pulse.beat();
             match self.vault.remove(&stored.name) {
                 Ok(()) => {
                     tracing::info!(path = %path.display(), "removed an old archive");
                     pruned.removed.push(path);
                 }
                 Err(failure) => {
-                    tracing::warn!(path = %path.display(), error = failure.chain(), "not removed");
+                    let error = failure.chain();
+                    tracing::warn!(path = %path.display(), error, "could not remove an old archive");
                     pruned.failed.push(failure);
                 }
             }
         }
-        pruned
-    }
-
-    /// [`Self::prune`] for every user with an archive.
-    pub fn prune_all(&self, now_epoch: u64) -> Pruned {
-        let mut all = Pruned::default();
-        match self.vault.users() {
-            Ok(users) => {
-                for user in users {
-                    let pruned = self.prune(&user, now_epoch);
-                    all.removed.extend(pruned.removed);
-                    all.failed.extend(pruned.failed);
-                }
-            }
-            Err(failure) => all.failed.push(failure),
-        }
-        all
     }
 
     /// [`Self::archive_form`], tried again for a while where what is in its way may pass.
@@ -292,6 +313,7 @@ impl Archiver {
         let lost = self.finish(&draft, errand)?;
         let Draft { staged, copied, locked, changed, .. } = draft;
         let second = errand.form.first_second(errand.now_epoch);
+        pace.check_before_sync(self.vault.path())?;
         let path = self.vault.place(staged, errand.user, second)?;
         let Copied { bytes, method } = copied;
         let elapsed = started.elapsed();
@@ -379,6 +401,7 @@ impl Archiver {
             tracing::warn!(path = %path.display(), %error, "cannot mark the archive");
         }
         let lost = draft.attributes.give_to(&draft.staged.file, &path);
+        self.pulse.beat_before_sync();
         fsync(&draft.staged.file).map_err(|errno| Failure::of("sync", &path, errno))?;
         Ok(lost)
     }

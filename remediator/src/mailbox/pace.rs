@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{Timespec, poll};
 
 use super::failure::Failure;
+use super::pulse::Pulse;
 
 /// A line a second: the first after one second.
 const LINE_EVERY: Duration = Duration::from_secs(1);
@@ -16,15 +17,16 @@ const LINE_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Pace<'a> {
     abort: &'a AtomicBool,
+    pulse: &'a Pulse,
     started: Instant,
     allowed: Duration,
     last_line: Instant,
 }
 
 impl<'a> Pace<'a> {
-    pub(super) fn new(allowed: Duration, abort: &'a AtomicBool) -> Self {
+    pub(super) fn new(allowed: Duration, abort: &'a AtomicBool, pulse: &'a Pulse) -> Self {
         let started = Instant::now();
-        Self { abort, started, allowed, last_line: started }
+        Self { abort, pulse, started, allowed, last_line: started }
     }
 
     /// The time left.
@@ -32,15 +34,23 @@ impl<'a> Pace<'a> {
         self.allowed.saturating_sub(self.started.elapsed())
     }
 
-    /// Whether work on `path` may go on.
+    /// Whether work on `path` may go on. That it is asked is a sign of life.
     pub(super) fn check(&self, path: &Path) -> Result<(), Failure> {
-        if self.abort.load(Ordering::Relaxed) {
+        self.pulse.beat();
+        if self.abort.load(Ordering::Relaxed) || self.pulse.is_given_up() {
             return Err(Failure::Aborted { path: path.to_owned() });
         }
         if self.left().is_zero() {
             let allowed_ms = self.allowed.as_millis();
             return Err(Failure::Deadline { path: path.to_owned(), allowed_ms });
         }
+        Ok(())
+    }
+
+    /// The same before what may take longer than any other call: bringing a file to its disk.
+    pub(super) fn check_before_sync(&self, path: &Path) -> Result<(), Failure> {
+        self.check(path)?;
+        self.pulse.beat_before_sync();
         Ok(())
     }
 

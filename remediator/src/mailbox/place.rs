@@ -30,6 +30,12 @@ pub(super) fn open_directory(path: &Path, action: &'static str) -> Result<OwnedF
     openat(&pinned, ".", flags | OFlags::RDONLY, Mode::empty()).map_err(failed)
 }
 
+/// Whether there is a directory at `path`. Asks nothing that is mounted there.
+pub(super) fn is_directory(path: &Path) -> bool {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::empty()).is_ok()
+}
+
 /// The number of the mount that `file` is on. Asks no file system.
 pub(super) fn mount_id(file: impl AsFd) -> Result<u64, Errno> {
     let file = file.as_fd();

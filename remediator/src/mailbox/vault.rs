@@ -5,6 +5,7 @@
 //! name beginning with [`PARTIAL`] until then, which no archive can have, and which is cleaned
 //! up at the next start.
 
+use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -256,25 +257,28 @@ impl Vault {
 
     /// The user's archives, the newest first: regular files with exactly the right names.
     pub(super) fn archives_of(&self, user: &UserName) -> Result<Vec<Stored>, Failure> {
-        let names = self.names()?;
-        let mut archives: Vec<Stored> = names
-            .into_iter()
-            .filter_map(|name| Some((archive_second(user, &name)?, name)))
-            .filter_map(|(second, name)| self.stored(name, second))
-            .collect();
-        archives.sort_unstable_by_key(|stored| std::cmp::Reverse(stored.second));
-        Ok(archives)
+        let names = self.names()?.into_iter();
+        let ours = names.filter_map(|name| Some((archive_second(user, &name)?, name)));
+        Ok(self.look_at(ours.collect()))
     }
 
-    /// Every user with an archive.
-    pub(super) fn users(&self) -> Result<Vec<UserName>, Failure> {
-        let mut users: Vec<UserName> = self
-            .names()?
-            .iter()
-            .filter_map(|name| parse_archive_name(name).map(|(user, _)| user))
-            .collect();
-        users.sort_unstable();
-        users.dedup();
+    /// The archives of these seconds and names, the newest first.
+    pub(super) fn look_at(&self, names: Vec<(u64, String)>) -> Vec<Stored> {
+        let names = names.into_iter();
+        let mut archives: Vec<Stored> =
+            names.filter_map(|(second, name)| self.stored(name, second)).collect();
+        archives.sort_unstable_by_key(|stored| std::cmp::Reverse(stored.second));
+        archives
+    }
+
+    /// The seconds and names of all archives, by their users.
+    pub(super) fn by_user(&self) -> Result<BTreeMap<UserName, Vec<(u64, String)>>, Failure> {
+        let mut users: BTreeMap<UserName, Vec<(u64, String)>> = BTreeMap::new();
+        for name in self.names()? {
+            if let Some((user, second)) = parse_archive_name(&name) {
+                users.entry(user).or_default().push((second, name));
+            }
+        }
         Ok(users)
     }
 

@@ -13,6 +13,9 @@ pub fn overview(view: &Overview) -> String {
         h1 { (title) }
         ul.state {
             @for &mode in &view.modes { (mode_card(mode)) }
+            @if let Some(why) = &view.unsaved {
+                li.bad { strong { "mail not saved" } span { (printable(why)) } }
+            }
             li class=[(view.pending > 0).then_some("work")] {
                 strong { (view.pending) " pending" }
                 span { "accepted, and not done yet" }
@@ -196,6 +199,7 @@ mod tests {
 
     fn overview_of(remediations: Vec<Remediation>) -> String {
         overview(&Overview {
+            unsaved: None,
             host: "moscow".to_owned(),
             version: "0.1.0".to_owned(),
             modes: vec![Mode::Live],

@@ -16,7 +16,7 @@ pub enum Mode {
     Limited,
     /// Its journal cannot be written: it takes no alert.
     Unrecorded,
-    /// Its archive cannot be written: it saves no mail file.
+    /// Its spool cannot be read or its archive not be written: it saves no mail file.
     Unsaved,
 }
 
@@ -33,7 +33,7 @@ impl Mode {
                 ("unrecorded", "The journal cannot be written: alerts are refused until it can.")
             }
             Self::Unsaved => {
-                ("unsaved", "The archive cannot be written: no mail file is saved until it can.")
+                ("unsaved", "Spool or archive cannot be used: no mail file is saved until it can.")
             }
         }
     }
@@ -54,6 +54,8 @@ pub struct Overview {
     pub version: String,
     /// What it may do; more than one may hold.
     pub modes: Vec<Mode>,
+    /// Why no mail file can be saved, if none can.
+    pub unsaved: Option<String>,
     /// Remediations whose steps are not done.
     pub pending: u64,
     /// Remediations whose steps are done, and whose storm may come back.

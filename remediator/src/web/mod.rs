@@ -67,8 +67,6 @@ pub struct Site {
     pub sandbox: Sandbox,
     /// When a post without the token was last told to the log.
     told_unauthorized: Mutex<Option<Instant>>,
-    /// The look at the archive that is under way: one, however many ask and however long it takes.
-    saving: SingleFlight<Option<String>>,
     /// The look at /proc that is under way.
     seeing: SingleFlight<Option<String>>,
 }
@@ -113,7 +111,6 @@ impl Site {
             procfs,
             sandbox,
             told_unauthorized: Mutex::default(),
-            saving: SingleFlight::on(Workers::start("look-archive", 1)),
             seeing: SingleFlight::on(Workers::start("look-proc", 1)),
         }
     }

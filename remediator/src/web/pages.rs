@@ -56,6 +56,7 @@ impl Site {
             host: force.config.host.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             modes: self.modes(force.config.dry_run).await,
+            unsaved: self.loss().await,
             pending: pending.remediations.saturating_sub(pending.watched),
             watched: pending.watched,
             outcomes_pending: pending.outcomes,
@@ -109,6 +110,7 @@ impl Site {
         let works = self.journal.obstacle().is_none();
         self.metrics.state(pending, works, self.blindness().await.is_some());
         self.metrics.archive_works(self.loss().await.is_none());
+        self.metrics.lost_threads(self.force.borrow().mailroom.lost_threads());
         if let Some(security) = &self.security {
             self.metrics.web_config(security.is_valid());
         }
@@ -169,16 +171,8 @@ impl Site {
 
     /// What keeps it from saving mail files.
     async fn loss(&self) -> Option<String> {
-        let force = self.force.borrow().clone();
-        let look = self.saving.run(move || match force.archiver() {
-            Ok(archiver) => archiver.probe().err().map(|failure| chain(&failure)),
-            Err(error) => Some(chain(&error)),
-        });
-        match tokio::time::timeout(SILENT_FOR, look).await {
-            Ok(Some(obstacle)) => obstacle,
-            Ok(None) => Some("the mail directories could not be looked at".to_owned()),
-            Err(_) => Some(format!("the mail directories do not answer within {SILENT_FOR:?}")),
-        }
+        let mailroom = self.force.borrow().mailroom.clone();
+        mailroom.obstacle(SILENT_FOR).await
     }
 
     async fn blindness(&self) -> Option<String> {
@@ -307,11 +301,4 @@ fn unreadable(fault: &Fault) -> Response {
 fn failed(why: &str) -> Response {
     tracing::error!(why, "a page cannot be made");
     reply::text(StatusCode::INTERNAL_SERVER_ERROR, "internal error\n")
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }

@@ -1,0 +1,409 @@
+//! Everything that touches the mail file systems: on threads of its own, which may be lost.
+//!
+//! A file system that hangs (a dead NFS server, a frozen disk) holds whoever touches it, for as long
+//! as it likes, and cannot be told to let go. So nobody touches one but a worker thread, and nobody
+//! waits for that thread longer than until its [`Pulse`] is overdue. It is lost then, until its call
+//! returns: counted, and shown. Meanwhile, whatever else would touch the same file systems fails at
+//! once, until a lost thread returns or a further try succeeds; and storms are ended, as the
+//! playbook's `on_archive_failure` says.
+//!
+//! The threads exist from the start, and are never replaced: with all of them lost, nothing more is
+//! tried until one returns.
+//!
+//! - [`Mailroom`]: archives, plans, prunes, and says what is in the way.
+//! - [`Trouble`]: why it was not even tried, or not to the end.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use procstorm_exporter::workers::Workers;
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
+
+use crate::account::Account;
+use crate::mailbox::{Archiver, FormPlan, FormReport, OpenError, Pulse, Settings};
+
+/// How often a pulse is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// How long after the order to stop a thread that does not answer is waited for.
+const ABORT_WAIT: Duration = Duration::from_secs(3);
+
+/// How long after a try that does not answer another may be made.
+const PROBE_AGAIN: Duration = Duration::from_secs(30);
+
+/// So many tries may be lost at once; they must not take the threads that archives need.
+const PROBES_LOST_MAX: usize = 3;
+
+/// How many threads there are beside one for each remediation that may act.
+const SPARE_THREADS: usize = 4;
+
+/// The most threads, whatever the policy's `parallel`.
+const THREADS_MAX: usize = 64;
+
+/// Why nothing came of a piece of work.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// Spool or archive cannot be opened.
+    #[error(transparent)]
+    Unusable(#[from] OpenError),
+    /// The archive directory is missing, and it is not ours to make it now.
+    #[error("{} does not exist yet", .0.display())]
+    NoArchive(PathBuf),
+    /// A call does not return.
+    #[error(
+        "{} or {} does not answer ({what} has waited for {} s)",
+        .spool.display(), .archive.display(), .waited.as_secs()
+    )]
+    Silent {
+        /// The spool.
+        spool: PathBuf,
+        /// The archive directory.
+        archive: PathBuf,
+        /// What waits for it.
+        what: String,
+        /// Since when.
+        waited: Duration,
+    },
+    /// The daemon stops.
+    #[error("called off, as the daemon stops")]
+    CalledOff,
+    /// A fault in the program.
+    #[error("the archive step panicked")]
+    Panicked,
+}
+
+impl Trouble {
+    /// A word for metrics and logs.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Unusable(_) | Self::NoArchive(_) => "archive_unusable",
+            Self::Silent { .. } => "no_answer",
+            Self::CalledOff => "aborted",
+            Self::Panicked => "panic",
+        }
+    }
+
+    /// The error and its cause, in one line.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        chain(self)
+    }
+}
+
+/// The spool and its archive, and who touches them. Clones share threads and knowledge.
+#[derive(Clone, Debug)]
+pub struct Mailroom {
+    settings: Settings,
+    workers: Workers,
+    desk: Arc<Mutex<Desk>>,
+}
+
+/// What is under way.
+#[derive(Debug, Default)]
+struct Desk {
+    jobs: BTreeMap<u64, Job>,
+    next: u64,
+    /// Jobs before this one say nothing any more of whether the file systems answer.
+    outdated: u64,
+    probe: Option<Probe>,
+}
+
+#[derive(Debug)]
+struct Job {
+    what: String,
+    pulse: Pulse,
+    /// Whether it has a thread, or waits for one.
+    has_thread: bool,
+    is_probe: bool,
+}
+
+/// The last try, which all who ask meanwhile share.
+#[derive(Clone, Debug)]
+struct Probe {
+    begun: Instant,
+    result: watch::Receiver<Option<Option<String>>>,
+}
+
+impl Mailroom {
+    /// A room for these settings, with threads for `parallel` remediations at once.
+    #[must_use]
+    pub fn new(settings: Settings, parallel: u32) -> Self {
+        let parallel = usize::try_from(parallel).unwrap_or(THREADS_MAX);
+        let threads = parallel.saturating_add(SPARE_THREADS).min(THREADS_MAX);
+        Self { settings, workers: Workers::start("mail", threads), desk: Arc::default() }
+    }
+
+    /// The room after a reload: the same threads; and the same knowledge, if it is about the same
+    /// directories.
+    #[must_use]
+    pub fn with_settings(&self, settings: Settings) -> Self {
+        let places = |settings: &Settings| (settings.spool.clone(), settings.archive.clone());
+        let same = places(&settings) == places(&self.settings);
+        let desk = if same { Arc::clone(&self.desk) } else { Arc::default() };
+        Self { settings, workers: self.workers.clone(), desk }
+    }
+
+    /// [`Archiver::archive`], unless the file systems do not answer.
+    pub async fn archive(
+        &self,
+        account: Account,
+        abort: Arc<AtomicBool>,
+    ) -> Result<Vec<FormReport>, Trouble> {
+        let what = format!("the archive of {}", account.name);
+        let (settings, told) = (self.settings.clone(), Arc::clone(&abort));
+        let work = move |pulse: Pulse| {
+            let archiver = Archiver::open(settings)?.with_pulse(pulse);
+            Ok(archiver.archive(&account.name, account.uid, epoch_seconds(), &told))
+        };
+        self.run(what, &abort, work).await?
+    }
+
+    /// [`Archiver::plan`], unless the file systems do not answer.
+    pub async fn plan(
+        &self,
+        account: Account,
+        abort: &AtomicBool,
+    ) -> Result<Vec<FormPlan>, Trouble> {
+        let what = format!("the look at the mail file of {}", account.name);
+        let settings = self.settings.clone();
+        let work = move |pulse: Pulse| {
+            let archiver = Archiver::open(settings)?.with_pulse(pulse);
+            Ok(archiver.plan(&account.name, account.uid, epoch_seconds()))
+        };
+        self.run(what, abort, work).await?
+    }
+
+    /// The same for a program that waits, and that makes no archive directory.
+    pub fn plan_and_wait(&self, account: Account) -> Result<Vec<FormPlan>, Trouble> {
+        let what = format!("the look at the mail file of {}", account.name);
+        let settings = self.settings.clone();
+        let work = move |pulse: Pulse| {
+            if !Archiver::is_made(&settings) {
+                return Err(Trouble::NoArchive(settings.archive));
+            }
+            let archiver = Archiver::open(settings)?.with_pulse(pulse);
+            Ok(archiver.plan(&account.name, account.uid, epoch_seconds()))
+        };
+        let (answer, answered) = mpsc::channel();
+        let pulse = self.begin(what.clone(), false, work, move |result| {
+            answer.send(result).unwrap_or_default();
+        });
+        loop {
+            match answered.recv_timeout(LOOK) {
+                Ok(plans) => return plans,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return Err(Trouble::Panicked),
+                Err(mpsc::RecvTimeoutError::Timeout) if pulse.is_lost() => {
+                    return Err(self.silent(&what, &pulse));
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// [`Archiver::prune_all`], unless the file systems do not answer. What could not be removed is
+    /// in the log.
+    pub async fn prune(&self) {
+        let settings = self.settings.clone();
+        let work = move |pulse: Pulse| {
+            let archiver = Archiver::open(settings)?.with_pulse(pulse);
+            Ok::<_, Trouble>(archiver.prune_all(epoch_seconds()))
+        };
+        let never = AtomicBool::new(false);
+        let pruned = self.run("the removal of old archives".to_owned(), &never, work).await;
+        match pruned.flatten() {
+            Ok(pruned) => {
+                for failure in pruned.failed {
+                    tracing::warn!(error = failure.chain(), "could not remove old archives");
+                }
+            }
+            Err(trouble) => {
+                tracing::warn!(error = trouble.chain(), "could not look for old archives");
+            }
+        }
+    }
+
+    /// What keeps mail files from being saved, in a sentence; tried as an archive would do it.
+    /// Waits for `patience` at most.
+    pub async fn obstacle(&self, patience: Duration) -> Option<String> {
+        let probe = self.probe();
+        if let Some(trouble) = self.hangs() {
+            let lost = self.lost_threads();
+            let threads =
+                if lost == 1 { "1 thread waits" } else { &*format!("{lost} threads wait") };
+            return Some(format!("{trouble}; {threads}"));
+        }
+        let silent = || {
+            let Settings { spool, archive, .. } = &self.settings;
+            let (spool, archive) = (spool.display(), archive.display());
+            format!("{spool} or {archive} does not answer within {} s", patience.as_secs())
+        };
+        let Some(Probe { mut result, .. }) = probe else { return Some(silent()) };
+        match timeout(patience, result.wait_for(Option::is_some)).await {
+            Ok(Ok(result)) => result.clone().flatten(),
+            Ok(Err(_closed)) => Some("the mail directories could not be looked at".to_owned()),
+            Err(_elapsed) => Some(silent()),
+        }
+    }
+
+    /// How many threads wait in a call that takes longer than any should.
+    #[must_use]
+    pub fn lost_threads(&self) -> usize {
+        let lost = |job: &&Job| job.has_thread && job.pulse.is_lost();
+        self.desk().jobs.values().filter(lost).count()
+    }
+
+    /// Has `work` done by a thread of the room, and waits until it is done, or until it is lost.
+    async fn run<T: Send + 'static>(
+        &self,
+        what: String,
+        abort: &AtomicBool,
+        work: impl FnOnce(Pulse) -> T + Send + 'static,
+    ) -> Result<T, Trouble> {
+        if let Some(trouble) = self.hangs() {
+            // Whoever comes next may find that it answers again.
+            self.probe();
+            return Err(trouble);
+        }
+        let (answer, mut answered) = oneshot::channel();
+        let pulse = self.begin(what.clone(), false, work, |result| drop(answer.send(result)));
+        let mut aborted: Option<Instant> = None;
+        loop {
+            match timeout(LOOK, &mut answered).await {
+                Ok(Ok(result)) => return Ok(result),
+                Ok(Err(_panicked)) => return Err(Trouble::Panicked),
+                Err(_elapsed) if pulse.is_lost() => {
+                    pulse.give_up();
+                    let trouble = self.silent(&what, &pulse);
+                    tracing::error!(
+                        error = %trouble, lost_threads = self.lost_threads(),
+                        "a mail file system hangs; continuing without it until it answers"
+                    );
+                    return Err(trouble);
+                }
+                Err(_elapsed) if abort.load(Ordering::Relaxed) => {
+                    if aborted.get_or_insert_with(Instant::now).elapsed() >= ABORT_WAIT {
+                        pulse.give_up();
+                        return Err(Trouble::CalledOff);
+                    }
+                }
+                Err(_elapsed) => {}
+            }
+        }
+    }
+
+    /// Submits `work`; `deliver` gets its result, unless it panics.
+    fn begin<T>(
+        &self,
+        what: String,
+        is_probe: bool,
+        work: impl FnOnce(Pulse) -> T + Send + 'static,
+        deliver: impl FnOnce(T) + Send + 'static,
+    ) -> Pulse {
+        let pulse = Pulse::default();
+        let mut desk = self.desk();
+        let id = desk.next;
+        desk.next += 1;
+        desk.jobs.insert(id, Job { what, pulse: pulse.clone(), has_thread: false, is_probe });
+        drop(desk);
+        let (desk, begun) = (Arc::clone(&self.desk), pulse.clone());
+        self.workers.submit(move || {
+            // Nobody waits for what has waited too long for a thread.
+            if !begun.is_given_up() {
+                lock(&desk).jobs.entry(id).and_modify(|job| job.has_thread = true);
+                begun.beat();
+                if let Ok(result) = catch_unwind(AssertUnwindSafe(|| work(begun.clone()))) {
+                    deliver(result);
+                }
+            }
+            lock(&desk).end(id);
+        });
+        pulse
+    }
+
+    /// Makes a try, unless one is under way or too many are lost. Returns the one that is under way.
+    fn probe(&self) -> Option<Probe> {
+        let mut desk = self.desk();
+        if let Some(probe) = &desk.probe
+            && probe.result.has_changed().is_ok()
+            && probe.result.borrow().is_none()
+            && probe.begun.elapsed() < PROBE_AGAIN
+        {
+            return Some(probe.clone());
+        }
+        let lost = |job: &&Job| job.is_probe && job.pulse.is_lost();
+        if desk.jobs.values().filter(lost).count() >= PROBES_LOST_MAX {
+            return None;
+        }
+        let (say, result) = watch::channel(None);
+        let probe = Probe { begun: Instant::now(), result };
+        desk.probe = Some(probe.clone());
+        let this = desk.next;
+        drop(desk);
+        let (settings, desk) = (self.settings.clone(), Arc::clone(&self.desk));
+        let work = move |_pulse: Pulse| match Archiver::open(settings) {
+            Ok(archiver) => archiver.probe().err().map(|failure| failure.chain()),
+            Err(error) => Some(chain(&error)),
+        };
+        self.begin("a try".to_owned(), true, work, move |found| {
+            // It answers, whatever it says: what hung before may be another file system by now.
+            lock(&desk).outdated = this;
+            say.send_replace(Some(found));
+        });
+        Some(probe)
+    }
+
+    /// Why nothing should be tried, if it is known that the file systems do not answer.
+    fn hangs(&self) -> Option<Trouble> {
+        let desk = self.desk();
+        let (_, job) = desk.jobs.range(desk.outdated..).find(|(_, job)| job.pulse.is_lost())?;
+        Some(self.silent(&job.what, &job.pulse))
+    }
+
+    fn silent(&self, what: &str, pulse: &Pulse) -> Trouble {
+        let Settings { spool, archive, .. } = self.settings.clone();
+        Trouble::Silent { spool, archive, what: what.to_owned(), waited: pulse.age() }
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        lock(&self.desk)
+    }
+}
+
+impl Desk {
+    fn end(&mut self, id: u64) {
+        let Some(job) = self.jobs.remove(&id) else { return };
+        if job.has_thread && job.pulse.is_lost() {
+            let (what, seconds) = (job.what, job.pulse.age().as_secs());
+            tracing::info!(what, seconds, "a mail file system answers again");
+        }
+    }
+}
+
+fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
+    desk.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let cause = format!(": {error}");
+        // A transparent error says the same as its cause.
+        if !line.ends_with(&cause) {
+            line.push_str(&cause);
+        }
+        next = error.source();
+    }
+    line
+}
+
+fn epoch_seconds() -> u64 {
+    u64::try_from(Timestamp::now().as_second()).unwrap_or_default()
+}

@@ -1,0 +1,189 @@
+//! Mail file systems that hang, and that are mounted while the daemon runs.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use procstorm_tests::fault::Fault;
+use procstorm_tests::host::{Host, Post};
+use procstorm_tests::isolation::in_a_world_apart;
+use procstorm_tests::storm::Storm;
+use procstorm_tests::wait;
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// How long the storms of five users may live while their mail file system hangs.
+const HUNG: Duration = Duration::from_secs(75);
+
+fn run(program: &str, arguments: &[&Path]) {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+}
+
+/// An ext4 file system that holds spool and archive of a host. What waits for it goes on when this
+/// is dropped.
+struct Disk {
+    place: PathBuf,
+}
+
+impl Disk {
+    /// Mounts it below `dir`, and its directories over those of the host.
+    fn mount_over(dir: &Path) -> Self {
+        let (image, place) = (dir.join("disk.img"), dir.join("disk"));
+        fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        run("mkfs.ext4", &[Path::new("-q"), &image]);
+        fs::create_dir(&place).unwrap();
+        run("mount", &[Path::new("-oloop"), &image, &place]);
+        for name in ["mail", "arc"] {
+            let inner = place.join(name);
+            fs::create_dir(&inner).unwrap();
+            fs::set_permissions(&inner, fs::Permissions::from_mode(0o700)).unwrap();
+            run("mount", &[Path::new("--bind"), &inner, &dir.join(name)]);
+        }
+        Self { place }
+    }
+
+    fn freeze(&self) {
+        run("fsfreeze", &[Path::new("-f"), &self.place]);
+    }
+
+    fn thaw(&self) {
+        run("fsfreeze", &[Path::new("-u"), &self.place]);
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // It may be thawed already.
+        drop(Command::new("fsfreeze").arg("-u").arg(&self.place).output());
+    }
+}
+
+fn texts(remediation: &Value, key: &str) -> Vec<String> {
+    let list = remediation.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    list.iter().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+}
+
+#[test]
+fn storms_end_while_the_mail_file_system_hangs() -> Result<(), Fault> {
+    if !in_a_world_apart("storms_end_while_the_mail_file_system_hangs") {
+        return Ok(());
+    }
+    let mut host = Host::start("frozen", "    settle: 0s", "parallel: 4")?;
+    host.stop()?;
+    let disk = Disk::mount_over(host.dir());
+    host.restart()?;
+    wait::until("ready", SOON, || (host.get("/-/ready").ok()?.status == 200).then_some(()))?;
+    let uids = [42_300, 42_301, 42_302, 42_303, 42_304];
+    let storms: Vec<Storm> =
+        uids.iter().map(|&uid| Storm::raise(uid, b"frozen", 8)).collect::<Result<_, _>>()?;
+    for uid in uids {
+        host.put_mail(uid, b"mail")?;
+    }
+    disk.freeze();
+    let begun = Instant::now();
+    host.post(&uids.map(|uid| Post::storm(uid, "frozen")))?;
+    let gone = || storms.iter().all(|storm| storm.living().unwrap() == 0).then_some(());
+    wait::until("all five storms are dead", HUNG, gone)
+        .map_err(|fault| Fault::new(format!("{}\n{}", fault.whole(), host.daemon.log())))?;
+    println!("five storms ended in {:?} with the mail file system frozen", begun.elapsed());
+    host.wait_for_verdicts(&["none_seen"; 5])?;
+    assert!(begun.elapsed() < HUNG, "{:?}", begun.elapsed());
+    for remediation in host.remediations()? {
+        let failures = texts(&remediation, "archive_failures");
+        assert!(failures.iter().any(|text| text.contains("does not answer")), "{remediation}");
+        assert!(texts(&remediation, "archives").is_empty(), "{remediation}");
+    }
+    // It says so, and does not wait for the file system to do so.
+    let asked = Instant::now();
+    let ready = host.get("/-/ready")?;
+    assert!(ready.status == 503 && ready.body.contains("does not answer"), "{}", ready.body);
+    assert!(host.metric("procstorm_mailbox_lost_threads")? >= 1.0);
+    assert_eq!(host.metric("procstorm_archive_up")?, 0.0);
+    let page = host.get("/")?.body;
+    assert!(page.contains("does not answer"), "{page}");
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+
+    // Once it answers, all is as before, and nothing of the failed attempts is in the archive.
+    disk.thaw();
+    wait::until("ready", SOON, || (host.get("/-/ready").ok()?.status == 200).then_some(()))?;
+    host.wait_for_metric("procstorm_mailbox_lost_threads", 0.0)?;
+    assert!(host.archived()?.iter().all(|path| path.ends_with("lost+found")));
+    host.put_mail(42_305, b"mail")?;
+    let _storm = Storm::raise(42_305, b"frozen", 8)?;
+    host.post(&[Post::storm(42_305, "frozen")])?;
+    host.wait_for_verdicts(&["none_seen"; 6])?;
+    assert_eq!(host.archived()?.len(), 1);
+
+    // A daemon that is started meanwhile listens, kills, and says what is in its way.
+    host.stop()?;
+    disk.freeze();
+    host.restart()?;
+    let silent = || host.get("/-/ready").is_ok_and(|ready| ready.status == 503).then_some(());
+    wait::until("it says that it is not ready", SOON, silent)?;
+    let storm = Storm::raise(42_306, b"frozen", 8)?;
+    host.post(&[Post::storm(42_306, "frozen")])?;
+    wait::until("the storm is dead", SOON, || (storm.living().unwrap() == 0).then_some(()))?;
+    disk.thaw();
+    wait::until("ready", SOON, || (host.get("/-/ready").ok()?.status == 200).then_some(()))
+}
+
+#[test]
+fn a_failed_archive_stops_the_kill_where_the_policy_says_so() -> Result<(), Fault> {
+    if !in_a_world_apart("a_failed_archive_stops_the_kill_where_the_policy_says_so") {
+        return Ok(());
+    }
+    let playbook = "    settle: 0s\n    on_archive_failure: stop";
+    let mut host = Host::start("frozen-s", playbook, "")?;
+    host.stop()?;
+    let disk = Disk::mount_over(host.dir());
+    host.restart()?;
+    host.put_mail(42_310, b"mail")?;
+    let storm = Storm::raise(42_310, b"frozen-s", 8)?;
+    disk.freeze();
+    host.post(&[Post::storm(42_310, "frozen-s")])?;
+    host.wait_for_verdicts(&["archive_failed"])?;
+    assert_eq!(storm.living()?, 8);
+    Ok(())
+}
+
+/// In the sandbox, and without it: what is at SPOOL/USER when it acts is what is saved.
+#[test]
+fn a_spool_that_is_mounted_while_the_daemon_runs_is_the_one_that_is_saved() -> Result<(), Fault> {
+    if !in_a_world_apart("a_spool_that_is_mounted_while_the_daemon_runs_is_the_one_that_is_saved") {
+        return Ok(());
+    }
+    for sandbox in [true, false] {
+        let mut host = Host::start("late", "    settle: 0s\n    cooldown: 0s", "")?;
+        if !sandbox {
+            host.stop()?;
+            host.relaunch(&["--no-sandbox"])?;
+            wait::until("healthy", SOON, || host.get("/-/healthy").ok().map(drop))?;
+        }
+        // The daemon sees what is mounted here: both are in the mount namespace of this test.
+        let spool = host.dir().join("mail");
+        for round in 1..=3_usize {
+            if round > 1 {
+                run("mount", &[Path::new("-ttmpfs"), Path::new("none"), &spool]);
+            }
+            host.put_mail(42_320, format!("mail of {round}").as_bytes())?;
+            let storm = Storm::raise(42_320, b"late", 8)?;
+            host.post(&[Post::storm(42_320, "late")])?;
+            host.wait_for_verdicts(&vec!["none_seen"; round])?;
+            drop(storm);
+            let archived = host.archived()?;
+            let last = archived.last().map(|path| fs::read_to_string(path).unwrap());
+            assert_eq!(last, Some(format!("mail of {round}")), "{}", host.daemon.log());
+            assert_eq!(archived.len(), round, "{archived:?}");
+            if round > 1 {
+                // Whoever held something open there would be in the way.
+                run("umount", &[&spool]);
+            }
+        }
+    }
+    Ok(())
+}
