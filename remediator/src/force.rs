@@ -28,7 +28,7 @@ impl Force {
     /// What a configuration puts in force. Takes over the threads of what was in force before.
     #[must_use]
     pub fn new(config: Config, before: Option<&Self>) -> Self {
-        let settings = settings(&config.mail);
+        let settings = Settings::from(&config.mail);
         let mailroom = match before {
             Some(before) => before.mailroom.with_settings(settings),
             None => Mailroom::new(settings, config.parallel),
@@ -40,17 +40,19 @@ impl Force {
     /// The archiver for one piece of work of a program that may wait: it blocks for as long as the
     /// file system does.
     pub fn archiver(&self) -> Result<Archiver, OpenError> {
-        Archiver::open(settings(&self.config.mail))
+        Archiver::open(Settings::from(&self.config.mail))
     }
 }
 
-fn settings(mail: &Mail) -> Settings {
-    Settings {
-        spool: mail.spool.clone(),
-        archive: mail.archive.clone(),
-        reserve: mail.reserve,
-        retention: mail.retention,
-        ..Settings::default()
+impl From<&Mail> for Settings {
+    fn from(mail: &Mail) -> Self {
+        Self {
+            spool: mail.spool.clone(),
+            archive: mail.archive.clone(),
+            reserve: mail.reserve,
+            retention: mail.retention,
+            ..Self::default()
+        }
     }
 }
 

@@ -11,12 +11,14 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use procstorm_exporter::web::{Settings, security::Security};
+use procstorm_exporter::web::security::Security;
+use procstorm_exporter::web::{self as server};
 
 use crate::args::Args;
-use crate::config::Config;
+use crate::config::{Config, Mail};
 use crate::daemon::Start;
 use crate::kill::Bounds;
+use crate::mailbox;
 use crate::sandbox::{self, Places, Sandbox};
 use crate::web::CONNECTIONS_MAX;
 
@@ -39,7 +41,11 @@ pub fn prepare(args: &Args) -> Result<Start, Box<dyn Error>> {
         machine,
         procfs: args.procfs.clone(),
         bounds: Bounds::default(),
-        web: Settings { security, max_connections: CONNECTIONS_MAX, ..Settings::default() },
+        web: server::Settings {
+            security,
+            max_connections: CONNECTIONS_MAX,
+            ..server::Settings::default()
+        },
         sandbox,
     })
 }
@@ -53,28 +59,43 @@ pub fn machine() -> Result<String, Box<dyn Error>> {
 /// What the daemon reads and writes, for the sandbox. Makes the two directories that it writes
 /// where they are missing: afterwards it could not.
 fn places(config: &Config, procfs: &Path, files: &[&Path]) -> Places {
-    let write = [&config.state, &config.mail.archive];
-    for directory in write {
-        if let Err(error) = make_in_time(directory) {
-            let directory = directory.display();
-            tracing::warn!(%directory, error, "cannot be made; the sandbox keeps it closed");
-        }
+    if let Err(error) = make_in_time(&config.state) {
+        let directory = config.state.display();
+        tracing::warn!(%directory, error, "cannot be made; the sandbox keeps it closed");
     }
+    let mail = mail_places(config);
     // The directories of files, since an editor or a deployment replaces the file.
     let files = files.iter().copied().chain(config.token_file.as_deref());
     let of_files = files.filter_map(Path::parent).map(|parent| match parent {
         here if here.as_os_str().is_empty() => PathBuf::from("."),
         parent => parent.to_owned(),
     });
-    let spool = config.mail.spool.clone();
-    // A rule for the spool holds on to the directory that is there now: what is mounted over it
-    // later is found by the rule for the directory above (a rule below a mount does not count).
-    let above = spool.parent().filter(|above| above.parent().is_some()).map(Path::to_owned);
-    let read = [procfs.to_owned(), spool].into_iter().chain(above).chain(of_files);
-    Places { read: read.collect(), write: write.map(PathBuf::clone).to_vec() }
+    let read = std::iter::once(procfs.to_owned()).chain(mail.read).chain(of_files);
+    let write = std::iter::once(config.state.clone()).chain(mail.write);
+    Places { read: read.collect(), write: write.collect() }
 }
 
-/// How long a file system may take to make a directory. One that hangs must not keep the daemon
+/// Those of the mail. Found by a thread apart, which is not waited for long: a mail file system that
+/// hangs must not keep the daemon from starting.
+fn mail_places(config: &Config) -> Places {
+    let settings = mailbox::Settings::from(&config.mail);
+    let (answer, answered) = mpsc::channel();
+    let finder = move || answer.send(mailbox::places(&settings)).unwrap_or_default();
+    let started = thread::Builder::new().name("places".to_owned()).spawn(finder);
+    let found = started.is_ok().then(|| answered.recv_timeout(PATIENCE).ok()).flatten();
+    found.unwrap_or_else(|| {
+        let Mail { spool, archive, .. } = &config.mail;
+        tracing::error!(
+            spool = %spool.display(), archive = %archive.display(),
+            "the mail directories do not answer; the sandbox keeps the archive closed until the \
+             daemon is restarted"
+        );
+        let read = spool.parent().filter(|parent| parent.parent().is_some());
+        Places { read: read.into_iter().map(Path::to_owned).collect(), write: Vec::new() }
+    })
+}
+
+/// How long a file system may take to show or make a directory. One that hangs must not keep the daemon
 /// from listening.
 const PATIENCE: Duration = Duration::from_secs(2);
 

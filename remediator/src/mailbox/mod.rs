@@ -49,6 +49,7 @@ use crate::account::UserName;
 
 pub use failure::{Failure, OpenError};
 pub use form::Form;
+pub(crate) use place::places;
 pub use pulse::Pulse;
 pub use report::{Archived, Attribute, FormPlan, FormReport, Method, Planned, Pruned};
 pub use reserve::Reserve;

@@ -5,14 +5,17 @@
 //! with `RESOLVE_NO_XDEV`, reading `/proc/self/fdinfo`, and statx(2) of the mount's number with
 //! `AT_STATX_DONT_SYNC`. What does: fstat(2), fstatat(2), fstatfs(2), opening to read.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
 use rustix::io::Errno;
 
+use super::Settings;
 use super::failure::OpenError;
+use crate::sandbox::Places;
 
 /// Opens the directory at `path`, which may lead through links, to read it. Refuses one on a file
 /// system that is an ordinary user's own program.
@@ -28,6 +31,40 @@ pub(super) fn open_directory(path: &Path, action: &'static str) -> Result<OwnedF
     }
     // By the pin and not by the path, on which something else may be mounted by now.
     openat(&pinned, ".", flags | OFlags::RDONLY, Mode::empty()).map_err(failed)
+}
+
+/// What a sandbox must leave open for `settings`. Makes the archive directory if it is missing.
+/// Blocks for as long as the file systems do.
+///
+/// The spool's parent directory, to be read: Landlock goes up from a file to the directories that
+/// have a rule, and at the root of a mount it goes on above the mount point. So a rule for the spool
+/// itself is worth nothing once something is mounted on it. The archive directory itself, to be
+/// written: no directory above it should be. Where a file system with the archive in it is mounted
+/// later, the archive stays closed until a restart, and [`super::Failure::Closed`] says so.
+pub(crate) fn places(settings: &Settings) -> Places {
+    let mut places = Places::default();
+    let spool = &settings.spool;
+    // By the path as it is written, and as it is without links.
+    for path in [Some(spool.clone()), fs::canonicalize(spool).ok()].into_iter().flatten() {
+        match path.parent() {
+            // Not everything: then only what is mounted now can be read.
+            Some(root) if root.parent().is_none() => places.read.push(path),
+            Some(parent) => places.read.push(parent.to_owned()),
+            None => {}
+        }
+    }
+    let archive = &settings.archive;
+    if !is_directory(archive)
+        && let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(archive)
+    {
+        let directory = archive.display();
+        tracing::warn!(%directory, %error, "cannot be made; the sandbox keeps it closed");
+    }
+    match open_directory(archive, "open the archive directory") {
+        Ok(_) => places.write.push(archive.clone()),
+        Err(error) => tracing::warn!(%error, "the sandbox keeps the archive closed"),
+    }
+    places
 }
 
 /// Whether there is a directory at `path`. Asks nothing that is mounted there.
