@@ -91,7 +91,9 @@ fn mail_places(config: &Config) -> Places {
              daemon is restarted"
         );
         let read = spool.parent().filter(|parent| parent.parent().is_some());
-        Places { read: read.into_iter().map(Path::to_owned).collect(), write: Vec::new() }
+        // To be tried all the same: that it stays closed is then known.
+        let write = vec![archive.clone()];
+        Places { read: read.into_iter().map(Path::to_owned).collect(), write }
     })
 }
 
