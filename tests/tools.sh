@@ -228,6 +228,7 @@ build_calls="cc:build-essential make:make"
 tests_call="ps:procps unshare:util-linux nsenter:util-linux setpriv:util-linux
     fsfreeze:util-linux getfacl:acl setfacl:acl setfattr:attr mkfs.ext4:e2fsprogs
     mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs mandoc:mandoc sqlite3:sqlite3 openssl:openssl
+    faketime:faketime
     curl:curl jq:jq"
 
 packages_call="dh:debhelper dpkg-buildpackage:dpkg-dev rpmbuild:rpm"

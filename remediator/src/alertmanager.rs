@@ -1,20 +1,24 @@
 //! Alertmanager's API, as far as it is asked here: version 2, which 0.25 speaks and, by what
 //! was read of the change logs, each version to 0.35 (`rules/README.md`, Versions).
 //!
+//! - [`Alertmanager::now`]: what time it is there, by the `Date` of its answers.
 //! - [`Alertmanager::post`]: gives it outcomes.
 //! - [`Alertmanager::known_events`]: which outcomes it still has.
 //! - [`Alertmanager::silenced_by`]: whether a silence covers an alert.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::header::{ACCEPT, CONTENT_TYPE};
+use hyper::header::{ACCEPT, CONTENT_TYPE, DATE, HeaderMap};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use jiff::fmt::rfc2822;
+use jiff::{SignedDuration, Timestamp};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -94,18 +98,76 @@ pub struct Posted {
     pub ends_at: String,
 }
 
-/// A client of one Alertmanager.
+/// A client of one Alertmanager. Clones share what is known of its clock.
 #[derive(Clone, Debug)]
 pub struct Alertmanager {
     base: Uri,
     client: Client<HttpConnector, Full<Bytes>>,
+    clock: Arc<Mutex<Option<Reading>>>,
 }
+
+/// Alertmanager's clock, as an answer told it.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    /// When the answer came.
+    at: Instant,
+    /// How far this host's clock was ahead of Alertmanager's then.
+    skew: SignedDuration,
+}
+
+/// How long a reading of Alertmanager's clock holds: this host's may be set at any time.
+const READING_HOLDS: Duration = Duration::from_secs(300);
+
+/// `Date` has whole seconds, and an answer travels: less than this is no skew.
+const TOLERANCE: SignedDuration = SignedDuration::from_secs(3);
 
 impl Alertmanager {
     /// A client of the Alertmanager at `base`.
     #[must_use]
     pub fn new(base: Uri) -> Self {
-        Self { base, client: Client::builder(TokioExecutor::new()).build_http() }
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        Self { base, client, clock: Arc::default() }
+    }
+
+    /// What time it is at Alertmanager, which is asked for it. Without a `Date` in its answer, what
+    /// time it is here.
+    pub async fn now(&self) -> Result<Timestamp, ApiError> {
+        let uri = self.uri("/api/v2/status")?;
+        match self.ask(Method::GET, uri, Bytes::new()).await {
+            // A refusal bears a date as well.
+            Ok(_) | Err(ApiError::Status { .. }) => Ok(self.here(Timestamp::now())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How far this host's clock is ahead of Alertmanager's, if an answer told it lately.
+    #[must_use]
+    pub fn skew(&self) -> Option<SignedDuration> {
+        let reading = *self.lock();
+        reading.filter(|reading| reading.at.elapsed() < READING_HOLDS).map(|reading| reading.skew)
+    }
+
+    /// A time by this host's clock, by Alertmanager's as far as that is known.
+    #[must_use]
+    pub fn here(&self, time: Timestamp) -> Timestamp {
+        let skew = self.skew().filter(|skew| skew.abs() > TOLERANCE).unwrap_or_default();
+        time.checked_sub(skew).unwrap_or(time)
+    }
+
+    fn read_clock(&self, headers: &HeaderMap, asked: Timestamp) {
+        let Some(date) = headers.get(DATE).and_then(|date| date.to_str().ok()) else { return };
+        let Ok(date) = rfc2822::DateTimeParser::new().parse_timestamp(date) else { return };
+        // It was cut to whole seconds, somewhere between question and answer.
+        let travel = Timestamp::now().duration_since(asked) / 2;
+        let half = SignedDuration::from_millis(500);
+        let (Ok(mine), Ok(theirs)) = (asked.checked_add(travel), date.checked_add(half)) else {
+            return;
+        };
+        *self.lock() = Some(Reading { at: Instant::now(), skew: mine.duration_since(theirs) });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Reading>> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Posts alerts. When this returns, it has taken them, into its memory.
@@ -162,12 +224,14 @@ impl Alertmanager {
             .header(ACCEPT, "application/json")
             .body(Full::new(body))
             .map_err(|error| transport(Box::new(error)))?;
+        let asked = Timestamp::now();
         let answer = async {
             let response = self
                 .client
                 .request(request)
                 .await
                 .map_err(|error| transport(chain(&error).into()))?;
+            self.read_clock(response.headers(), asked);
             let status = response.status();
             let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
             let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {

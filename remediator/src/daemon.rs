@@ -20,6 +20,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::alertmanager::Alertmanager;
 use crate::config::{Config, LoadError};
 use crate::engine::{self, Engine};
 use crate::force::{Force, InForce};
@@ -331,24 +332,43 @@ fn announce_sandbox(sandbox: &Sandbox) {
     }
 }
 
+/// How far the clocks of this host and of Alertmanager may differ, so that this host's is trusted
+/// with what is to be forgotten.
+const TRUSTED_SKEW: SignedDuration = SignedDuration::from_mins(5);
+
+/// How long the first reading of Alertmanager's clock is waited for.
+const READING: Duration = Duration::from_secs(15);
+
+/// Whether this host's clock is far from Alertmanager's. One that is ahead would forget all at once.
+fn is_clock_off(force: &InForce) -> bool {
+    let skew = force.borrow().alertmanager.as_ref().and_then(Alertmanager::skew);
+    skew.is_some_and(|skew| skew.abs() > TRUSTED_SKEW)
+}
+
 /// Forgets what is older than the history, now and then.
 async fn prune(journal: Journal, force: InForce, mut stop: watch::Receiver<bool>) {
+    let asks = force.borrow().alertmanager.is_some();
+    if asks && timeout(READING, stop.wait_for(|stop| *stop)).await.is_ok() {
+        return;
+    }
     loop {
         let history = SignedDuration::try_from(force.borrow().config.history).unwrap_or_default();
-        if let Ok(before) = Timestamp::now().checked_sub(history) {
+        if is_clock_off(&force) {
+            tracing::warn!("this host's clock differs from Alertmanager's; journal not pruned");
+        } else if let Ok(before) = Timestamp::now().checked_sub(history) {
             let mut forgotten: usize = 0;
             while !*stop.borrow() {
                 match journal.prune(before).await {
                     Ok(0) => break,
                     Ok(count) => forgotten = forgotten.saturating_add(count),
                     Err(fault) => {
-                        tracing::warn!(%fault, "no more is forgotten");
+                        tracing::warn!(%fault, "journal pruning failed");
                         break;
                     }
                 }
             }
             if forgotten > 0 {
-                tracing::info!(forgotten, "records older than history");
+                tracing::info!(forgotten, "pruned records older than history from the journal");
             }
         }
         if timeout(PRUNE, stop.wait_for(|stop| *stop)).await.is_ok() {

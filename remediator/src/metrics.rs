@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
@@ -59,6 +59,8 @@ struct Work {
 struct Telling {
     outcomes: IntCounterVec,
     pending: IntGauge,
+    /// Without labels, so that there is no series as long as it is not known.
+    skew: GaugeVec,
 }
 
 /// How the daemon is.
@@ -140,6 +142,16 @@ impl Metrics {
     /// What became of an outcome, or of an attempt to post it.
     pub fn outcome(&self, result: &str) {
         self.telling.outcomes.with_label_values(&[result]).inc();
+    }
+
+    /// How far the host's clock is ahead of Alertmanager's, where that is known.
+    pub fn clock_skew(&self, skew: Option<SignedDuration>) {
+        let gauge = &self.telling.skew;
+        match skew {
+            Some(skew) => gauge.with_label_values::<&str>(&[]).set(skew.as_secs_f64()),
+            // There may be none to remove.
+            None => gauge.remove_label_values::<&str>(&[]).unwrap_or_default(),
+        }
     }
 
     /// The configuration was read.
@@ -286,6 +298,10 @@ impl Work {
 
 impl Telling {
     fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let skew = Opts::new(
+            "procstorm_alertmanager_clock_skew_seconds",
+            "How far this host's clock is ahead of Alertmanager's, by the Date of its answers.",
+        );
         Ok(Self {
             outcomes: counters(
                 registry,
@@ -298,6 +314,7 @@ impl Telling {
                 "procstorm_outcomes_pending",
                 "Outcomes that Alertmanager has not taken yet.",
             )?,
+            skew: registered(registry, GaugeVec::new(skew, &[])?)?,
         })
     }
 }

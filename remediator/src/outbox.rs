@@ -3,6 +3,9 @@
 //! Alertmanager keeps alerts in its memory alone. One that is restarted before it has mailed an
 //! outcome has lost it: so for as long as an outcome should live, it is asked now and then which
 //! it still has, and the missing are posted again, unchanged.
+//!
+//! An outcome lives by Alertmanager's clock, as the `Date` of its answers tells it: one whose end
+//! lies in Alertmanager's past is taken, and never mailed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +63,8 @@ impl Outbox {
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let (shortest, longest) = BACK_OFF;
         let mut pause = shortest;
-        let mut confirm_at = Instant::now() + self.confirm;
+        // At once, so that the skew of the clocks is known before it is needed.
+        let mut confirm_at = Instant::now();
         loop {
             // What is cut off here is posted again, as the same alert.
             let failed = tokio::select! {
@@ -98,6 +102,8 @@ impl Outbox {
                 tracing::warn!(%error, "could not ask Alertmanager which outcomes it has; will retry");
             }
         }
+        let alertmanager = self.force.borrow().alertmanager.clone();
+        self.metrics.clock_skew(alertmanager.and_then(|alertmanager| alertmanager.skew()));
         delivered.is_err()
     }
 
@@ -108,8 +114,9 @@ impl Outbox {
             if letters.is_empty() {
                 return self.drop_unreadable().await;
             }
+            let mut now = alertmanager.now().await?;
             for letter in letters {
-                self.post(&alertmanager, letter).await?;
+                now = self.post(&alertmanager, letter, now).await?;
             }
         }
     }
@@ -124,34 +131,56 @@ impl Outbox {
         Ok(())
     }
 
-    async fn post(&self, alertmanager: &Alertmanager, letter: Letter) -> Result<(), Undelivered> {
-        let now = Timestamp::now();
-        // As the journal keeps it, so that a post that is repeated is the same alert.
-        let ends = now.checked_add(LIFE).unwrap_or(Timestamp::MAX);
-        let ends = Timestamp::from_millisecond(ends.as_millisecond()).unwrap_or(ends);
+    /// Posts one, `now` by Alertmanager's clock. Returns what time it is there afterwards.
+    async fn post(
+        &self,
+        alertmanager: &Alertmanager,
+        letter: Letter,
+        now: Timestamp,
+    ) -> Result<Timestamp, Undelivered> {
         let event = letter.content.event.clone();
-        match alertmanager.post(&[posted(letter.clone(), ends)]).await {
-            Ok(()) => {
-                self.journal.taken(vec![letter.id], now, ends).await?;
-                tracing::info!(event, "outcome taken by Alertmanager");
+        match self.give(alertmanager, &letter, now).await {
+            Ok(ends) => {
+                self.journal.taken(vec![letter.id], Timestamp::now(), ends).await?;
+                tracing::info!(event, "delivered an outcome to Alertmanager");
                 self.metrics.outcome("taken");
-                Ok(())
             }
             // It would be refused for ever, and hold up all behind it.
             Err(error) if error.is_final() => {
                 tracing::error!(event, %error, "Alertmanager rejected an outcome; it is dropped");
                 self.journal.drop_letter(letter.id, error.to_string()).await?;
                 self.metrics.outcome("rejected");
-                Ok(())
             }
-            Err(error) => Err(error.into()),
+            Err(error) => return Err(error.into()),
         }
+        Ok(alertmanager.here(Timestamp::now()))
+    }
+
+    /// Posts one until it is sure to live long enough. Returns when it ends.
+    async fn give(
+        &self,
+        alertmanager: &Alertmanager,
+        letter: &Letter,
+        now: Timestamp,
+    ) -> Result<Timestamp, ApiError> {
+        let ends = end_of_life(now);
+        alertmanager.post(&[posted(letter.clone(), ends)]).await?;
+        // The answer bears a date of its own: a clock may have been set since it was asked for.
+        let now = alertmanager.here(Timestamp::now());
+        if (ends.duration_since(now) - LIFE).abs() < LIFE / 2 {
+            return Ok(ends);
+        }
+        let ends = end_of_life(now);
+        alertmanager.post(&[posted(letter.clone(), ends)]).await?;
+        Ok(ends)
     }
 
     /// Posts again what Alertmanager should have and has not.
     async fn confirm(&self) -> Result<(), Undelivered> {
         let Some(alertmanager) = self.force.borrow().alertmanager.clone() else { return Ok(()) };
-        let live = self.journal.live(Timestamp::now()).await?;
+        // Asked even if there is nothing to confirm: this is how the skew of the clocks is known.
+        let now = alertmanager.now().await?;
+        let live = self.journal.live(now).await?;
         if live.is_empty() {
             return Ok(());
         }
@@ -169,11 +198,20 @@ impl Outbox {
     }
 }
 
+/// When an outcome that is given now is to end: as the journal keeps it, so that a post that is
+/// repeated is the same alert.
+fn end_of_life(now: Timestamp) -> Timestamp {
+    let ends = now.checked_add(LIFE).unwrap_or(Timestamp::MAX);
+    Timestamp::from_millisecond(ends.as_millisecond()).unwrap_or(ends)
+}
+
 fn posted(letter: Letter, ends: Timestamp) -> Posted {
+    // By a clock that is ahead of Alertmanager's it would begin in the future, maybe after its end.
+    let given = ends.checked_sub(LIFE).unwrap_or(ends);
     Posted {
         labels: letter.content.labels,
         annotations: letter.content.annotations,
-        starts_at: letter.created.to_string(),
+        starts_at: letter.created.min(given).to_string(),
         ends_at: ends.to_string(),
     }
 }

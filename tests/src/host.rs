@@ -13,7 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
+use hyper::header::{DATE, HeaderValue};
 use hyper::{Method, StatusCode};
+use jiff::fmt::rfc2822;
+use jiff::{SignedDuration, Timestamp};
 use procstorm_exporter::web::{Request, Response, Settings, reply, serve};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -274,6 +277,17 @@ impl Host {
         self.wait_until_healthy()
     }
 
+    /// Starts it again with a clock that is so many seconds ahead of the machine's, by
+    /// `libfaketime`, and waits until it answers.
+    pub fn restart_ahead(&mut self, seconds: i64) -> Result<(), Fault> {
+        let library = faketime().ok_or_else(|| Fault::new("no libfaketime: run tests/tools.sh"))?;
+        let mut program = self.accounts.command(&programs::ours("procstorm-remediator")?)?;
+        program.env("LD_PRELOAD", library).env("FAKETIME", format!("{seconds:+}"));
+        program.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        self.daemon = launch(self.dir.path(), &self.address, program, &[])?;
+        self.wait_until_healthy()
+    }
+
     /// Starts it again as its unit does: as an ordinary user, here `uid`, with four capabilities.
     /// It begins a new journal, which is that user's. Waits until it answers. Needs root.
     pub fn restart_as(&mut self, uid: u32) -> Result<(), Fault> {
@@ -303,6 +317,14 @@ impl Host {
         self.daemon = launch(dir, &self.address, command, &[])?;
         self.wait_until_healthy()
     }
+}
+
+/// The library that gives a program another clock, of Debian's package of that name.
+#[must_use]
+pub fn faketime() -> Option<PathBuf> {
+    let machine = format!("{}-linux-gnu", std::env::consts::ARCH);
+    let path = PathBuf::from(format!("/usr/lib/{machine}/faketime/libfaketime.so.1"));
+    path.is_file().then_some(path)
 }
 
 /// What the unit gives the daemon.
@@ -425,6 +447,8 @@ struct State {
     attempts: usize,
     silences: String,
     forgetful: bool,
+    /// How many seconds its clock is ahead of the machine's.
+    ahead: i64,
 }
 
 impl Receiver {
@@ -464,6 +488,11 @@ impl Receiver {
     /// From now on every answer takes so long.
     pub fn slow_down(&self, pause: Duration) {
         self.state().pause = pause;
+    }
+
+    /// From now on its clock is so many seconds ahead of the machine's.
+    pub fn run_ahead(&self, seconds: i64) {
+        self.state().ahead = seconds;
     }
 
     /// Forgets what it was given, as one that was restarted.
@@ -510,6 +539,17 @@ impl Drop for Receiver {
 }
 
 async fn answer(state: Arc<Mutex<State>>, request: Request) -> Response {
+    let ahead = state.lock().unwrap_or_else(PoisonError::into_inner).ahead;
+    let mut response = answer_undated(state, request).await;
+    let date = Timestamp::now() + SignedDuration::from_secs(ahead);
+    let date = rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&date);
+    if let Some(date) = date.ok().and_then(|date| HeaderValue::try_from(date).ok()) {
+        response.headers_mut().insert(DATE, date);
+    }
+    response
+}
+
+async fn answer_undated(state: Arc<Mutex<State>>, request: Request) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let pause = {

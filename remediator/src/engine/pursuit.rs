@@ -211,17 +211,17 @@ impl Shared {
 
     async fn act(&self, matter: &Matter<'_>, plan: &Plan, survey: &Survey) -> Result<(), Stopping> {
         let Matter { case, force, request, .. } = matter;
-        let began = Timestamp::now();
+        let (began, clock) = (Timestamp::now(), Instant::now());
         let before = case.before.unwrap_or_else(|| count(&survey.living));
         if case.repeats.is_none() && case.acted.is_none() {
-            self.parts.metrics.reaction(since(case.alert.starts_at, began));
+            self.count_reaction(case, force, began);
         }
         tracing::info!(
             remediation = case.id, user = request.user().as_str(), command = %request.command().to_text(),
             playbook = request.playbook(), processes = before, dry_run = plan.is_dry_run(), "acts"
         );
         let done = self.take_steps(force, case, plan).await?;
-        self.parts.metrics.duration(since(began, Timestamp::now()));
+        self.parts.metrics.duration(clock.elapsed());
         let end = match &done {
             _ if plan.is_dry_run() => {
                 let kills = plan.steps().contains(&Step::KillUserProc);
@@ -241,6 +241,21 @@ impl Shared {
         let story = matter.story(Some(before), done.archives.as_deref(), end);
         let watch = done.kill.as_ref().is_some_and(|report| is_worth_watching(&report.verdict));
         self.conclude(matter, &story, watch).await
+    }
+
+    /// The alert's start is by the clock of whoever found it, which Alertmanager's stands for. What
+    /// would have begun before its alert was measured by a clock that is wrong, and is left out.
+    fn count_reaction(&self, case: &Case, force: &Force, began: Timestamp) {
+        let alertmanager = force.alertmanager.as_ref();
+        let began = alertmanager.map_or(began, |alertmanager| alertmanager.here(began));
+        match Duration::try_from(began.duration_since(case.alert.starts_at)) {
+            Ok(time) => self.parts.metrics.reaction(time),
+            Err(_) => tracing::warn!(
+                remediation = case.id,
+                starts_at = %case.alert.starts_at,
+                "the alert begins in the future; this host's clock or Prometheus' is wrong"
+            ),
+        }
     }
 
     /// Writes down how it ended, and what people are told.
