@@ -36,7 +36,7 @@ for daemon in exporter remediator; do
     name=procstorm-$daemon
     put "$PROGRAMS/$name" "$PREFIX/bin/$name" 755
     if [ -n "${STRIP:-}" ]; then "$STRIP" "$DESTDIR$PREFIX/bin/$name"; fi
-    for unit in "$daemon/$name".service "$daemon/$name".socket; do
+    for unit in "$daemon/$name".service "$daemon/$name".socket "$daemon/$name"-port.service; do
         [ -f "$unit" ] || continue
         put "$unit" "$PREFIX/lib/systemd/system/${unit##*/}"
         # The unit names the program of a package.

@@ -9,13 +9,21 @@ use crate::fold::Limits;
 use crate::logging::{Format, Level};
 use crate::scan;
 
+/// Where it listens if nothing else is asked for.
+pub const LISTEN: &str = ":9957";
+
 /// Exports how many processes of each command each user runs, for Prometheus.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "procstorm-exporter", version, max_term_width = 100)]
 pub struct Args {
-    /// Where to listen, as `host:port`, `[host]:port` or `:port`; may be given several times.
-    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = ":9957")]
+    /// Where to listen, as `host:port`, `[host]:port` or `:port`; may be given several times
+    /// [default: :9957]
+    #[arg(long = "web.listen-address", value_name = "ADDRESS")]
     pub listen: Vec<String>,
+
+    /// Serve on the sockets that systemd passes, in place of --web.listen-address.
+    #[arg(long = "web.systemd-socket")]
+    pub systemd_socket: bool,
 
     /// The path of the metrics.
     #[arg(
@@ -62,6 +70,11 @@ pub struct Args {
     /// Print the metrics once and end.
     #[arg(long)]
     pub once: bool,
+
+    /// Ask the running daemon with this pid to reload its configuration, wait for its answer, and
+    /// end. For ExecReload= of the systemd unit.
+    #[arg(long, value_name = "PID")]
+    pub reload: Option<u32>,
 
     /// What is logged: debug, info, warn or error.
     #[arg(long = "log.level", value_name = "LEVEL", default_value_t)]

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, getrlimit};
@@ -14,6 +15,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::server::Exporter;
+use crate::systemd::notice::Notifier;
+use crate::systemd::reload::Report;
 use crate::web;
 use crate::workers::Workers;
 
@@ -41,7 +44,9 @@ pub async fn run(
     }
     let (stopping, _) = watch::channel(false);
     let mut servers = JoinSet::new();
+    let mut addresses = Vec::new();
     for listener in listeners {
+        addresses.push(listener.local_addr()?.to_string());
         tracing::info!(address = %listener.local_addr()?, "listening");
         let mut stop = stopping.subscribe();
         let shutdown = async move {
@@ -54,7 +59,14 @@ pub async fn run(
         };
         servers.spawn(web::serve(listener, settings.clone(), handler, shutdown));
     }
-    until_told_to_stop(&exporter, &reloads).await?;
+    let manager = Manager {
+        notifier: Notifier::start(),
+        report: Report::new(),
+        status: format!("serving on {}", addresses.join(", ")),
+    };
+    let notifier = manager.notifier.clone();
+    until_told_to_stop(&exporter, &reloads, Arc::new(manager)).await?;
+    notifier.stopping();
     tracing::info!("stopping");
     stopping.send_replace(true);
     while let Some(ended) = servers.join_next().await {
@@ -77,28 +89,51 @@ fn room_for_each(listeners: usize, limit: u64, in_use: u64) -> usize {
     room.checked_div(listeners).unwrap_or(room).max(1)
 }
 
-async fn until_told_to_stop(exporter: &Exporter, reloads: &Workers) -> io::Result<()> {
+/// What the service manager is told, and by what.
+struct Manager {
+    notifier: Notifier,
+    report: Report,
+    status: String,
+}
+
+async fn until_told_to_stop(
+    exporter: &Exporter,
+    reloads: &Workers,
+    manager: Arc<Manager>,
+) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    // Only now would a signal not end the program.
+    manager.notifier.ready(&manager.status);
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => {
-                let exporter = exporter.clone();
-                reloads.submit(move || reload(&exporter));
+                let (exporter, manager) = (exporter.clone(), Arc::clone(&manager));
+                reloads.submit(move || reload(&exporter, &manager));
             }
         }
     }
 }
 
-fn reload(exporter: &Exporter) {
-    match exporter.reload() {
-        Ok(()) => tracing::info!("reloaded"),
-        Err(error) => tracing::error!(
-            %error,
-            "web configuration reload failed; still using the previous configuration"
-        ),
+fn reload(exporter: &Exporter, manager: &Manager) {
+    let Manager { notifier, report, status } = manager;
+    notifier.reloading();
+    let fault = exporter.reload().err().map(|error| error.to_string());
+    match &fault {
+        None => {
+            tracing::info!("reloaded");
+            notifier.ready(status);
+        }
+        Some(error) => {
+            tracing::error!(
+                error,
+                "web configuration reload failed; still using the previous configuration"
+            );
+            notifier.ready(&format!("{status}; the last reload failed: {error}"));
+        }
     }
+    report.write(fault.as_deref());
 }

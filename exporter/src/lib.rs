@@ -27,6 +27,7 @@
 //! - [`workers`]: threads that exist from the start, for work that blocks.
 //! - [`scarcity`]: what is held back for when descriptors or memory run out.
 //! - [`logging`]: the log on stderr.
+//! - [`systemd`]: what systemd hands over, and what it is told.
 
 pub mod args;
 pub mod census;
@@ -44,5 +45,6 @@ pub mod scarcity;
 pub mod server;
 pub mod sight;
 pub mod single_flight;
+pub mod systemd;
 pub mod web;
 pub mod workers;

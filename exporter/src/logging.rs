@@ -1,12 +1,18 @@
 //! The log of both daemons: one line an event on stderr, as `--log.level` and `--log.format` say.
 //!
+//! Where stderr is systemd's journal, each line begins with its priority (`man 3 sd-daemon`), which
+//! the journal takes off again, and has no time, which the journal has itself.
+//!
 //! Names in it come from users, so that no control character reaches the terminal or starts a
 //! line of its own: each is shown as `\u00XX`, in both formats.
 
+use std::env;
 use std::fmt;
 use std::io::{self, Write};
 use std::str::FromStr;
 
+use rustix::fs::fstat;
+use tracing::Metadata;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -98,39 +104,72 @@ pub fn init(level: Level, format: Format) {
         Level::Warn => LevelFilter::WARN,
         Level::Error => LevelFilter::ERROR,
     };
-    let lines = match format {
-        Format::Logfmt => {
-            tracing_logfmt::builder().with_target(false).layer().with_writer(Stderr).boxed()
-        }
-        Format::Json => tracing_subscriber::fmt::layer()
-            .json()
-            .flatten_event(true)
+    let journal = stderr_is_journal();
+    let stderr = Stderr { journal };
+    let json = || tracing_subscriber::fmt::layer().json().flatten_event(true).with_target(false);
+    let lines = match (format, journal) {
+        (Format::Logfmt, _) => tracing_logfmt::builder()
             .with_target(false)
-            .with_writer(Stderr)
+            .with_timestamp(!journal)
+            .layer()
+            .with_writer(stderr)
             .boxed(),
+        (Format::Json, false) => json().with_writer(stderr).boxed(),
+        (Format::Json, true) => json().without_time().with_writer(stderr).boxed(),
     };
     if tracing_subscriber::registry().with(lines.with_filter(level)).try_init().is_err() {
         tracing::debug!("the log was started before");
     }
 }
 
+/// Whether stderr is the stream to the journal that systemd has set up: `JOURNAL_STREAM` names its
+/// device and inode (`man 5 systemd.exec`). The variable alone says nothing: stderr may have been
+/// redirected since.
+fn stderr_is_journal() -> bool {
+    let Ok(stream) = env::var("JOURNAL_STREAM") else { return false };
+    let named = stream.split_once(':').and_then(|(device, inode)| {
+        Some((device.parse::<u64>().ok()?, inode.parse::<u64>().ok()?))
+    });
+    let Some(named) = named else { return false };
+    fstat(io::stderr()).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == named)
+}
+
 /// Makes one [`Line`] an event.
-struct Stderr;
+struct Stderr {
+    journal: bool,
+}
 
 impl<'a> MakeWriter<'a> for Stderr {
     type Writer = Line;
 
     fn make_writer(&'a self) -> Line {
-        Line
+        Line { priority: if self.journal { "<6>" } else { "" } }
+    }
+
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Line {
+        Line { priority: if self.journal { priority(event.level()) } else { "" } }
+    }
+}
+
+/// The priority of a level, as `<linux/kern_levels.h>` and the journal have it.
+fn priority(level: &tracing::Level) -> &'static str {
+    match *level {
+        tracing::Level::ERROR => "<3>",
+        tracing::Level::WARN => "<4>",
+        tracing::Level::INFO => "<6>",
+        tracing::Level::DEBUG | tracing::Level::TRACE => "<7>",
     }
 }
 
 /// Writes what it is given as a single line. The formatters hand over a whole event at once.
-struct Line;
+struct Line {
+    priority: &'static str,
+}
 
 impl Write for Line {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        io::stderr().lock().write_all(one_line(&String::from_utf8_lossy(event)).as_bytes())?;
+        let line = self.priority.to_owned() + &one_line(&String::from_utf8_lossy(event));
+        io::stderr().lock().write_all(line.as_bytes())?;
         Ok(event.len())
     }
 

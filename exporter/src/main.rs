@@ -8,10 +8,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use procstorm_exporter::args::Args;
+use procstorm_exporter::args::{Args, LISTEN};
 use procstorm_exporter::scarcity::allocator::{self, WithReserve};
 use procstorm_exporter::server::Exporter;
-use procstorm_exporter::web::listen::listen;
+use procstorm_exporter::systemd::{Carried, exit_status, reload};
+use procstorm_exporter::web::listen::listeners;
 use procstorm_exporter::web::security::Security;
 use procstorm_exporter::{daemon, logging, web};
 
@@ -24,13 +25,17 @@ fn main() -> ExitCode {
     if !allocator::hold() {
         tracing::warn!("little address space is left: see RLIMIT_AS");
     }
-    let ended = if args.once { print_once(&args) } else { serve(&args) };
+    let ended = match args.reload {
+        Some(pid) => reload::request(pid).map_err(Into::into),
+        None if args.once => print_once(&args),
+        None => serve(&args),
+    };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let cause = error.source().map(ToString::to_string);
             tracing::error!(cause, "{error}");
-            ExitCode::FAILURE
+            ExitCode::from(exit_status(error.as_ref()))
         }
     }
 }
@@ -46,12 +51,11 @@ fn print_once(args: &Args) -> Result<(), Box<dyn Error>> {
 /// Serves on a thread of its own, whose stack is there from the start: the first thread's grows as it
 /// is used, and where no more memory can be had that ends the program.
 fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
-    let serve = || serve_here(args).map_err(|error| error.to_string());
+    let serve = || serve_here(args).map_err(|error| Carried::new(&*error));
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("serve".to_owned());
         let thread = thread.spawn_scoped(scope, serve)?;
-        thread.join().unwrap_or_else(|_panic| Err("the server panicked".to_owned()))?;
-        Ok(())
+        Ok(thread.join().map_err(|_panic| "the server panicked")??)
     })
 }
 
@@ -61,10 +65,7 @@ fn serve_here(args: &Args) -> Result<(), Box<dyn Error>> {
     let settings = web::Settings { security: security.clone(), ..web::Settings::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
-        let mut listeners = Vec::new();
-        for address in &args.listen {
-            listeners.push(listen(address)?);
-        }
+        let listeners = listeners(args.systemd_socket, &args.listen, LISTEN)?;
         Ok(daemon::run(listeners, Exporter::new(args, security), settings).await?)
     });
     // A scan that hangs, on a /proc that does not answer, must not hold up the end.

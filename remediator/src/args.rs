@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use procstorm_exporter::logging::{Format, Level};
 
+/// Where it listens if nothing else is asked for.
+pub const LISTEN: &str = "127.0.0.1:9958";
+
 /// Archives a user's mail file and kills a storm of processes when Alertmanager says so and the
 /// host's own policy agrees, and proves it.
 #[derive(Clone, Debug, Parser)]
@@ -36,9 +39,14 @@ pub struct Args {
     pub alertmanager: Option<PathBuf>,
 
     /// Where to listen, as `host:port`, `[host]:port` or `:port`; may be given several times. Beyond
-    /// loopback, the policy must name a token file, or the web configuration ask who speaks.
-    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "127.0.0.1:9958")]
+    /// loopback, the policy must name a token file, or the web configuration ask who speaks
+    /// [default: 127.0.0.1:9958]
+    #[arg(long = "web.listen-address", value_name = "ADDRESS")]
     pub listen: Vec<String>,
+
+    /// Serve on the sockets that systemd passes, in place of --web.listen-address.
+    #[arg(long = "web.systemd-socket")]
+    pub systemd_socket: bool,
 
     /// File with TLS and authentication, in the format of Prometheus' exporter-toolkit; read anew
     /// when it changes.
@@ -48,6 +56,11 @@ pub struct Args {
     /// Where /proc is mounted.
     #[arg(long = "path.procfs", global = true, value_name = "DIR", default_value = "/proc")]
     pub procfs: PathBuf,
+
+    /// Ask the running daemon with this pid to reload its configuration, wait for its answer, and
+    /// end. For ExecReload= of the systemd unit.
+    #[arg(long, value_name = "PID")]
+    pub reload: Option<u32>,
 
     /// Keep all rights: drop no capabilities, enforce neither Landlock nor the seccomp filter.
     #[arg(long = "no-sandbox")]

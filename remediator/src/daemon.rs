@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use procstorm_exporter::systemd::{notice::Notifier, reload::Report};
 use procstorm_exporter::web::security::config::ConfigError;
 use procstorm_exporter::web::security::{Reading, Security};
 use procstorm_exporter::web::{Settings, serve};
@@ -35,6 +36,9 @@ use crate::web::{self, Site};
 /// How long steps may take after the order to stop, before they are called off; and once more
 /// until they are undone.
 const PATIENCE: Duration = Duration::from_secs(8);
+
+/// How long the start waits for the journal.
+const OPENING: Duration = Duration::from_secs(5);
 
 /// How often the journal forgets what is too old, and old archives are removed.
 const PRUNE: Duration = Duration::from_secs(3600);
@@ -65,6 +69,8 @@ pub struct Start {
     pub web: Settings,
     /// How the sandbox is.
     pub sandbox: Sandbox,
+    /// Tells the service manager.
+    pub notifier: Notifier,
 }
 
 /// Why the daemon does not begin.
@@ -114,6 +120,10 @@ struct Daemon {
     site: Arc<Site>,
     metrics: Metrics,
     letters: Arc<Notify>,
+    notifier: Notifier,
+    report: Report,
+    /// What `systemctl status` shows.
+    status: String,
 }
 
 /// Serves until it is told to stop, or nobody is left who could tell.
@@ -133,10 +143,12 @@ pub async fn run(
     others.spawn(retain(daemon.force.subscribe(), ended));
     // Apart, since a file system that does not answer must not keep an order waiting.
     tokio::spawn(say_obstacles(Arc::clone(&daemon.site)));
+    daemon.announce_start().await;
     while let Some(Order::Reload) = orders.recv().await {
         daemon.reload();
         tokio::spawn(say_obstacles(Arc::clone(&daemon.site)));
     }
+    daemon.notifier.stopping();
     tracing::info!("stopping");
     // First nobody is served any more, then what was begun comes to an end, then that is told.
     close.send_replace(true);
@@ -156,6 +168,10 @@ pub async fn run(
 impl Daemon {
     fn new(listeners: &[TcpListener], start: Start) -> Result<Self, StartError> {
         let exposed = exposed(listeners)?;
+        let mut addresses = Vec::new();
+        for listener in listeners {
+            addresses.push(listener.local_addr()?.to_string());
+        }
         let token = read_token(start.config.token_file.as_deref())?;
         let security = start.web.security;
         let guarded = token.is_some() || security.as_deref().is_some_and(asks_who_speaks);
@@ -193,6 +209,7 @@ impl Daemon {
         }));
         let (file, machine) = (start.config_file, start.machine);
         let exposed = exposed.is_some();
+        let status = format!("serving on {}", addresses.join(", "));
         Ok(Self {
             file,
             machine,
@@ -204,6 +221,9 @@ impl Daemon {
             site,
             metrics,
             letters,
+            notifier: start.notifier,
+            report: Report::new(),
+            status,
         })
     }
 
@@ -240,12 +260,29 @@ impl Daemon {
 
     /// Reads configuration and token anew. A fault leaves everything as it was.
     fn reload(&self) {
-        let reloaded = self.try_reload();
-        self.metrics.reloaded(reloaded.is_ok());
-        match reloaded {
-            Ok(()) => tracing::info!(file = %self.file.display(), "reloaded"),
-            Err(error) => tracing::error!(%error, "not reloaded: all stays as it was"),
+        self.notifier.reloading();
+        let fault = self.try_reload().err().map(|error| error.to_string());
+        self.metrics.reloaded(fault.is_none());
+        match &fault {
+            None => {
+                tracing::info!(file = %self.file.display(), "reloaded");
+                self.notifier.ready(&self.status);
+            }
+            Some(error) => {
+                tracing::error!(error, "not reloaded: all stays as it was");
+                self.notifier.ready(&format!("{}; the last reload failed: {error}", self.status));
+            }
         }
+        self.report.write(fault.as_deref());
+    }
+
+    /// Waits until the journal has been opened, and tells the service manager. A journal that does
+    /// not work is no reason to wait: `/-/ready` tells, and it mends itself when the disk does.
+    async fn announce_start(&self) {
+        if timeout(OPENING, self.journal.probe()).await.is_err() {
+            tracing::warn!("the journal does not answer yet; serving all the same");
+        }
+        self.notifier.ready(&self.status);
     }
 
     fn try_reload(&self) -> Result<(), ReloadError> {

@@ -7,14 +7,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use procstorm_exporter::logging;
-use procstorm_exporter::web::listen::listen;
-use procstorm_remediator::args::{Args, Task};
+use procstorm_exporter::systemd::reload;
+use procstorm_exporter::web::listen::listeners;
+use procstorm_remediator::args::{Args, LISTEN, Task};
 use procstorm_remediator::check::{self, Others, Question};
 use procstorm_remediator::complaint::complain;
 use procstorm_remediator::daemon::{orders, run};
 use procstorm_remediator::explain;
 use procstorm_remediator::restore;
-use procstorm_remediator::startup::{machine, prepare};
+use procstorm_remediator::startup::{exit_status, machine, prepare};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -25,13 +26,16 @@ fn main() -> ExitCode {
             restore(&args, user, archive.as_deref(), *apply)
         }
         None if args.check => check(&args),
-        None => serve(&args),
+        None => match args.reload {
+            Some(pid) => reload::request(pid).map_err(Into::into),
+            None => serve(&args),
+        },
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&*error, args.task.is_some() || args.check);
-            ExitCode::FAILURE
+            ExitCode::from(exit_status(&*error))
         }
     }
 }
@@ -66,10 +70,7 @@ fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
     let start = prepare(args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
-        let mut listeners = Vec::new();
-        for address in &args.listen {
-            listeners.push(listen(address)?);
-        }
+        let listeners = listeners(args.systemd_socket, &args.listen, LISTEN)?;
         Ok(run(listeners, start, orders()?).await?)
     });
     // What still hangs, on a file system that does not answer, must not hold up the end: the

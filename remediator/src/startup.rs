@@ -14,9 +14,13 @@ use std::time::Duration;
 use procstorm_exporter::web::security::Security;
 use procstorm_exporter::web::{self as server};
 
+use procstorm_exporter::systemd::{self, is_not_there, notice::Notifier, reload};
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
+
 use crate::args::Args;
-use crate::config::{Config, Mail};
-use crate::daemon::Start;
+use crate::config::{Config, LoadError, Mail};
+use crate::daemon::{Start, StartError};
 use crate::kill::Bounds;
 use crate::mailbox;
 use crate::sandbox::{self, Places, Sandbox};
@@ -25,6 +29,7 @@ use crate::web::CONNECTIONS_MAX;
 /// What the daemon starts with. Enters the sandbox for this thread and those that it starts
 /// afterwards, so that it must be called before the runtime starts its own.
 pub fn prepare(args: &Args) -> Result<Start, Box<dyn Error>> {
+    kernel()?;
     let machine = machine()?;
     let security = args.web_config.as_deref().map(Security::open).transpose()?.map(Arc::new);
     let config = Config::read(&args.config_file, &machine)?;
@@ -47,7 +52,39 @@ pub fn prepare(args: &Args) -> Result<Start, Box<dyn Error>> {
             ..server::Settings::default()
         },
         sandbox,
+        // Their thread is in the sandbox, too.
+        notifier: Notifier::start(),
     })
+}
+
+/// The oldest kernel that the daemon is tested on.
+const KERNEL: &str = "5.10";
+
+/// This kernel cannot do what the daemon is for.
+#[derive(Debug, thiserror::Error)]
+#[error("Linux {KERNEL} or newer is needed: pidfd_open(2) fails here ({0})")]
+pub struct UnfitKernel(Errno);
+
+/// Whether processes can be held by pidfds, without which none is signalled.
+fn kernel() -> Result<(), UnfitKernel> {
+    match pidfd_open(getpid(), PidfdFlags::empty()) {
+        Err(errno @ (Errno::NOSYS | Errno::PERM)) => Err(UnfitKernel(errno)),
+        // Without a descriptor to spare, say: that passes.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// With which status the program ends because of `error`: one of `procstorm_exporter::systemd`.
+#[must_use]
+pub fn exit_status(error: &(dyn Error + 'static)) -> u8 {
+    let lasts = match (error.downcast_ref::<LoadError>(), error.downcast_ref::<StartError>()) {
+        (Some(LoadError::Read { source, .. }), _) => is_not_there(source),
+        (Some(LoadError::Faults { .. }), _) => true,
+        (None, Some(StartError::Unguarded(_) | StartError::Token(_))) => true,
+        (None, Some(StartError::Io(_) | StartError::Metrics(_))) => false,
+        (None, None) => error.is::<UnfitKernel>(),
+    };
+    if lasts { systemd::FAULTY_CONFIGURATION } else { systemd::exit_status(error) }
 }
 
 /// This machine's name, for a policy that gives none.
@@ -71,7 +108,8 @@ fn places(config: &Config, procfs: &Path, files: &[&Path]) -> Places {
         parent => parent.to_owned(),
     });
     let read = std::iter::once(procfs.to_owned()).chain(mail.read).chain(of_files);
-    let write = std::iter::once(config.state.clone()).chain(mail.write);
+    // The last is where the results of reloads are written.
+    let write = std::iter::once(config.state.clone()).chain(mail.write).chain(reload::directory());
     Places { read: read.collect(), write: write.collect() }
 }
 

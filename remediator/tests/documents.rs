@@ -112,10 +112,11 @@ fn the_units_filters_leave_what_the_daemon_itself_calls() {
 }
 
 #[test]
-fn each_setting_of_the_unit_has_a_reason_above_it() {
-    let unit = read("procstorm-remediator.service");
+fn each_setting_of_the_units_has_a_reason_above_it() {
+    let units = [".service", ".socket", "-port.service"];
+    let units = units.map(|unit| read(&format!("procstorm-remediator{unit}")));
     let mut reasoned = false;
-    for line in unit.lines() {
+    for line in units.iter().flat_map(|unit| unit.lines()) {
         match line {
             "" => reasoned = false,
             line if line.starts_with('#') => reasoned = true,

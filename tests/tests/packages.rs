@@ -182,6 +182,8 @@ fn the_remediators_package_brings_its_account_and_starts_nothing() {
         "755 root:root /usr/bin/procstorm-remediator",
         "644 root:root /etc/default/procstorm-remediator",
         "644 root:root /usr/lib/systemd/system/procstorm-remediator.service",
+        "644 root:root /usr/lib/systemd/system/procstorm-remediator.socket",
+        "644 root:root /usr/lib/systemd/system/procstorm-remediator-port.service",
         "644 root:root /usr/lib/sysusers.d/procstorm-remediator.conf",
         "644 root:root /usr/share/man/man8/procstorm-remediator.8.gz",
         "644 root:root /usr/share/bash-completion/completions/procstorm-remediator",

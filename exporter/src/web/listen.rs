@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use tokio::net::TcpListener;
 
+use crate::systemd::sockets::{self, SocketError};
+
 /// How many connections may wait to be accepted. Where the queue is full the kernel drops who
 /// comes, and a good client in the crowd tries again only after a second, then after two more, and
 /// so on.
@@ -17,6 +19,41 @@ pub struct ListenError {
     address: String,
     #[source]
     source: io::Error,
+}
+
+impl ListenError {
+    /// Whether the address is not one, rather than one that is taken.
+    #[must_use]
+    pub fn is_no_address(&self) -> bool {
+        self.source.kind() == io::ErrorKind::InvalidInput
+    }
+}
+
+/// The sockets to serve on: those that systemd passed, with `--web.systemd-socket`; else one for
+/// each of `addresses` (`--web.listen-address`), or for `default` where none is given. To be called
+/// within a runtime.
+pub fn listeners(
+    systemd_socket: bool,
+    addresses: &[String],
+    default: &str,
+) -> Result<Vec<TcpListener>, Box<dyn std::error::Error>> {
+    if systemd_socket && !addresses.is_empty() {
+        return Err(SocketError::Both.into());
+    }
+    let mut listeners = Vec::new();
+    if systemd_socket {
+        for passed in sockets::passed()? {
+            let listener = TcpListener::from_std(passed)?;
+            rustix::net::listen(&listener, QUEUE)?;
+            listeners.push(listener);
+        }
+    } else if addresses.is_empty() {
+        listeners.push(listen(default)?);
+    }
+    for address in addresses {
+        listeners.push(listen(address)?);
+    }
+    Ok(listeners)
 }
 
 /// A socket that listens on `address`: `host:port`, `[host]:port`, or `:port` for all addresses

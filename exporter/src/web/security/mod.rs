@@ -22,7 +22,8 @@ use hyper::HeaderMap;
 use tokio::time::timeout;
 
 use self::basic_auth::Gate;
-use self::config::{ConfigError, WebConfig};
+use self::config::ConfigError;
+use self::config::WebConfig;
 use super::Response;
 use super::seldom::Seldom;
 use crate::single_flight::SingleFlight;
