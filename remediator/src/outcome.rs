@@ -106,6 +106,7 @@ impl Display for FormNote {
                 let remarks = [
                     (archived.method == Method::Identical, "unchanged since it was saved there"),
                     (archived.changed, "it changed during the copy"),
+                    (archived.uncertain, "a change during the copy may not have shown"),
                     (!archived.locked && archived.method != Method::Identical, "not locked"),
                     (archived.dotlock, "a mail program had it locked"),
                 ];

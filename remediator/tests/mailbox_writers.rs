@@ -456,3 +456,93 @@ fn daemon_that_is_killed() {
     assert_ne!(archived.method, Method::Identical);
     println!("\ndaemon: done");
 }
+
+/// A mapping of a file that is shared with it.
+struct Map {
+    start: *mut u8,
+    length: usize,
+}
+
+impl Map {
+    #[expect(unsafe_code, reason = "there is no safe mmap(2)")]
+    fn of(file: &File, length: usize) -> Self {
+        use std::os::fd::AsRawFd;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let (none, fd) = (std::ptr::null_mut(), file.as_raw_fd());
+        // SAFETY: a new mapping, which nobody else knows of.
+        let start = unsafe { libc::mmap(none, length, protection, libc::MAP_SHARED, fd, 0) };
+        assert_ne!(start, libc::MAP_FAILED);
+        Self { start: start.cast(), length }
+    }
+
+    #[expect(unsafe_code, reason = "there is no safe mmap(2)")]
+    fn store(&self, offset: usize, byte: u8) {
+        assert!(offset < self.length);
+        // SAFETY: within the mapping, which is alive.
+        unsafe { self.start.add(offset).write_volatile(byte) };
+    }
+}
+
+/// A page that is dirty already is written to again without a trace in the inode.
+#[test]
+fn what_is_written_through_a_map_is_never_called_unchanged() {
+    if skipped_unless_root("what_is_written_through_a_map_is_never_called_unchanged") {
+        return;
+    }
+    mailbox_world::with_own_mounts(|| {
+        let root = tempfile::tempdir().unwrap();
+        let mut places = vec![root.path().to_owned()];
+        let memory = mailbox_world::memory(root.path(), "tmpfs");
+        places.push(memory.to_path_buf());
+        for place in places {
+            let arc = tempfile::tempdir_in(root.path()).unwrap();
+            let world = World::below(&place, arc.path());
+            let archiver = world.archiver();
+            let source = world.mail("alice", 43_220, &pattern(8192));
+            let file = File::options().read(true).write(true).open(&source).unwrap();
+            let map = Map::of(&file, 8192);
+            map.store(0, b'a');
+            for (round, byte) in (0..5).zip(b'b'..) {
+                pass(Duration::from_millis(60));
+                let archived = archive_one(&archiver, "alice", 43_220, NOW + round);
+                let now = fs::read(&source).unwrap();
+                assert!(fs::read(&archived.path).unwrap() == now, "{place:?} {round} {archived:?}");
+                map.store(0, byte);
+            }
+        }
+    });
+}
+
+/// On a file system whose clock ticks as seldom as on ext3, a writer that stops within the tick in
+/// which the copy began leaves no trace in the times.
+#[test]
+fn the_last_writes_before_a_coarse_clock_ticks_are_saved() {
+    if skipped_unless_root("the_last_writes_before_a_coarse_clock_ticks_are_saved") {
+        return;
+    }
+    mailbox_world::with_own_mounts(|| {
+        let root = tempfile::tempdir().unwrap();
+        let Some(disk) = mailbox_world::disk(root.path(), "ext3", 64) else { return };
+        let world = World::below(&disk, &disk);
+        let archiver = world.archiver();
+        let length = 64 << 10;
+        let source = world.mail("alice", 43_221, &vec![0; length]);
+        let file = for_writing(&source);
+        let mut number = 0;
+        for round in 0..60 {
+            std::thread::scope(|scope| {
+                let archive = scope.spawn(|| archive_one(&archiver, "alice", 43_221, NOW + round));
+                // Some ticks are waited for before the copy; it ends in the middle of one.
+                let end = Duration::from_micros(52_000 + 600 * (round % 40));
+                let begun = Instant::now();
+                while begun.elapsed() < end {
+                    number += 1;
+                    stamp(&file, length, number);
+                }
+                archive.join().unwrap();
+            });
+            let last = archive_one(&archiver, "alice", 43_221, NOW + 1000 + round);
+            assert_eq!(stamps(&last), (number, number), "round {round}: {last:?}");
+        }
+    });
+}

@@ -8,7 +8,7 @@
 //! - `place`: opens the two directories, and no user's mount.
 //! - `spool`: opens a mail file, if it is one.
 //! - `lock`: keeps mail programs that lock from writing meanwhile.
-//! - `version`: whether the file changed meanwhile.
+//! - `version`: whether the file changed meanwhile; `certainty`: whether that would show.
 //! - `copy`: the content.
 //! - `attributes`: mode, access control list, times, owner.
 //! - `mark`: on each archive, of what it is a copy.
@@ -21,6 +21,7 @@
 //! - `failure`, `report`: what is returned.
 
 mod attributes;
+mod certainty;
 mod copy;
 mod failure;
 mod form;
@@ -38,10 +39,9 @@ mod spool;
 mod vault;
 mod version;
 
-use std::fs::Metadata;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rustix::fs::fsync;
 
@@ -57,6 +57,7 @@ pub use restore::{RestoreError, Restored};
 pub use retention::Retention;
 
 use attributes::Attributes;
+use certainty::{State, metadata_after, state_of};
 use copy::{Copied, Copy};
 use form::archive_name;
 use lock::lock_shared;
@@ -72,8 +73,6 @@ const COPIES: u32 = 3;
 const OPENS: u32 = 5;
 /// How long between two tries where something passing is in the way.
 const RETRY: Duration = Duration::from_millis(20);
-/// A change within one tick of the kernel's clock (at most 10 ms) may not show in the times.
-const CLOCK_TICK: Duration = Duration::from_millis(20);
 
 /// Where mail files are, where their archives go, and within which bounds.
 #[derive(Clone, Debug)]
@@ -135,6 +134,8 @@ struct Draft<'a> {
     attributes: Attributes,
     locked: bool,
     changed: bool,
+    /// Whether any change would have shown.
+    certain: bool,
 }
 
 /// Whose which file, and when.
@@ -297,13 +298,14 @@ impl Archiver {
         let started = Instant::now();
         let Some(held) = self.hold(errand, pace)? else { return Ok(None) };
         let dotlock = self.spool.has_fresh_dotlock(errand.user, errand.now_epoch);
-        let before = settled(&held.mailbox)?;
-        if let Some(stored) = self.identical(errand, &Version::of(&before))? {
+        let state = state_of(&held.mailbox, &self.pulse)?;
+        if let Some(stored) = self.identical(errand, &held.mailbox, &state)? {
             return Ok(Some(Archived {
                 path: self.vault.path_of(&stored.name),
                 bytes: stored.bytes,
                 locked: held.locked,
                 changed: false,
+                uncertain: false,
                 method: Method::Identical,
                 dotlock,
                 lost: Vec::new(),
@@ -312,13 +314,24 @@ impl Archiver {
         }
         let draft = self.steadiest(held, errand, pace)?;
         let lost = self.finish(&draft, errand)?;
-        let Draft { staged, copied, locked, changed, .. } = draft;
+        let Draft { staged, copied, locked, changed, certain, .. } = draft;
         let second = errand.form.first_second(errand.now_epoch);
         pace.check_before_sync(self.vault.path())?;
         let path = self.vault.place(staged, errand.user, second)?;
         let Copied { bytes, method } = copied;
         let elapsed = started.elapsed();
-        Ok(Some(Archived { path, bytes, locked, changed, method, dotlock, lost, elapsed }))
+        let uncertain = !changed && !certain;
+        Ok(Some(Archived {
+            path,
+            bytes,
+            locked,
+            changed,
+            uncertain,
+            method,
+            dotlock,
+            lost,
+            elapsed,
+        }))
     }
 
     /// Opens the mail file and locks it. A mail program may have put another file in its place
@@ -372,7 +385,7 @@ impl Archiver {
 
     fn draft(&self, held: Held, pace: &mut Pace<'_>) -> Result<Draft<'_>, Failure> {
         let Held { mailbox, locked } = held;
-        let meta = settled(&mailbox)?;
+        let State { meta, is_certain: certain, .. } = state_of(&mailbox, &self.pulse)?;
         let before = Version::of(&meta);
         let attributes = Attributes::of(&mailbox.file, &meta);
         let staged = self.vault.stage()?;
@@ -387,17 +400,18 @@ impl Archiver {
             Some(copied) => copied,
             None => copy.transfer(before.size, allocated(&meta), pace)?,
         };
-        let after = Version::of(&mailbox.metadata()?);
+        let after = Version::of(&metadata_after(&mailbox, &self.pulse)?);
         let changed =
             after != before || copied.bytes != before.size || !self.spool.still_names(&mailbox);
-        Ok(Draft { staged, copied, before, attributes, locked, changed })
+        Ok(Draft { staged, copied, before, attributes, locked, changed, certain })
     }
 
     /// Marks the copy, gives it the mail file's attributes, and sees it onto the disk. The mark
     /// first: to write it takes the right to write to the file.
     fn finish(&self, draft: &Draft<'_>, errand: Errand<'_>) -> Result<Vec<Attribute>, Failure> {
         let path = self.vault.path_of(&archive_name(errand.user, errand.now_epoch));
-        let mark = Mark { form: errand.form, steady: !draft.changed, version: draft.before };
+        let steady = draft.certain && !draft.changed;
+        let mark = Mark { form: errand.form, steady, version: draft.before };
         if let Err(error) = mark.write(&draft.staged.file) {
             tracing::warn!(path = %path.display(), %error, "cannot mark the archive");
         }
@@ -410,11 +424,12 @@ impl Archiver {
     fn plan_form(&self, errand: Errand<'_>) -> Result<Option<Planned>, Failure> {
         let name = errand.form.source_name(errand.user);
         let Some(mailbox) = self.spool.find(&name, errand.uid)? else { return Ok(None) };
-        let meta = mailbox.metadata()?;
-        let version = Version::of(&meta);
-        if let Some(stored) = self.identical(errand, &version)? {
+        let state = state_of(&mailbox, &self.pulse)?;
+        if let Some(stored) = self.identical(errand, &mailbox, &state)? {
             return Ok(Some(Planned::Identical { path: self.vault.path_of(&stored.name) }));
         }
+        let State { meta, .. } = state;
+        let version = Version::of(&meta);
         let elsewhere = rustix::fs::fstat(&self.vault).is_ok_and(|stat| stat.st_dev != version.dev);
         let needed = if elsewhere { allocated(&meta).min(version.size) } else { 0 };
         self.settings.reserve.check(&self.vault, self.vault.path(), needed)?;
@@ -423,33 +438,27 @@ impl Archiver {
         Ok(Some(Planned::Copy { path, bytes: version.size }))
     }
 
-    /// The newest archive of this form, if it is a copy of exactly this state.
-    fn identical(&self, errand: Errand<'_>, version: &Version) -> Result<Option<Stored>, Failure> {
+    /// The newest archive of this form, if it is a copy of exactly this state. Where changes may not
+    /// show, only the content can tell.
+    fn identical(
+        &self,
+        errand: Errand<'_>,
+        mailbox: &Mailbox,
+        state: &State,
+    ) -> Result<Option<Stored>, Failure> {
+        let version = Version::of(&state.meta);
         let archives = self.vault.archives_of(errand.user)?;
         let newest = archives
             .into_iter()
             .find(|stored| stored.mark.is_some_and(|mark| mark.form == errand.form));
-        Ok(newest.filter(|stored| stored.is_copy_of(version)))
+        let Some(newest) = newest else { return Ok(None) };
+        let is_copy = if state.is_certain {
+            newest.is_copy_of(&version)
+        } else {
+            state.is_blind_to_maps
+                && newest.may_be_copy_of(&version)
+                && self.vault.holds(&newest, &mailbox.file, &self.pulse)
+        };
+        Ok(is_copy.then_some(newest))
     }
-}
-
-/// What the mail file's inode says, once the clock has moved past its last change, so that any
-/// later one shows in its times. One that is written to all the time never settles; it will show
-/// as changed anyway.
-fn settled(mailbox: &Mailbox) -> Result<Metadata, Failure> {
-    let mut meta = mailbox.metadata()?;
-    for _ in 0..3 {
-        let (seconds, nanos) = Version::of(&meta).ctime;
-        let changed = Duration::new(
-            u64::try_from(seconds).unwrap_or_default(),
-            u32::try_from(nanos).unwrap_or_default(),
-        );
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        if changed > now || now.saturating_sub(changed) > CLOCK_TICK {
-            break;
-        }
-        pause(CLOCK_TICK);
-        meta = mailbox.metadata()?;
-    }
-    Ok(meta)
 }

@@ -31,6 +31,11 @@ pub struct Archived {
     /// Whether the mail file changed during the copy. Unless the method is
     /// [`Method::Reflink`], the archive may then hold parts of two states.
     pub changed: bool,
+    /// Whether a change during the copy may not have shown: the file was changed just before, or
+    /// its file system shows not every change (see `certainty`). Such an archive is never taken
+    /// for a copy of the same, unchanged file later.
+    #[serde(default)]
+    pub uncertain: bool,
     /// How it was copied.
     pub method: Method,
     /// Whether a fresh dotlock (`SPOOL/U.lock`) said that a mail program was at work.

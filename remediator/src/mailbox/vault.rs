@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,9 +25,12 @@ use super::form::{archive_name, archive_second, parse_archive_name};
 use super::lock::lock_exclusive;
 use super::mark::Mark;
 use super::place::open_directory;
+use super::pulse::Pulse;
 use super::spool::Spool;
 use super::version::Version;
 
+/// How much of two files is compared at a time.
+const COMPARED: usize = 256 << 10;
 /// How many seconds after the wanted one are tried when names are taken.
 const MORE_NAMES: u64 = 63;
 /// What a nameless file is called where there are none. No user's name begins with a dot.
@@ -282,6 +285,15 @@ impl Vault {
         Ok(users)
     }
 
+    /// Whether the archive's content is that of `file`, read from both now.
+    pub(super) fn holds(&self, stored: &Stored, file: &File, pulse: &Pulse) -> bool {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Ok(archive) = openat(&self.dir, &stored.name, flags, Mode::empty()) else {
+            return false;
+        };
+        is_same_content(&File::from(archive), file, pulse).unwrap_or(false)
+    }
+
     fn names(&self) -> Result<Vec<String>, Failure> {
         let failed = |errno| Failure::of("list", &self.path, errno);
         let entries = Dir::read_from(&self.dir).map_err(failed)?;
@@ -314,7 +326,33 @@ impl Vault {
     }
 }
 
+/// Whether both files have the same bytes.
+fn is_same_content(one: &File, other: &File, pulse: &Pulse) -> std::io::Result<bool> {
+    let (mut ours, mut theirs) = (vec![0; COMPARED], vec![0; COMPARED]);
+    let mut offset = 0;
+    loop {
+        pulse.beat();
+        let read = one.read_at(&mut ours, offset)?;
+        let (Some(ours), Some(theirs)) = (ours.get(..read), theirs.get_mut(..read.max(1))) else {
+            return Ok(false);
+        };
+        if read == 0 {
+            // Whether the other one ends here, too.
+            return Ok(other.read_at(theirs, offset)? == 0);
+        }
+        if other.read_exact_at(theirs, offset).is_err() || ours != theirs {
+            return Ok(false);
+        }
+        offset = offset.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+    }
+}
+
 impl Stored {
+    /// Whether this is a copy of that file in a state that looked like that one.
+    pub(super) fn may_be_copy_of(&self, version: &Version) -> bool {
+        self.bytes == version.size && self.mark.is_some_and(|mark| mark.version == *version)
+    }
+
     /// Whether this is a whole copy of exactly that state of that file.
     pub(super) fn is_copy_of(&self, version: &Version) -> bool {
         self.bytes == version.size

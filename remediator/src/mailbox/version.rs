@@ -3,8 +3,7 @@
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 
-/// A file's identity, and the state of its content as far as its inode tells. (A program that
-/// writes through a memory map shows only when the kernel next writes the page back.)
+/// A file's identity, and the state of its content as far as its inode tells: see `certainty`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Version {
     pub(super) dev: u64,
