@@ -62,7 +62,11 @@ fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
 /// This thread serves; what takes time has threads of its own, which exist from the start.
 fn serve_here(args: &Args) -> Result<(), Box<dyn Error>> {
     let security = args.web_config.as_deref().map(Security::open).transpose()?.map(Arc::new);
-    let settings = web::Settings { security: security.clone(), ..web::Settings::default() };
+    let settings = web::Settings {
+        security: security.clone(),
+        own_names: web::OwnNames::of_this_machine(),
+        ..web::Settings::default()
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         let listeners = listeners(args.systemd_socket, &args.listen, LISTEN)?;

@@ -11,7 +11,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use procstorm_exporter::web::security::Security;
 use procstorm_exporter::web::{self, Request, Response, Settings, reply};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::string::Ia5String;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, version};
@@ -46,8 +47,11 @@ impl World {
     }
 
     fn issue(&self, file: &str, host: &str) {
+        self.issue_for(file, CertificateParams::new(vec![host.to_owned()]).unwrap());
+    }
+
+    fn issue_for(&self, file: &str, params: CertificateParams) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![host.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.authority).unwrap();
         self.put(&format!("{file}.crt"), &certificate.pem());
         self.put(&format!("{file}.key"), &key.serialize_pem());
@@ -85,7 +89,8 @@ async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, password: Option<&
     let authorization = password
         .map(|pair| format!("Authorization: Basic {}\r\n", BASE64_STANDARD.encode(pair)))
         .unwrap_or_default();
-    let request = format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{authorization}\r\n");
+    let request =
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{authorization}\r\n");
     let mut answer = Vec::new();
     // A server that refuses a certificate may close while we still write.
     stream.write_all(request.as_bytes()).await.ok();
@@ -177,6 +182,160 @@ async fn clients_show_the_certificates_that_are_demanded() {
                 let answer = over_tls(&world, address, who, &[one]).await;
                 assert_eq!(answer.starts_with("HTTP/1.1 200"), passes, "{auth}{who:?}: {answer}");
             }
+        }
+    }
+}
+
+const VERIFIED: &str = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n";
+
+/// Whether the client with that certificate gets in where these names are allowed.
+async fn admits(world: &World, certificate: &str, allowed: &str) -> bool {
+    let text = format!("tls_server_config:\n{SERVER}{VERIFIED}  client_allowed_sans: {allowed}\n");
+    let (address, _) = start(&world.configure(&text)).await;
+    over_tls(world, address, Some(certificate), &BOTH).await.starts_with("HTTP/1.1 200")
+}
+
+#[tokio::test]
+async fn names_of_clients_are_compared_as_texts() {
+    let world = World::new();
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    let ia5 = |text: &str| Ia5String::try_from(text).unwrap();
+    params.subject_alt_names = vec![
+        SanType::DnsName(ia5("*.example.org")),
+        SanType::DnsName(ia5("Nantes.example.net")),
+        SanType::Rfc822Name(ia5("scraper@example.org")),
+        SanType::URI(ia5("spiffe://example.org/prometheus")),
+        SanType::IpAddress("192.0.2.7".parse().unwrap()),
+        SanType::IpAddress("2001:db8:0:0::7".parse().unwrap()),
+    ];
+    params.distinguished_name.push(DnType::CommonName, "prometheus.example.org");
+    world.issue_for("many", params);
+    for name in [
+        "*.example.org",
+        "Nantes.example.net",
+        "scraper@example.org",
+        "spiffe://example.org/prometheus",
+        "192.0.2.7",
+        "2001:db8::7",
+    ] {
+        assert!(admits(&world, "many", &format!("[other, \"{name}\"]")).await, "{name}");
+    }
+    for name in [
+        "prometheus.example.org",
+        "example.org",
+        "nantes.example.net",
+        "Nantes.example.net.",
+        "example.net",
+        "org",
+        "@example.org",
+        "spiffe://example.org",
+        "spiffe://example.org/prometheus/",
+        "192.0.2.0/24",
+        "2001:db8:0:0::7",
+        "",
+    ] {
+        assert!(!admits(&world, "many", &format!("[\"{name}\"]")).await, "{name}");
+    }
+    assert!(!admits(&world, "many", "[]").await, "an empty list is nobody");
+    assert!(admits(&world, "many", "").await, "no list is whomever the authority has signed");
+    world.issue_for("nameless", CertificateParams::new(vec![]).unwrap());
+    assert!(!admits(&world, "nameless", "[\"\"]").await);
+    assert!(!admits(&world, "nameless", "[]").await);
+}
+
+#[test]
+fn names_of_clients_need_a_certificate_of_each() {
+    let world = World::new();
+    let ca = "  client_ca_file: ca.crt\n";
+    for (auth, authorities) in
+        [("", ""), ("NoClientCert", ""), ("RequestClientCert", ""), ("VerifyClientCertIfGiven", ca)]
+    {
+        for allowed in ["[prometheus.example]", "[]"] {
+            let text = format!(
+                "tls_server_config:\n{SERVER}  client_auth_type: \"{auth}\"\n{authorities}  \
+                 client_allowed_sans: {allowed}\n"
+            );
+            let fault = world.fault(&text);
+            assert!(fault.contains("client_allowed_sans: needs client_auth_type"), "{text}{fault}");
+        }
+    }
+    // Without a certificate there is no TLS, and so nobody whose names could be looked at.
+    let fault = world.fault("tls_server_config: {client_allowed_sans: [prometheus.example]}\n");
+    assert!(fault.contains("cert_file: missing"), "{fault}");
+}
+
+#[tokio::test]
+async fn what_the_toolkit_takes_is_taken() {
+    let world = World::new();
+    let inline = |name: &str| {
+        let text = std::fs::read_to_string(world.path(name)).unwrap();
+        text.lines().map(|line| format!("    {line}\n")).collect::<String>()
+    };
+    let (cert, key, ca) = (inline("server.crt"), inline("server.key"), inline("ca.crt"));
+    let inline = format!(
+        "tls_server_config:\n  cert: |\n{cert}  key: |\n{key}  client_ca: |\n{ca}  cert_file: \"\"\n  \
+         key_file: \"\"\n  client_ca_file: \"\"\n  client_auth_type: VerifyClientCertIfGiven\n"
+    );
+    let empty = format!(
+        "---\ntls_server_config:\n{SERVER}  cert: \"\"\n  key: \"\"\n  client_ca: \"\"\n  \
+         client_auth_type: \"\"\n  client_ca_file: \"\"\n  cipher_suites: []\n  \
+         curve_preferences: []\n  min_version: \"\"\n  max_version:\n  client_allowed_sans:\n\
+         http_server_config:\n  http2: true\n  headers:\n    X-Frame-Options: \"\"\n    \
+         Content-Security-Policy:\nbasic_auth_users: {{}}\nrate_limit: {{}}\n"
+    );
+    for text in [
+        inline.as_str(),
+        &empty,
+        &format!("tls_server_config:\n{SERVER}  min_version: TLS10\n  max_version: TLS13\n"),
+        &format!("tls_server_config:\n{SERVER}  min_version: TLS11\n"),
+        &format!("tls_server_config:\n{SERVER}  cipher_suites: [TLS_AES_128_GCM_SHA256]\n"),
+        &format!(
+            "tls_server_config:\n{SERVER}  prefer_server_cipher_suites: false\n  cipher_suites:\n  \
+             - TLS_AES_256_GCM_SHA384\n  - TLS_CHACHA20_POLY1305_SHA256\n  - \
+             TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384\n  - TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA\n  - \
+             TLS_RSA_WITH_AES_128_GCM_SHA256\n"
+        ),
+        &format!(
+            "tls_server_config:\n{SERVER}  curve_preferences: [CurveP521, CurveP384, CurveP256]\n"
+        ),
+    ] {
+        let (address, _) = start(&world.configure(text)).await;
+        let answer = over_tls(&world, address, None, &BOTH).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{text}: {answer}");
+    }
+    for text in ["---\n", "--- \n...\n", "# nothing\n---\n# nothing\n", "", "{}\n"] {
+        let (address, _) = start(&world.configure(text)).await;
+        assert!(plain(address, None).await.starts_with("HTTP/1.1 200"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn only_the_suites_of_a_list_are_spoken() {
+    let world = World::new();
+    let text = format!("tls_server_config:\n{SERVER}  cipher_suites: [TLS_AES_128_GCM_SHA256]\n");
+    let (address, _) = start(&world.configure(&text)).await;
+    assert_eq!(over_tls(&world, address, None, &[&version::TLS12]).await, "", "it has none of 1.2");
+    let list = "[TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]";
+    let text = format!("tls_server_config:\n{SERVER}  cipher_suites: {list}\n");
+    let (address, _) = start(&world.configure(&text)).await;
+    assert_eq!(over_tls(&world, address, None, &[&version::TLS12]).await, "", "our key is not RSA");
+    assert!(over_tls(&world, address, None, &[&version::TLS13]).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn requests_beyond_the_rate_are_told_to_come_again() {
+    let world = World::new();
+    let text = "rate_limit: {interval: 1h, burst: 3}\n";
+    let (address, _) = start(&world.configure(text)).await;
+    for wanted in ["200", "200", "200", "429", "429"] {
+        let answer = plain(address, None).await;
+        assert_eq!(answer.get(9..12), Some(wanted), "{answer}");
+    }
+    // Unlimited, in all the ways that say so.
+    for text in ["rate_limit: {interval: 0, burst: 1}\n", "rate_limit: {interval: 0s}\n", "{}\n"] {
+        world.configure(text);
+        for _ in 0..5 {
+            assert!(plain(address, None).await.starts_with("HTTP/1.1 200"), "{text}");
         }
     }
 }
@@ -277,6 +436,34 @@ fn faults_name_file_and_key() {
             "basic_auth_users: {a: $2y$31$abcdefghijklmnopqrstuu5Z3Uv1e7wKk8kD1j0cQGZ1yVXy7mOyK}",
             "cost 31",
         ),
+        (
+            "tls_server_config: {cert_file: server.crt, key_file: server.key, \
+             cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA]}",
+            "tls_server_config.cipher_suites: none of",
+        ),
+        (
+            "tls_server_config: {cert_file: server.crt, key_file: server.key, \
+             cipher_suites: [TLS13_AES_128_GCM_SHA256]}",
+            "tls_server_config.cipher_suites: \"TLS13_AES_128_GCM_SHA256\" is not supported",
+        ),
+        (
+            "tls_server_config: {cert_file: server.crt, key_file: server.key, max_version: TLS11}",
+            "tls_server_config.max_version: less than min_version",
+        ),
+        (
+            "tls_server_config: {cert_file: server.crt, key_file: server.key, min_version: TLS10, \
+             max_version: TLS11}",
+            "tls_server_config.max_version: this server speaks TLS12 and TLS13",
+        ),
+        (
+            "tls_server_config: {cert_file: server.crt, key_file: server.key, min_version: TLS14}",
+            "tls_server_config.min_version: unknown TLS version \"TLS14\"",
+        ),
+        ("rate_limit: {interval: 1s}", "rate_limit.burst: must be at least 1"),
+        ("rate_limit: {interval: 1s, burst: -1}", "rate_limit.burst: must be at least 1"),
+        ("rate_limit: {interval: soon, burst: 1}", "rate_limit.interval: not a duration"),
+        ("rate_limit: {interval: -1s, burst: 1}", "rate_limit.interval: not a duration"),
+        ("rate_limit: {every: 1s}", "every"),
         ("tls_server_config: {cert_fil: x}", "cert_fil"),
         ("- a list", "web.yml: "),
         ("a: {", "web.yml: "),

@@ -68,8 +68,11 @@ async fn rest(mut stream: TcpStream) -> String {
 }
 
 async fn exchange(address: SocketAddr, line: &str) -> String {
-    rest(send(address, &format!("{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")).await)
-        .await
+    rest(
+        send(address, &format!("{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+            .await,
+    )
+    .await
 }
 
 #[tokio::test]
@@ -87,11 +90,31 @@ async fn paths_and_methods() {
 }
 
 #[tokio::test]
+async fn on_the_loopback_the_host_is_named_and_is_this_one() {
+    let server = start(Settings::default()).await;
+    for (version, headers, status) in [
+        ("1.1", "Host: localhost:1\r\n", "200"),
+        ("1.1", "Host: 127.0.0.1\r\n", "200"),
+        ("1.0", "", "200"),
+        ("1.1", "Host: rebound.example\r\n", "403"),
+        ("1.0", "Host: rebound.example\r\n", "403"),
+        ("1.1", "Host: localhost\r\nOrigin: http://rebound.example\r\n", "403"),
+        ("1.1", "", "400"),
+        ("1.1", "Host: localhost\r\nHost: localhost\r\n", "400"),
+        ("1.1", "Host: local host\r\n", "400"),
+    ] {
+        let request = format!("GET /fast HTTP/{version}\r\n{headers}Connection: close\r\n\r\n");
+        let answer = rest(send(server.address, &request).await).await;
+        assert_eq!(answer.get(9..12), Some(status), "{request}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_is_bounded_in_size_and_time() {
     let server = start(Settings::default()).await;
     let post = |length: usize, body: &str| {
         format!(
-            "POST /body HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+            "POST /body HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
         )
     };
     for (request, status) in [
@@ -136,7 +159,7 @@ async fn a_thousand_idle_connections_keep_nobody_out() {
 async fn a_reader_that_stops_blocks_nobody_and_is_dropped() {
     let settings = Settings { stall_deadline: Duration::from_millis(200), ..Settings::default() };
     let server = start(settings).await;
-    let stalled = send(server.address, "GET /large HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    let stalled = send(server.address, "GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     stalled.readable().await.unwrap();
     assert!(exchange(server.address, "GET /fast").await.ends_with("healthy\n"));
     server.stop.send(()).unwrap();
@@ -148,7 +171,7 @@ async fn a_reader_that_stops_blocks_nobody_and_is_dropped() {
 async fn a_stop_lets_requests_in_flight_finish() {
     // An address of its own: afterwards its port may be given to a server of the test beside it.
     let server = start_on("127.0.0.77:0", Settings::default()).await;
-    let mut flying = send(server.address, "GET /slow HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    let mut flying = send(server.address, "GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let idle = send(server.address, "").await;
     // The server has certainly taken both once it answers a third.
     exchange(server.address, "GET /fast").await;

@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use procstorm_exporter::systemd::{notice::Notifier, reload::Report};
 use procstorm_exporter::web::security::config::ConfigError;
 use procstorm_exporter::web::security::{Reading, Security};
-use procstorm_exporter::web::{Settings, serve};
+use procstorm_exporter::web::{Knows, Settings, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
@@ -234,6 +234,9 @@ impl Daemon {
         closed: &watch::Receiver<bool>,
     ) -> io::Result<JoinSet<io::Result<()>>> {
         let mut servers = JoinSet::new();
+        let site = Arc::clone(&self.site);
+        let knows = Knows::new(move |headers| site.shows_token(headers));
+        let settings = Settings { knows: Some(knows), ..settings.clone() };
         for listener in listeners {
             tracing::info!(address = %listener.local_addr()?, "listening");
             let mut closed = closed.clone();

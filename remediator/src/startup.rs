@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use procstorm_exporter::web::security::Security;
-use procstorm_exporter::web::{self as server};
+use procstorm_exporter::web::{self as server, OwnNames};
 
 use procstorm_exporter::systemd::{self, is_not_there, notice::Notifier, reload};
 use rustix::io::Errno;
@@ -33,6 +33,7 @@ pub fn prepare(args: &Args) -> Result<Start, Box<dyn Error>> {
     let machine = machine()?;
     let security = args.web_config.as_deref().map(Security::open).transpose()?.map(Arc::new);
     let config = Config::read(&args.config_file, &machine)?;
+    let own_names = OwnNames::of_this_machine();
     let sandbox = if args.no_sandbox {
         Sandbox::disabled()
     } else {
@@ -48,6 +49,7 @@ pub fn prepare(args: &Args) -> Result<Start, Box<dyn Error>> {
         bounds: Bounds::default(),
         web: server::Settings {
             security,
+            own_names,
             max_connections: CONNECTIONS_MAX,
             ..server::Settings::default()
         },

@@ -100,13 +100,16 @@ fn statuses(said: &str) -> Vec<u16> {
 }
 
 fn head(line: &str, headers: &str) -> Vec<u8> {
-    format!("{line} HTTP/1.1\r\nHost: h\r\n{headers}\r\n").into_bytes()
+    format!("{line} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").into_bytes()
 }
 
 /// A post with the right token, of which all else may be wrong.
 fn post(headers: &str, body: &[u8]) -> Vec<u8> {
-    let authorization = format!("Authorization: Bearer {TOKEN}\r\nConnection: close\r\n{headers}");
-    [&head("POST /webhook", &authorization), body].concat()
+    let headers = format!(
+        "Authorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n\
+         Connection: close\r\n{headers}"
+    );
+    [&head("POST /webhook", &headers), body].concat()
 }
 
 /// The same with its length.
@@ -218,6 +221,14 @@ fn nonsense() -> Vec<(&'static str, Vec<u8>, Vec<u16>)> {
         ("a blank before a colon", head("GET /-/healthy", "X : x\r\n"), vec![400]),
         ("a folded header", head("GET /-/healthy", "X: a\r\n b\r\n"), vec![400]),
         ("NUL in a header", head("GET /-/healthy", "X: a\0b\r\n"), vec![400]),
+        ("no Host", b"GET /-/healthy HTTP/1.1\r\n\r\n".to_vec(), vec![400]),
+        ("two Hosts", head("GET /-/healthy", "Host: localhost\r\n"), vec![400]),
+        ("a post with two Hosts", post_whole("Host: localhost\r\n", &good(46_000)), vec![400]),
+        ("a target without a slash", head("GET healthy", ""), vec![400]),
+        ("a target that is a star", head("GET *", ""), vec![400]),
+        ("a target with a user", head("GET http://a@localhost/-/healthy", ""), vec![400]),
+        ("a blank in a target", head("GET /-/ healthy", ""), vec![400]),
+        ("a form", post_whole("Content-Type: text/plain\r\n", &good(46_000)), vec![415]),
         // What is no HTTP/1.
         ("HTTP/0.9", b"GET /\r\n\r\n".to_vec(), vec![400]),
         ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), vec![]),
@@ -411,7 +422,7 @@ async fn torment(number: usize, address: SocketAddr, heap: Vec<u8>, opened: Arc<
             (head("POST /webhook", "Authorization: Bearer wrong\r\nContent-Length: 9999\r\n"), b"y")
         }
         3 => (heap, b""),
-        _ => (head("GET /-/healthy", ""), b"GET /-/healthy HTTP/1.1\r\nHost: h\r\n\r\n"),
+        _ => (head("GET /-/healthy", ""), b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     };
     for round in 0..RETURNS {
         if round > 0 {

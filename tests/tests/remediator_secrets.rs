@@ -33,7 +33,8 @@ fn host() -> Result<Host, Fault> {
 fn post_with(host: &Host, http: &Http, token: &str) -> Result<Answer, Fault> {
     let body = notification(&[Post::storm(46_200, "gate-none").with("host", "elsewhere")]);
     let authorization = format!("Bearer {token}");
-    http.post(&host.url("/webhook"), &[("authorization", &authorization)], body.to_string())
+    let headers = [("authorization", &*authorization), ("content-type", "application/json")];
+    http.post(&host.url("/webhook"), &headers, body.to_string())
 }
 
 /// Puts a token into a file as a deployment does: beside the old one, then over it.
@@ -121,7 +122,8 @@ fn what_is_not_the_token_alone_is_refused() -> Result<(), Fault> {
     let raw = |target: &str, headers: &str| {
         let length = body.len();
         let head = format!(
-            "POST {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {length}\r\n"
+            "POST {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n"
         );
         let mut stream = TcpStream::connect(host.address()).unwrap();
         stream.write_all(format!("{head}{headers}\r\n{body}").as_bytes()).unwrap();

@@ -1,4 +1,5 @@
 //! Who may speak to the remediator, what it answers to nonsense, and how it starts, reloads, stops.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -85,6 +86,127 @@ fn only_the_token_opens_the_webhook() -> Result<(), Fault> {
     Ok(())
 }
 
+/// The status and the text of the answer to these bytes.
+fn answer(host: &Host, bytes: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(host.address()).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.write_all(bytes.as_bytes()).unwrap();
+    let mut text = Vec::new();
+    // A connection that is reset has said enough before.
+    stream.read_to_end(&mut text).ok();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    (text.get(9..12).and_then(|status| status.parse().ok()).unwrap_or_default(), text)
+}
+
+/// A remediator on the loopback without a token, which takes what anybody here posts.
+fn open_host() -> Result<Host, Fault> {
+    let mut host = host()?;
+    host.stop()?;
+    let policy = host.dir().join("remediator.yml");
+    let text = fs::read_to_string(&policy).unwrap();
+    let open = text.lines().filter(|line| !line.starts_with("token_file")).collect::<Vec<_>>();
+    fs::write(&policy, open.join("\n")).unwrap();
+    host.restart()?;
+    Ok(host)
+}
+
+#[test]
+fn on_the_loopback_no_web_page_reads_or_posts() -> Result<(), Fault> {
+    if !is_root_or_skip("on_the_loopback_no_web_page_reads_or_posts") {
+        return Ok(());
+    }
+    let host = open_host()?;
+    let ask = |line: &str, headers: &str| {
+        let head = format!("{line} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
+        answer(&host, &head).0
+    };
+    for page in ["/", "/api/v1/remediations", "/metrics", "/-/ready", "/style.css"] {
+        let get = format!("GET {page}");
+        for own in ["localhost", "localhost:8080", "127.0.0.1:9958", "127.8.7.6", "[::1]:80"] {
+            assert_eq!(ask(&get, &format!("Host: {own}\r\n")), 200, "{page} {own}");
+        }
+        for other in ["evil.example", "evil.example:9958", "localhost.evil.example", "0.0.0.0"] {
+            assert_eq!(ask(&get, &format!("Host: {other}\r\n")), 403, "{page} {other}");
+        }
+        for headers in [
+            "",
+            "Host: localhost\r\nHost: localhost\r\n",
+            "Host: localhost\r\nHost: evil.example\r\n",
+            "Host: a b\r\n",
+            "Host: \r\n",
+        ] {
+            assert_eq!(ask(&get, headers), 400, "{page} {headers}");
+        }
+        let own = "Host: localhost\r\n";
+        assert_eq!(ask(&get, &format!("{own}Origin: http://evil.example\r\n")), 403, "{page}");
+        assert_eq!(ask(&get, &format!("{own}Sec-Fetch-Site: cross-site\r\n")), 403, "{page}");
+    }
+    assert_eq!(ask("GET http://evil.example/", "Host: localhost\r\n"), 403);
+    let link = "Host: localhost\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n\
+                Sec-Fetch-Dest: document\r\n";
+    assert_eq!(ask("GET /", link), 200, "a link in a mail leads here");
+
+    let body = notification(&[Post::storm(44_001, "core-w")]).to_string();
+    let post = |headers: &str| {
+        let length = body.len();
+        answer(
+            &host,
+            &format!(
+                "POST /webhook HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n\
+                 {headers}\r\n{body}"
+            ),
+        )
+    };
+    let json = "Content-Type: application/json\r\n";
+    for kind in [
+        "",
+        "Content-Type: text/plain\r\n",
+        "Content-Type: application/x-www-form-urlencoded\r\n",
+        "Content-Type: text/plain; application/json\r\n",
+        "Content-Type: application/json-patch+json\r\n",
+        "Content-Type: application/json\r\nContent-Type: text/plain\r\n",
+    ] {
+        assert_eq!(post(&format!("Host: localhost\r\n{kind}")).0, 415, "{kind}");
+    }
+    for foreign in [
+        "Host: evil.example\r\n",
+        "Host: localhost\r\nOrigin: http://evil.example\r\n",
+        "Host: localhost\r\nOrigin: null\r\n",
+        "Host: localhost\r\nSec-Fetch-Site: cross-site\r\n",
+        "Host: localhost\r\nSec-Fetch-Site: same-site\r\n",
+    ] {
+        assert_eq!(post(&format!("{foreign}{json}")).0, 403, "{foreign}");
+    }
+    assert!(host.remediations()?.is_empty(), "nothing of all this was taken");
+    let (status, text) =
+        post("Host: localhost\r\nContent-Type: Application/JSON; charset=utf-8\r\n");
+    assert!(status == 200 && text.ends_with("1 accepted, 0 coalesced, 0 refused\n"), "{text}");
+    let log = host.daemon.log();
+    assert_eq!(log.matches("refused a request").count(), 1, "told, but not each time: {log}");
+    Ok(())
+}
+
+#[test]
+fn whoever_shows_the_token_may_call_the_host_as_it_likes() -> Result<(), Fault> {
+    if !is_root_or_skip("whoever_shows_the_token_may_call_the_host_as_it_likes") {
+        return Ok(());
+    }
+    let host = host()?;
+    let body = notification(&[Post::storm(44_001, "core-w")]).to_string();
+    let post = |token: &str| {
+        let length = body.len();
+        let head = format!(
+            "POST /webhook HTTP/1.1\r\nHost: moscow.behind-a-proxy.example\r\n\
+             Authorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+             Connection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        answer(&host, &head).0
+    };
+    assert_eq!(post("a-token-of-somebody-else"), 403);
+    assert_eq!(post(TOKEN), 200);
+    Ok(())
+}
+
 #[test]
 fn a_slow_client_is_dropped_and_holds_up_no_other() -> Result<(), Fault> {
     if !is_root_or_skip("a_slow_client_is_dropped_and_holds_up_no_other") {
@@ -92,7 +214,7 @@ fn a_slow_client_is_dropped_and_holds_up_no_other() -> Result<(), Fault> {
     }
     let host = host()?;
     let head = format!(
-        "POST /webhook HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 100\r\n\r\n{{"
+        "POST /webhook HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
     );
     let mut slow: Vec<_> = (0..100)
         .map(|_| {

@@ -109,7 +109,7 @@ impl Scraped {
 
     pub(crate) fn scrape(&self) -> String {
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        let head = "GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+        let head = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         stream.write_all(head.as_bytes()).unwrap();
         let mut answer = String::new();
         // One of the peers closes the connection if it took too long, when all the work is done.

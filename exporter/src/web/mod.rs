@@ -3,6 +3,7 @@
 //! - [`serve`]: takes connections until told to stop, then lets those in flight finish.
 //! - [`Settings`]: its bounds.
 //! - [`body`]: reads a request's body within a limit and a deadline.
+//! - [`guard`]: refuses requests that are malformed, or that another's web page has sent.
 //! - [`gzip`]: compressed answers.
 //! - [`listen`]: sockets from addresses as Prometheus writes them.
 //! - [`reply`]: the answers that every server gives: 404, 405, healthy, ready.
@@ -16,6 +17,7 @@
 //! ones: a request in work is safe only if its handler knows who sent it ([`Standing`]).
 
 pub mod body;
+pub mod guard;
 pub mod gzip;
 pub mod listen;
 pub mod reply;
@@ -34,8 +36,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -46,9 +50,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+pub use self::guard::{Knows, OwnNames};
 pub use self::roster::Standing;
 use self::roster::{Roster, Seat};
 use self::security::Security;
+use self::security::config::WebConfig;
 use self::seldom::Seldom;
 use self::stall::StallGuard;
 use crate::scarcity::allocator::is_short;
@@ -84,6 +90,10 @@ pub struct Settings {
     pub max_connections: usize,
     /// TLS and authentication; `None` is plain HTTP for everybody.
     pub security: Option<Arc<Security>>,
+    /// What `Host` may be on the loopback.
+    pub own_names: OwnNames,
+    /// By what else than a password the handler knows whoever asks; `None` is by nothing.
+    pub knows: Option<Knows>,
 }
 
 impl Default for Settings {
@@ -95,6 +105,8 @@ impl Default for Settings {
             drain_deadline: Duration::from_secs(10),
             max_connections: 512,
             security: None,
+            own_names: OwnNames::default(),
+            knows: None,
         }
     }
 }
@@ -117,7 +129,7 @@ where
     }
     let (stopping, _) = watch::channel(false);
     let roster = Roster::new(settings.max_connections);
-    let told = Seldom::default();
+    let told = Arc::new(Seldom::default());
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -127,7 +139,8 @@ where
                 Ok((stream, address)) => {
                     if let Some(seat) = roster.admit() {
                         let (settings, stop) = (settings.clone(), stopping.subscribe());
-                        let talk = Talk { settings, peer: Peer(address), seat, stop };
+                        let told = Arc::clone(&told);
+                        let talk = Talk { settings, peer: Peer(address), seat, told, stop };
                         connections.spawn(talk.converse(stream, handler.clone()));
                     }
                 }
@@ -171,11 +184,23 @@ fn report_panic(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
+/// How a client has come to us.
+#[derive(Clone, Copy)]
+enum Way {
+    /// From this machine, perhaps for a web page that somebody has opened here.
+    Loopback,
+    /// From elsewhere, or by an address that is reached from elsewhere.
+    Network,
+    /// By TLS: no web page has a certificate for a name of its own that we would show.
+    Tls,
+}
+
 /// One connection, until it ends, is evicted, or the server stops.
 struct Talk {
     settings: Settings,
     peer: Peer,
     seat: Seat,
+    told: Arc<Seldom>,
     stop: watch::Receiver<bool>,
 }
 
@@ -188,12 +213,17 @@ impl Talk {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
         }
+        // Where it is not known, all is checked.
+        let way = match stream.local_addr() {
+            Ok(own) if !own.ip().to_canonical().is_loopback() => Way::Network,
+            Ok(_) | Err(_) => Way::Loopback,
+        };
         let stream = StallGuard::new(stream, self.settings.stall_deadline);
         let tls = match &self.settings.security {
             Some(security) => security.current().await.tls(),
             None => None,
         };
-        let Some(tls) = tls else { return self.http(stream, handler).await };
+        let Some(tls) = tls else { return self.http(stream, way, handler).await };
         let handshake =
             timeout(self.settings.header_deadline, TlsAcceptor::from(tls).accept(stream));
         let handshake = tokio::select! {
@@ -202,20 +232,28 @@ impl Talk {
             () = self.stopped() => return,
         };
         match handshake {
-            Ok(Ok(stream)) => self.http(stream, handler).await,
-            Ok(Err(error)) => tracing::debug!(peer = %self.peer.0, %error, "no TLS"),
-            Err(_) => tracing::debug!(peer = %self.peer.0, "no TLS in time"),
+            Ok(Ok(stream)) => self.http(stream, Way::Tls, handler).await,
+            Ok(Err(error)) => self.tell_of_handshake(&security::reason(&error)),
+            Err(_) => self.tell_of_handshake("it took too long"),
         }
     }
 
-    async fn http<S, H, F>(self, stream: S, handler: H)
+    /// A client that is refused here learns little, so that the log must say why; each reason seldom,
+    /// since everybody who can connect can have it said.
+    fn tell_of_handshake(&self, reason: &str) {
+        if let Some(unsaid) = self.told.may_say(reason) {
+            tracing::warn!(peer = %self.peer.0, reason, unsaid, "TLS handshake failed");
+        }
+    }
+
+    async fn http<S, H, F>(self, stream: S, way: Way, handler: H)
     where
         S: AsyncRead + AsyncWrite + Unpin,
         H: Fn(Request) -> F,
         F: Future<Output = Response>,
     {
         let service = service_fn(|request| async {
-            Ok::<_, Infallible>(self.answer(request, &handler).await)
+            Ok::<_, Infallible>(self.answer(request, way, &handler).await)
         });
         let mut connection = pin!(
             http1::Builder::new()
@@ -244,7 +282,7 @@ impl Talk {
 
     /// The handler's answer, to those who may ask. Who may not does not count as at work, and so
     /// must leave when others need the seat.
-    async fn answer<H, F>(&self, mut request: Request, handler: &H) -> Response
+    async fn answer<H, F>(&self, request: Request, way: Way, handler: &H) -> Response
     where
         H: Fn(Request) -> F,
         F: Future<Output = Response>,
@@ -253,15 +291,9 @@ impl Talk {
             Some(security) => Some((security, security.current().await)),
             None => None,
         };
-        let refusal = match &config {
-            Some((security, config)) => {
-                let refusal = security.refuse(config, request.headers());
-                // Many may wait for a password to be compared.
-                let refusal = timeout(self.settings.request_deadline, refusal).await;
-                refusal.unwrap_or_else(|_| Some(reply::too_slow()))
-            }
-            None => None,
-        };
+        let (head, body) = request.into_parts();
+        let refusal = self.refusal(&head, way, config.as_ref()).await;
+        let mut request = Request::from_parts(head, body);
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.seat.standing());
         let mut response = match refusal {
@@ -283,6 +315,39 @@ impl Talk {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// Why the handler is not asked, if it is not.
+    async fn refusal(
+        &self,
+        head: &Parts,
+        way: Way,
+        config: Option<&(&Arc<Security>, Arc<WebConfig>)>,
+    ) -> Option<Response> {
+        if let Some(fault) = guard::malformed(head) {
+            return Some(reply::closing(StatusCode::BAD_REQUEST, format!("{fault}\n")));
+        }
+        // Strangers in a crowd must not use up what those may ask who are known.
+        let known = self.settings.knows.as_ref().is_some_and(|all| all.knows(&head.headers));
+        let mut trusted = known || matches!(way, Way::Tls);
+        if let Some((security, config)) = config {
+            if !known && let Some(refusal) = security.limit(config) {
+                return Some(refusal);
+            }
+            let refusal = security.refuse(config, &head.headers);
+            // Many may wait for a password to be compared.
+            match timeout(self.settings.request_deadline, refusal).await {
+                Ok(None) => trusted |= config.asks_for_password(),
+                Ok(refusal) => return refusal,
+                Err(_) => return Some(reply::too_slow()),
+            }
+        }
+        let loopback = matches!(way, Way::Loopback) && !trusted;
+        let reason = guard::foreign(head, loopback, &self.settings.own_names)?;
+        if let Some(unsaid) = self.told.may_say("foreign") {
+            tracing::warn!(peer = %self.peer.0, reason, unsaid, "refused a request");
+        }
+        Some(reply::closing(StatusCode::FORBIDDEN, format!("{reason}\n")))
     }
 
     async fn stopped(&self) {

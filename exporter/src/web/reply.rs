@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, StatusCode};
 
 use super::Response;
@@ -20,6 +20,14 @@ pub fn content(status: StatusCode, content_type: &'static str, body: impl Into<B
 #[must_use]
 pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
     content(status, "text/plain; charset=utf-8", body)
+}
+
+/// Plain text, after which the connection is closed.
+#[must_use]
+pub(super) fn closing(status: StatusCode, body: impl Into<Bytes>) -> Response {
+    let mut response = text(status, body);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// A page.

@@ -37,7 +37,7 @@ fn certificates(directory: &Path) {
 /// What Prometheus answers to a query.
 fn query(address: &str, query: &str) -> Option<String> {
     let mut stream = std::net::TcpStream::connect(address).ok()?;
-    let head = format!("GET /api/v1/query?query={query} HTTP/1.0\r\nHost: h\r\n\r\n");
+    let head = format!("GET /api/v1/query?query={query} HTTP/1.0\r\nHost: localhost\r\n\r\n");
     stream.write_all(head.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;

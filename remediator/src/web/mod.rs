@@ -12,7 +12,8 @@
 //! | `/-/ready` | GET | anybody | 200, or 503 and what stands in the way |
 //!
 //! The pages name users and files: where somebody beyond this machine could ask for them, they
-//! need the token as well. What `--web.config.file` asks for comes before all of this.
+//! need the token as well. What `--web.config.file` asks for comes before all of this, and so does
+//! [`guard`](procstorm_exporter::web::guard), which refuses what another's web page has sent.
 //!
 //! - [`token`]: who knows it may ask.
 //! - `webhook`: takes notifications.
@@ -118,6 +119,12 @@ impl Site {
     /// Takes another token from now on.
     pub fn replace_token(&self, token: Option<Token>) {
         *self.token.write().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
+    /// Whether these headers hold the token.
+    pub fn shows_token(&self, headers: &HeaderMap) -> bool {
+        let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
+        token.as_ref().is_some_and(|token| token.is_in(headers))
     }
 
     /// Whether whoever sent these headers may ask. A password of the web configuration stands for

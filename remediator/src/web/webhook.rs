@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
-use hyper::header::{CONTENT_ENCODING, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use jiff::Timestamp;
 use procstorm_exporter::web::body::{self, BodyError};
 use procstorm_exporter::web::{Peer, Request, Response, Standing, reply};
@@ -41,10 +41,9 @@ impl Site {
         if let Some(standing) = request.extensions().get::<Standing>() {
             standing.vouch();
         }
-        if is_compressed(request.headers()) {
+        if let Some(fault) = unsupported(request.headers()) {
             self.metrics.notification("bad_request");
-            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-            return reply::text(status, "compressed bodies are not taken\n");
+            return reply::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, fault);
         }
         let body = match body::read(request.into_body(), BODY_MAX, BODY_DEADLINE).await {
             Ok(body) => body,
@@ -153,9 +152,22 @@ fn summary(receipts: &[Receipt]) -> String {
     format!("{accepted} accepted, {coalesced} coalesced, {refused} refused\n")
 }
 
-/// Nothing is ever inflated: Alertmanager does not compress, and a bomb needs somebody who unpacks.
-fn is_compressed(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_ENCODING).iter().any(|coding| coding != "identity")
+/// What of a body's form is not taken; `None` if all is. Nothing is ever inflated: Alertmanager does
+/// not compress, and a bomb needs somebody who unpacks. A web page can have a browser post texts and
+/// forms to anybody, but JSON only to those who allow it.
+fn unsupported(headers: &HeaderMap) -> Option<&'static str> {
+    if headers.get_all(CONTENT_ENCODING).iter().any(|coding| coding != "identity") {
+        return Some("compressed bodies are not supported\n");
+    }
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let is_json = |value: &HeaderValue| {
+        let kind = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+        kind.trim().eq_ignore_ascii_case("application/json")
+    };
+    match (types.next(), types.next()) {
+        (Some(kind), None) if is_json(kind) => None,
+        _ => Some("the Content-Type must be application/json\n"),
+    }
 }
 
 /// 401, without a word on what was wrong.

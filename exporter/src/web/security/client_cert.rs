@@ -1,17 +1,20 @@
 //! Which client certificates are good: `client_auth_type` and `client_allowed_sans`.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::client::verify_server_name;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoClientAuth, ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::{NoClientAuth, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
     SignatureScheme,
 };
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
 
 use super::config::Faults;
 
@@ -56,22 +59,23 @@ impl Demand {
     }
 }
 
-/// `client_allowed_sans`: names of hosts and addresses, one of which a client's certificate must
-/// carry.
+/// `client_allowed_sans`: the texts, one of which must be a name in a client's certificate. `None`
+/// where it is absent: then the names are not looked at. An empty list admits nobody, as in the
+/// toolkit. It is a fault where a client may come without a certificate: that would pass, whatever
+/// names are allowed.
 pub(super) fn allowed_names(
-    raw: Vec<String>,
+    raw: Option<Vec<String>>,
+    demand: Demand,
     faults: &mut Faults,
-) -> Option<Vec<ServerName<'static>>> {
-    let mut names = Vec::new();
-    for text in raw {
-        match ServerName::try_from(text.clone()) {
-            Ok(name) => names.push(name),
-            Err(_) => {
-                let problem = format!("\"{}\" is no host name and no address", text.escape_debug());
-                faults.add("tls_server_config.client_allowed_sans", problem);
-                return None;
-            }
-        }
+) -> Option<Vec<String>> {
+    let names = raw?;
+    if !matches!(demand, Demand::RequireAny | Demand::RequireAndVerify) {
+        let problem = "needs client_auth_type RequireAnyClientCert or RequireAndVerifyClientCert: \
+                       else a client without a certificate is served";
+        faults.add("tls_server_config.client_allowed_sans", problem);
+    }
+    if names.is_empty() {
+        tracing::warn!("client_allowed_sans is an empty list: no client is admitted");
     }
     Some(names)
 }
@@ -80,7 +84,7 @@ pub(super) fn allowed_names(
 pub(super) fn verifier(
     demand: Demand,
     roots: RootCertStore,
-    names: Vec<ServerName<'static>>,
+    names: Option<Vec<String>>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
     let signed = || WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
@@ -91,7 +95,10 @@ pub(super) fn verifier(
         Demand::VerifyIfGiven => signed().allow_unauthenticated().build()?,
         Demand::RequireAndVerify => signed().build()?,
     };
-    Ok(if names.is_empty() { inner } else { Arc::new(Named { names, inner }) })
+    Ok(match names {
+        None => inner,
+        Some(names) => Arc::new(Named { names, inner }),
+    })
 }
 
 /// Takes a certificate of whomever; the client must own its key all the same.
@@ -142,11 +149,50 @@ impl ClientCertVerifier for Unsigned {
     }
 }
 
-/// Takes of the certificates that `inner` takes those that carry one of the names.
+/// Takes of the certificates that `inner` takes those that carry one of the names. They are compared
+/// as texts: a certificate for `*.example.org` is for no host of that domain.
 #[derive(Debug)]
 struct Named {
-    names: Vec<ServerName<'static>>,
+    names: Vec<String>,
     inner: Arc<dyn ClientCertVerifier>,
+}
+
+/// None of the certificate's names is allowed.
+#[derive(Debug, thiserror::Error)]
+#[error("none of its names {0:?} is in client_allowed_sans")]
+struct NotAllowed(Vec<String>);
+
+/// The subject alternative names of a certificate, as Go writes them: hosts, e-mail addresses and
+/// URIs as they stand there, addresses without needless zeros. `None` if it cannot be read.
+fn names_in(cert: &CertificateDer<'_>) -> Option<Vec<String>> {
+    let (rest, cert) = X509Certificate::from_der(cert).ok()?;
+    if !rest.is_empty() {
+        return None;
+    }
+    // An error is an extension that stands there twice.
+    let Some(names) = cert.subject_alternative_name().ok()? else { return Some(Vec::new()) };
+    names.value.general_names.iter().filter_map(text_of).collect()
+}
+
+/// A name as a text, if it is of one of the four kinds; an inner `None` is one that cannot be read.
+fn text_of(name: &GeneralName<'_>) -> Option<Option<String>> {
+    match name {
+        GeneralName::DNSName(text) | GeneralName::RFC822Name(text) | GeneralName::URI(text) => {
+            Some(Some((*text).to_owned()))
+        }
+        GeneralName::IPAddress(bytes) => Some(address(bytes).map(|address| address.to_string())),
+        GeneralName::Invalid(..) => Some(None),
+        GeneralName::OtherName(..)
+        | GeneralName::X400Address(_)
+        | GeneralName::DirectoryName(_)
+        | GeneralName::EDIPartyName(_)
+        | GeneralName::RegisteredID(_) => None,
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok().map(|it| it.to_canonical())
 }
 
 impl ClientCertVerifier for Named {
@@ -169,10 +215,10 @@ impl ClientCertVerifier for Named {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.inner.verify_client_cert(cert, intermediates, now)?;
-        let parsed = ParsedCertificate::try_from(cert)?;
-        match self.names.iter().any(|name| verify_server_name(&parsed, name).is_ok()) {
+        let names = names_in(cert).ok_or(CertificateError::BadEncoding)?;
+        match names.iter().any(|name| self.names.contains(name)) {
             true => Ok(verified),
-            false => Err(CertificateError::ApplicationVerificationFailure.into()),
+            false => Err(CertificateError::Other(OtherError(Arc::new(NotAllowed(names)))).into()),
         }
     }
 

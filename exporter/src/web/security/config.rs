@@ -12,6 +12,7 @@ use rustls::ServerConfig;
 use serde::Deserialize;
 
 use super::basic_auth::Users;
+use super::rate_limit::{Rate, RawRate};
 use super::tls::{self, RawTls};
 use crate::scarcity::is_shortage;
 
@@ -24,6 +25,8 @@ pub struct WebConfig {
     pub(super) verifies_clients: bool,
     /// Who may speak; nobody in it is everybody.
     pub(super) users: Users,
+    /// How many requests are answered; `None` is all of them.
+    pub(super) rate: Option<Rate>,
     /// What each answer carries.
     pub(super) headers: HeaderMap,
     /// The file itself and those that it names.
@@ -95,7 +98,8 @@ impl fmt::Display for Faults {
 struct Raw {
     tls_server_config: Option<RawTls>,
     http_server_config: Option<RawHttp>,
-    basic_auth_users: Option<BTreeMap<String, String>>,
+    basic_auth_users: Option<BTreeMap<String, Option<String>>>,
+    rate_limit: Option<RawRate>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -103,7 +107,7 @@ struct Raw {
 struct RawHttp {
     /// Known, so that a file that sets it is valid: to us, clients speak HTTP/1.1 either way.
     http2: Option<bool>,
-    headers: Option<BTreeMap<String, String>>,
+    headers: Option<BTreeMap<String, Option<String>>>,
 }
 
 impl WebConfig {
@@ -124,6 +128,11 @@ impl WebConfig {
         self.tls.clone()
     }
 
+    /// Whether every request comes with a password.
+    pub(in crate::web) fn asks_for_password(&self) -> bool {
+        !self.users.is_empty()
+    }
+
     /// Puts the configured headers among those of an answer.
     pub(in crate::web) fn add_headers(&self, answer: &mut HeaderMap) {
         answer.extend(self.headers.clone());
@@ -135,22 +144,35 @@ impl WebConfig {
         let raw = parse_yaml(text)?;
         let mut faults = Faults::default();
         let mut files = Vec::new();
-        let tls = raw.tls_server_config.filter(|tls| !tls.is_empty());
+        let tls = raw.tls_server_config.map(RawTls::without_empty_texts);
+        let tls = tls.filter(|tls| !tls.is_empty());
         let verifies_clients = tls.as_ref().is_some_and(RawTls::verifies_clients);
         let tls = tls.and_then(|tls| tls::validate(tls, directory, &mut files, &mut faults));
-        let users = Users::validate(raw.basic_auth_users.unwrap_or_default(), &mut faults);
+        let users = present(raw.basic_auth_users.unwrap_or_default());
+        let users = Users::validate(users, &mut faults);
+        let rate = Rate::validate(raw.rate_limit.unwrap_or_default(), &mut faults);
         let http = raw.http_server_config.unwrap_or_default();
-        let headers = validate_headers(http.headers.unwrap_or_default(), &mut faults);
+        let headers = validate_headers(present(http.headers.unwrap_or_default()), &mut faults);
         if faults == Faults::default() {
-            Ok(Self { tls, verifies_clients, users, headers, files })
+            Ok(Self { tls, verifies_clients, users, rate, headers, files })
         } else {
             Err(faults)
         }
     }
 }
 
+/// A map with nothing as an empty text, which is how the toolkit reads it.
+fn present(map: BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {
+    map.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect()
+}
+
 fn parse_yaml(text: &str) -> Result<Raw, Faults> {
-    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+    // A document without anything in it; its end or its beginning may be marked.
+    let is_nothing = |line: &str| {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        matches!(line, "" | "---" | "..." | "null" | "~" | "--- null" | "--- ~" | "{}" | "--- {}")
+    };
+    if text.trim_start_matches('\u{feff}').lines().all(is_nothing) {
         return Ok(Raw::default());
     }
     // Without its quotation of the file, which may hold a secret.
@@ -206,7 +228,7 @@ mod tests {
     #[test]
     fn every_fault_is_told_at_once_with_its_key() {
         let faults = faults(
-            "tls_server_config: {cert_file: no.crt, client_auth_type: Perhaps, min_version: TLS10}\n\
+            "tls_server_config: {cert_file: no.crt, client_auth_type: Perhaps, min_version: SSL30}\n\
              http_server_config: {headers: {Server: x, X-Frame-Options: maybe}}\n\
              basic_auth_users: {alice: plain}\n",
         );

@@ -6,12 +6,15 @@
 //! - `tls`: its `tls_server_config`.
 //! - `client_cert`: which client certificates are good.
 //! - `basic_auth`: its `basic_auth_users`.
+//! - `rate_limit`: its `rate_limit`.
 
 mod basic_auth;
 mod client_cert;
 pub mod config;
+mod rate_limit;
 mod tls;
 
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,8 +25,8 @@ use hyper::HeaderMap;
 use tokio::time::timeout;
 
 use self::basic_auth::Gate;
-use self::config::ConfigError;
-use self::config::WebConfig;
+use self::config::{ConfigError, WebConfig};
+use self::rate_limit::Limiter;
 use super::Response;
 use super::seldom::Seldom;
 use crate::single_flight::SingleFlight;
@@ -42,6 +45,7 @@ pub struct Security {
     state: Mutex<State>,
     valid: AtomicBool,
     gate: Gate,
+    limiter: Limiter,
     /// The look at the files that is under way, on a thread of its own.
     look: OnceLock<SingleFlight<()>>,
     told: Seldom,
@@ -90,6 +94,7 @@ impl Security {
             state: Mutex::new(state),
             valid: AtomicBool::new(true),
             gate: Gate::default(),
+            limiter: Limiter::default(),
             look: OnceLock::new(),
             told: Seldom::default(),
         })
@@ -197,6 +202,11 @@ impl Security {
         self.gate.refuse(&config.users, headers).await
     }
 
+    /// `None` if there is room for the request in `rate_limit`, else the answer.
+    pub(super) fn limit(&self, config: &WebConfig) -> Option<Response> {
+        self.limiter.refuse(config.rate)
+    }
+
     fn follow_changes(&self) {
         let (files, known, failed) = {
             let state = self.lock();
@@ -223,6 +233,26 @@ impl Security {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a handshake failed, for whoever runs the server.
+pub(super) fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    // By their names in webpki, which are all that reaches us of them.
+    let known = [
+        (
+            "CaUsedAsEndEntity",
+            "the client's certificate is that of an authority (CA:TRUE); issue it one with CA:FALSE",
+        ),
+        (
+            "UnsupportedCertVersion",
+            "the client's certificate is X.509 v1; issue it one of version 3",
+        ),
+    ];
+    match known.iter().find(|(name, _)| text.contains(name)) {
+        Some((_, reason)) => (*reason).to_owned(),
+        None => text,
     }
 }
 

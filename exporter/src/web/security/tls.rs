@@ -7,7 +7,9 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use rustls::{
+    RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version,
+};
 use serde::Deserialize;
 
 use super::client_cert::{self, Demand};
@@ -33,7 +35,25 @@ pub(super) struct RawTls {
 }
 
 impl RawTls {
-    /// Whether it asks for nothing: then there is no TLS.
+    /// With an empty text as absent, as in the toolkit.
+    pub(super) fn without_empty_texts(mut self) -> Self {
+        let texts = [
+            &mut self.cert,
+            &mut self.key,
+            &mut self.client_ca,
+            &mut self.client_auth_type,
+            &mut self.min_version,
+            &mut self.max_version,
+        ];
+        texts.into_iter().for_each(|text| *text = text.take().filter(|text| !text.is_empty()));
+        for file in [&mut self.cert_file, &mut self.key_file, &mut self.client_ca_file] {
+            *file = file.take().filter(|file| !file.as_os_str().is_empty());
+        }
+        self
+    }
+
+    /// Whether it asks for nothing: then there is no TLS. Names of clients are something: whoever
+    /// lists some does not mean to serve everybody.
     pub(super) fn is_empty(&self) -> bool {
         self.cert.is_none()
             && self.key.is_none()
@@ -42,6 +62,7 @@ impl RawTls {
             && self.key_file.is_none()
             && self.client_ca_file.is_none()
             && self.client_auth_type.is_none()
+            && self.client_allowed_sans.is_none()
     }
 
     /// Whether nobody gets in without a certificate that one of the authorities has signed.
@@ -85,7 +106,7 @@ pub(super) fn validate(
     let provider = provider(raw.cipher_suites, raw.curve_preferences, faults);
     let versions = versions(raw.min_version.as_deref(), raw.max_version.as_deref(), faults);
     let demand = Demand::validate(raw.client_auth_type.as_deref(), faults)?;
-    let sans = client_cert::allowed_names(raw.client_allowed_sans.unwrap_or_default(), faults)?;
+    let sans = client_cert::allowed_names(raw.client_allowed_sans, demand, faults);
     let roots = roots(&client_ca, demand, faults)?;
     let verifier = client_cert::verifier(demand, roots, sans, &provider)
         .map_err(|error| faults.add(&key("client_ca_file"), error))
@@ -193,6 +214,8 @@ fn roots(client_ca: &Pem, demand: Demand, faults: &mut Faults) -> Option<RootCer
     }
 }
 
+/// The versions between both. As a minimum, what is older than TLS 1.2 asks for no less than it; as
+/// a maximum it leaves nothing that this server speaks.
 fn versions(
     min: Option<&str>,
     max: Option<&str>,
@@ -200,63 +223,103 @@ fn versions(
 ) -> Vec<&'static SupportedProtocolVersion> {
     let mut number = |name: &str, text: Option<&str>, default| match text {
         None => default,
+        Some("TLS10") => 10,
+        Some("TLS11") => 11,
         Some("TLS12") => 12,
         Some("TLS13") => 13,
         Some(other) => {
-            faults.add(
-                &key(name),
-                format_args!("\"{}\" is not TLS12 or TLS13", other.escape_debug()),
+            let problem = format!(
+                "unknown TLS version \"{}\"; expected one of TLS10, TLS11, TLS12, TLS13",
+                other.escape_debug()
             );
+            faults.add(&key(name), problem);
             default
         }
     };
-    let range = number("min_version", min, 12)..=number("max_version", max, 13);
-    if range.is_empty() {
+    let (min, max) = (number("min_version", min, 12), number("max_version", max, 13));
+    if max < min {
         faults.add(&key("max_version"), "less than min_version");
+    } else if max < 12 {
+        faults.add(&key("max_version"), "this server speaks TLS12 and TLS13");
     }
     [(12, &version::TLS12), (13, &version::TLS13)]
         .into_iter()
-        .filter(|(number, _)| range.contains(number))
+        .filter(|(number, _)| (min..=max).contains(number))
         .map(|(_, version)| version)
         .collect()
 }
 
-/// What encrypts, with the suites of TLS 1.2 and the curves cut down to those named. As in Go,
-/// TLS 1.3 keeps all of its own.
+/// What encrypts, with the suites of TLS 1.2 and the curves cut down to those named, in their order.
+/// As in Go, an empty list is none at all, and TLS 1.3 keeps all of its own suites. What Go knows
+/// and this server does not is left out, and that is logged.
 fn provider(
     suites: Option<Vec<String>>,
     curves: Option<Vec<String>>,
     faults: &mut Faults,
 ) -> Arc<CryptoProvider> {
     let mut provider = ring::default_provider();
-    if let Some(names) = suites {
-        let known: Vec<String> =
-            provider.cipher_suites.iter().map(|suite| format!("{:?}", suite.suite())).collect();
-        for name in names.iter().filter(|name| !known.contains(name)) {
-            faults.add(
-                &key("cipher_suites"),
-                format_args!("\"{}\" is not supported", name.escape_debug()),
-            );
-        }
-        provider.cipher_suites.retain(|suite| {
-            suite.tls13().is_some() || names.contains(&format!("{:?}", suite.suite()))
+    if let Some(names) = suites.filter(|names| !names.is_empty()) {
+        let known: Vec<String> = provider.cipher_suites.iter().map(go_name).collect();
+        let known = |name: &str| known.iter().any(|known| known == name);
+        told_of("cipher_suites", &names, known, &GO_SUITES, faults);
+        provider
+            .cipher_suites
+            .retain(|suite| suite.tls13().is_some() || names.contains(&go_name(suite)));
+        // Those of TLS 1.3 are in no list of TLS 1.2, and stay first.
+        provider.cipher_suites.sort_by_key(|suite| {
+            let place = names.iter().position(|name| *name == go_name(suite));
+            (suite.tls13().is_none(), place.filter(|_| suite.tls13().is_none()))
         });
     }
-    if let Some(names) = curves {
-        let groups = names.iter().filter_map(|name| {
-            let group = curve(name);
-            if group.is_none() {
-                faults.add(
-                    &key("curve_preferences"),
-                    format_args!("\"{}\" is not supported", name.escape_debug()),
-                );
-            }
-            group
-        });
-        provider.kx_groups = groups.collect();
+    if let Some(names) = curves.filter(|names| !names.is_empty()) {
+        told_of("curve_preferences", &names, |name| curve(name).is_some(), &GO_CURVES, faults);
+        provider.kx_groups = names.iter().filter_map(|name| curve(name)).collect();
     }
     Arc::new(provider)
 }
+
+/// Of the names in a list, those that not even Go knows are faults, and so is a list of which
+/// nothing is left; those that Go alone knows are logged.
+fn told_of(
+    list: &str,
+    names: &[String],
+    known: impl Fn(&str) -> bool,
+    of_go: &[&str],
+    faults: &mut Faults,
+) {
+    let (of_go, unknown): (Vec<_>, Vec<_>) =
+        names.iter().filter(|name| !known(name)).partition(|name| of_go.contains(&name.as_str()));
+    for name in &unknown {
+        faults.add(&key(list), format_args!("\"{}\" is not supported", name.escape_debug()));
+    }
+    if unknown.is_empty() && of_go.len() == names.len() {
+        faults.add(&key(list), format_args!("none of {names:?} is supported"));
+    } else if !of_go.is_empty() {
+        tracing::warn!(left_out = ?of_go, "{list}: not supported by this server");
+    }
+}
+
+/// A suite by the name that Go gives it.
+fn go_name(suite: &SupportedCipherSuite) -> String {
+    format!("{:?}", suite.suite()).replacen("TLS13_", "TLS_", 1)
+}
+
+/// Suites that Go's `tls.CipherSuites` has or had, and this server does not: they encrypt by CBC, or
+/// have no forward secrecy.
+const GO_SUITES: [&str; 9] = [
+    "TLS_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_RSA_WITH_AES_256_CBC_SHA",
+    "TLS_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
+    "TLS_RSA_WITH_AES_128_CBC_SHA256",
+];
+
+/// Curves that the toolkit has, and this server does not.
+const GO_CURVES: [&str; 1] = ["CurveP521"];
 
 fn curve(name: &str) -> Option<&'static dyn SupportedKxGroup> {
     match name {
