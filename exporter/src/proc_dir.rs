@@ -200,6 +200,16 @@ impl ProcDir {
         Ok(self.stat_and(pid, || Some(()))?.map(|((), stat)| stat))
     }
 
+    /// The pid of the process that traces this one (a debugger, strace), if any does and it is of
+    /// this /proc's pid namespace.
+    #[must_use]
+    pub fn tracer(&self, pid: i32) -> Option<i32> {
+        let mut text = [0; STATUS_MAX];
+        let mut path = [0; PID_PATH_MAX];
+        let text = self.read(pid_path(pid, c"/status", &mut path), &mut text).ok()?;
+        tracer(text)
+    }
+
     /// Whose a process is (its effective uid), and then what its `stat` says: all of one process,
     /// since what was opened reads as gone once that has gone, whoever has its pid then. The uid is
     /// that of its directory: the file's own owner is another where the process is not dumpable
@@ -236,8 +246,17 @@ fn pid_of(entry: &RawDirEntry<'_>) -> Option<i32> {
     entry.file_name().to_str().ok()?.parse().ok()
 }
 
-/// The longest path made by [`pid_path`]: ten digits, "/comm" or "/stat", and the NUL.
-const PID_PATH_MAX: usize = 16;
+/// The longest path made by [`pid_path`]: ten digits, "/status", and the NUL.
+const PID_PATH_MAX: usize = 18;
+
+/// More than what stands before and in the line `TracerPid:` of `/proc/PID/status`.
+const STATUS_MAX: usize = 512;
+
+/// The pid in the line `TracerPid:` of a `status` file; 0 there is none.
+fn tracer(text: &[u8]) -> Option<i32> {
+    let line = text.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"TracerPid:"))?;
+    std::str::from_utf8(line).ok()?.trim().parse().ok().filter(|pid| *pid > 0)
+}
 
 /// `pid` in digits and the `file` in its directory, without an allocation. Empty, which names no
 /// file, where it does not fit.
@@ -264,11 +283,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn whoever_traces_is_told() {
+        assert_eq!(tracer(b"Name:\tx\nTracerPid:\t77\nUid:\t0\n"), Some(77));
+        assert_eq!(tracer(b"Name:\tx\nTracerPid:\t0\n"), None);
+        assert_eq!(tracer(b"Name:\tx\n"), None);
+    }
+
+    #[test]
     fn paths_of_pids_are_written_without_an_allocation() {
         let mut buffer = [0; PID_PATH_MAX];
         assert_eq!(pid_path(0, c"", &mut buffer), c"0");
         assert_eq!(pid_path(1, c"/comm", &mut buffer), c"1/comm");
         assert_eq!(pid_path(i32::MAX, c"/stat", &mut buffer), c"2147483647/stat");
         assert_eq!(pid_path(42, c"", &mut buffer), c"42");
+        assert_eq!(pid_path(i32::MAX, c"/status", &mut buffer), c"2147483647/status");
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alertmanager::OUTCOME;
 use crate::journal::outbox::NewLetter;
-use crate::kill::{Changed, Report, Verdict};
+use crate::kill::{Changed, Other, Replacement, Report, Traced, Verdict};
 use crate::mailbox::{Archived, Form, FormPlan, FormReport, Method, Planned};
 use crate::printable::printable;
 
@@ -411,18 +411,71 @@ fn kill_lines(report: &Report, lines: &mut Vec<String>) {
     }
     if let Some(first) = report.zombies.first() {
         lines.push(format!(
-            "{} are dead but not reaped, pid {} by its parent {}",
-            report.zombie_count, first.pid, first.parent
+            "{} are dead but not reaped, pid {} by its parent {}{}",
+            report.zombie_count,
+            first.pid,
+            first.parent,
+            named(report.careless.iter().find(|one| one.pid == first.parent))
         ));
     }
     if !report.stuck.is_empty() {
         lines.push(format!("do not exit: pids {}", listed(&report.stuck)));
+    }
+    if let Some(Traced { pid, tracer }) = report.traced.first() {
+        lines.push(format!(
+            "{} of them are traced, pid {pid} by {}{}: end the tracer, and they exit",
+            report.traced.len(),
+            tracer.pid,
+            named(Some(tracer))
+        ));
     }
     if let Some(first) = report.replacements.first() {
         lines.push(format!(
             "{} appeared during the kill, pid {} from parent {} ({})",
             report.replacement_count, first.pid, first.parent, first.parent_command
         ));
+        lines.push(origin(report.uid, first));
+    }
+}
+
+/// A process's command and uid, in brackets.
+fn named(one: Option<&Other>) -> String {
+    one.map(|one| format!(" ({}, uid {})", one.command, one.uid)).unwrap_or_default()
+}
+
+/// Programs that start a process for each connection, by the names of their masters.
+const PER_CONNECTION: [&str; 6] = ["dovecot", "couriertcpd", "sshd", "master", "inetd", "xinetd"];
+
+/// Programs that keep a number of processes ready, by the beginnings of their masters' names.
+const PRE_FORKING: [&str; 6] = ["php-fpm", "apache2", "httpd", "uwsgi", "gunicorn", "nginx"];
+
+/// Where those that appeared come from, and what that means: a person must not end a master that
+/// serves everybody.
+fn origin(uid: u32, first: &Replacement) -> String {
+    let Replacement { parent, parent_command, parent_uid, .. } = first;
+    let whose = format!("pid {parent} ({parent_command})");
+    match parent_uid {
+        None => "their parent has exited; see what else the user runs".to_owned(),
+        Some(_) if *parent == 1 => {
+            "their parent has exited, or init starts them; see what else the user runs".to_owned()
+        }
+        Some(own) if *own == uid && uid != 0 => {
+            format!("{whose} is the user's own process and starts them: end it first")
+        }
+        Some(other) => {
+            let kind = if PRE_FORKING.iter().any(|name| parent_command.starts_with(name)) {
+                "a pre-forking server, which keeps a number of them ready: limit the pool"
+            } else if PER_CONNECTION.contains(&parent_command.as_str()) {
+                "a server that starts one for each connection, so a client reconnects: stop the \
+                 client or lock the account"
+            } else {
+                "see \"Servers that start new ones\" in the runbook"
+            };
+            format!(
+                "{whose} of uid {other} starts them and may serve other users: do not end it; \
+                 {kind}"
+            )
+        }
     }
 }
 
@@ -470,7 +523,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::kill::{Replacement, Zombie};
+    use crate::kill::Zombie;
 
     fn told(verdict: Verdict, change: impl FnOnce(&mut Report)) -> Told {
         let mut report = Report::idle(verdict, Duration::from_millis(120));
@@ -564,13 +617,39 @@ mod tests {
             (report.zombies, report.zombie_count) = (vec![Zombie { pid: 4, parent: 5 }], 1);
             (report.stuck, report.stuck_count) = (vec![6], 1);
             let parent_command = "cron\nforged: line".to_owned();
-            report.replacements = vec![Replacement { pid: 8, parent: 9, parent_command }];
+            report.replacements =
+                vec![Replacement { pid: 8, parent: 9, parent_command, parent_uid: Some(0) }];
+            let other = |pid, command: &str| Other { pid, command: command.to_owned(), uid: 1001 };
+            report.careless = vec![other(5, "runner")];
+            report.traced = vec![Traced { pid: 6, tracer: other(77, "gdb") }];
             report.replacement_count = 40;
         });
         assert!(told.summary.contains("7 live"), "{}", told.summary);
-        for part in ["pid 4 by its parent 5", "pids 6", "40 appeared", "from parent 9 (cron?forged"]
-        {
+        for part in [
+            "pid 4 by its parent 5 (runner, uid 1001)",
+            "pids 6",
+            "pid 6 by 77 (gdb, uid 1001)",
+            "do not end it",
+            "40 appeared",
+            "from parent 9 (cron?forged",
+        ] {
             assert!(told.description.contains(part), "{part} in {}", told.description);
+        }
+    }
+
+    #[test]
+    fn newcomers_are_named_as_what_they_are() {
+        let from = |command: &str, parent, parent_uid| {
+            let parent_command = command.to_owned();
+            origin(1001, &Replacement { pid: 8, parent, parent_command, parent_uid })
+        };
+        assert!(from("runner", 9, Some(1001)).contains("user's own process"));
+        assert!(from("dovecot", 9, Some(0)).contains("a client reconnects"));
+        assert!(from("php-fpm8.2", 9, Some(0)).contains("pre-forking"));
+        assert!(from("", 9, None).contains("has exited"));
+        assert!(from("systemd", 1, Some(0)).contains("has exited"));
+        for master in ["dovecot", "php-fpm", "apache2", "sshd", "whatever"] {
+            assert!(from(master, 9, Some(0)).contains("do not end it"), "{master}");
         }
     }
 

@@ -112,6 +112,8 @@ fn zombies_are_counted_apart_and_their_parent_is_named() {
     assert_eq!(report.verdict, Verdict::NoLongerTrue, "the dead are no storm");
     assert_eq!((report.zombie_count, report.signalled), (20, 0));
     let parents: BTreeSet<i32> = report.zombies.iter().map(|zombie| zombie.parent).collect();
+    let careless: Vec<_> = report.careless.iter().map(|one| (one.pid, one.uid)).collect();
+    assert_eq!(careless, parents.iter().map(|pid| (*pid, 42104)).collect::<Vec<_>>());
     let proc = ProcDir::open(Path::new(PROC)).unwrap();
     let names: Vec<_> = parents.iter().filter_map(|&pid| proc.stat(pid).unwrap()).collect();
     assert_eq!(names.len(), 1);

@@ -315,6 +315,21 @@ fn without_the_right_to_trace_a_users_own_pid_namespace_is_told_from_a_container
 }
 
 #[test]
+fn whoever_keeps_the_killed_from_exiting_is_named() {
+    if !is_root_or_skip("whoever_keeps_the_killed_from_exiting_is_named") {
+        return;
+    }
+    let storm = Opponent::start("traced", 42309, b"imapd", 4, "").unwrap();
+    let report = end(42309);
+    assert_eq!((&report.verdict, report.stuck_count), (&Verdict::Stuck, 4), "{report:?}");
+    assert_eq!((report.left, report.traced.len()), (Some(4), 4), "{report:?}");
+    for traced in &report.traced {
+        assert_eq!((traced.tracer.command.as_str(), traced.tracer.uid), ("debugger", 42309));
+    }
+    assert!(!storm.are_gone_within(Duration::ZERO));
+}
+
+#[test]
 fn without_the_right_to_kill_it_is_called_denied() {
     if !is_root_or_skip("without_the_right_to_kill_it_is_called_denied") {
         return;

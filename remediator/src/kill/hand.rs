@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use procstorm_exporter::namespaces::PidfdView;
+use procstorm_exporter::proc_dir::ProcDir;
 use procstorm_exporter::process::Stat;
 
 use super::calm::Traces;
@@ -20,7 +21,7 @@ use super::guard::Standing;
 use super::held::{Held, Kills, Recheck};
 use super::pin::{Delivery, Pin};
 use super::realm::{Realm, below};
-use super::report::{Replacement, Report, Verdict, Zombie, append, note};
+use super::report::{Other, Replacement, Report, Traced, Verdict, Zombie, append, note};
 use super::sweep::{Bite, Sight, look};
 
 /// How long those that were asked are held where others need the room.
@@ -206,6 +207,8 @@ impl<'a> Hand<'a> {
         report.exited = report.exited.saturating_add(exited);
         for pid in held.killed() {
             note(&mut report.stuck, &mut report.stuck_count, pid);
+            let tracer = errand.proc_dir.tracer(pid).and_then(|pid| other(&errand.proc_dir, pid));
+            append(&mut report.traced, tracer.map(|tracer| Traced { pid, tracer }));
         }
         report
     }
@@ -323,12 +326,12 @@ impl<'a> Hand<'a> {
     }
 
     fn note_replacement(&mut self, stat: &Stat) {
-        let parent = self.errand.proc_dir.stat(stat.parent).ok().flatten();
-        let command = parent.map(|parent| parent.command.to_text().into_owned());
+        let parent = other(&self.errand.proc_dir, stat.parent);
         let replacement = Replacement {
             pid: stat.pid,
             parent: stat.parent,
-            parent_command: command.unwrap_or_default(),
+            parent_uid: parent.as_ref().map(|parent| parent.uid),
+            parent_command: parent.map(|parent| parent.command).unwrap_or_default(),
         };
         note(&mut self.report.replacements, &mut self.report.replacement_count, replacement);
     }
@@ -426,4 +429,10 @@ fn recheck(errand: &Errand<'_>, pid: i32) -> Recheck {
         | Ok(Sight::Gone | Sight::Hidden)
         | Err(_) => Recheck::Same,
     }
+}
+
+/// What a process is that is not of the storm; `None` if it has gone.
+pub(super) fn other(dir: &ProcDir, pid: i32) -> Option<Other> {
+    let (uid, stat) = dir.owned_stat(pid).ok().flatten()?;
+    Some(Other { pid, command: stat.command.to_text().into_owned(), uid })
 }

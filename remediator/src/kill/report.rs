@@ -74,6 +74,27 @@ pub struct Zombie {
     pub parent: i32,
 }
 
+/// A process that the storm hangs on: a tracer, or a parent that does not reap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Other {
+    /// Its pid.
+    pub pid: i32,
+    /// Its command; bytes that are not UTF-8 as U+FFFD.
+    pub command: String,
+    /// Its effective uid.
+    pub uid: u32,
+}
+
+/// A process that was sent SIGKILL and does not exit because another traces it: with
+/// `PTRACE_O_TRACEEXIT` it waits until that one lets it go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traced {
+    /// Its pid.
+    pub pid: i32,
+    /// The tracer.
+    pub tracer: Other,
+}
+
 /// A process of the storm that came after the first round of kills.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replacement {
@@ -83,6 +104,9 @@ pub struct Replacement {
     pub parent: i32,
     /// The parent's command; bytes that are not UTF-8 as U+FFFD, and empty if it had gone.
     pub parent_command: String,
+    /// The parent's effective uid, if it had not gone.
+    #[serde(default)]
+    pub parent_uid: Option<u32>,
 }
 
 /// A process that was let go, since it had changed by the time it was stopped.
@@ -141,6 +165,15 @@ pub struct Report {
     pub stuck: Vec<i32>,
     /// How many of them.
     pub stuck_count: u64,
+    /// Those of them that are traced, and by whom.
+    #[serde(default)]
+    pub traced: Vec<Traced>,
+    /// The parents of the dead that are not reaped, each once.
+    #[serde(default)]
+    pub careless: Vec<Other>,
+    /// Whose the storm is; 0 where that is not on record.
+    #[serde(default)]
+    pub uid: u32,
     /// Came after the first round.
     pub replacements: Vec<Replacement>,
     /// How many of them.
@@ -175,6 +208,9 @@ impl Report {
             zombie_count: 0,
             stuck: Vec::new(),
             stuck_count: 0,
+            traced: Vec::new(),
+            careless: Vec::new(),
+            uid: 0,
             replacements: Vec::new(),
             replacement_count: 0,
             pids: Vec::new(),
@@ -206,6 +242,7 @@ impl Report {
             *sum = sum.saturating_add(more);
         }
         append(&mut self.stuck, other.stuck);
+        append(&mut self.traced, other.traced);
         append(&mut self.replacements, other.replacements);
         append(&mut self.pids, other.pids);
     }
@@ -305,7 +342,12 @@ mod tests {
     #[test]
     fn a_report_survives_the_journal() {
         let report = Report {
-            replacements: vec![Replacement { pid: 9, parent: 8, parent_command: "sh".into() }],
+            replacements: vec![Replacement {
+                pid: 9,
+                parent: 8,
+                parent_command: "sh".into(),
+                parent_uid: Some(0),
+            }],
             ..Report::idle(Verdict::Refused("uid 0".into()), Duration::from_millis(7))
         };
         let text = serde_json::to_string(&report).expect("written");

@@ -11,6 +11,7 @@
 //! processes, for those that are stopped still count. Three rounds in a row that leave fewer than
 //! the threshold are enough: whoever comes back one by one is no storm.
 
+use std::collections::BTreeSet;
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -22,10 +23,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::calm::{Calm, Ebb, Next};
 use super::errand::{Errand, Halt};
-use super::hand::{Hand, Scan, each};
+use super::hand::{Hand, Scan, each, other};
 use super::held::Held;
 use super::pin::pause;
-use super::report::{Aftermath, Changed, Report, Verdict, judge, note};
+use super::report::{Aftermath, Changed, Report, Verdict, append, judge, note};
 use super::sweep::Count;
 use super::target::{Bounds, Target};
 
@@ -255,6 +256,10 @@ impl<'a> Storm<'a> {
         report.left = count.as_ref().map(|count| count.living);
         report.denied = scan.denied;
         report.nested = count.map_or(scan.nested, |count| count.nested);
+        let parents: BTreeSet<i32> = scan.zombies.iter().map(|zombie| zombie.parent).collect();
+        let careless = parents.into_iter().filter_map(|pid| other(&errand.proc_dir, pid));
+        append(&mut report.careless, careless);
+        report.uid = errand.target.uid;
         report.zombies = scan.zombies;
         report.zombie_count = scan.zombie_count;
         report.rounds = errand.rounds();

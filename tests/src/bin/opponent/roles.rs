@@ -4,6 +4,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::ptrace;
+use nix::unistd::Pid;
 use procstorm_tests::fault::{Fault, OrFault as _};
 use procstorm_tests::wait::nap;
 use rustix::process::{WaitOptions, wait};
@@ -24,7 +26,7 @@ pub(crate) struct Role {
     pub(crate) play: fn(&Cast) -> Result<(), Fault>,
 }
 
-const ROLES: [Role; 23] = [
+const ROLES: [Role; 24] = [
     Role { name: "sleepers", reaps: true, play: sleepers },
     Role { name: "unreaped", reaps: false, play: sleepers },
     Role { name: "zombies", reaps: true, play: zombies },
@@ -47,6 +49,7 @@ const ROLES: [Role; 23] = [
     Role { name: "polite", reaps: true, play: polite },
     Role { name: "breeders", reaps: true, play: breeders },
     Role { name: "reconnecting", reaps: true, play: reconnecting },
+    Role { name: "traced", reaps: true, play: traced },
     Role { name: "writer", reaps: true, play: writer },
 ];
 
@@ -488,6 +491,29 @@ fn reconnecting(cast: &Cast) -> Result<(), Fault> {
                 alive = 1;
             }
         }
+    });
+    Ok(())
+}
+
+/// Another process of their user traces them, and does not let them exit.
+fn traced(cast: &Cast) -> Result<(), Fault> {
+    fork(&cast.ledger, || {
+        if become_user(cast.uid, c"debugger").is_err() {
+            exit();
+        }
+        set_dumpable();
+        die_with_parent();
+        for _ in 0..cast.count {
+            let child = fork(&cast.ledger, || {
+                set_name(&cast.command);
+                sleep()
+            });
+            let options = ptrace::Options::PTRACE_O_TRACEEXIT;
+            if child.is_some_and(|pid| ptrace::seize(Pid::from_raw(pid), options).is_ok()) {
+                cast.ledger.up.add(1);
+            }
+        }
+        sleep()
     });
     Ok(())
 }
