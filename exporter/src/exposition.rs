@@ -122,7 +122,7 @@ fn health(scan: &Scan) -> Vec<MetricFamily> {
             scan.totals.vanished,
         ),
         count(
-            "procstorm_scan_folded_groups_total",
+            "procstorm_scan_folds_total",
             "Groups folded into command=\"(other)\", summed over all scans.",
             scan.totals.folded_groups,
         ),

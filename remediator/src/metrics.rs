@@ -421,4 +421,29 @@ mod tests {
             assert!(text.lines().any(|shown| shown == line), "{line} in {text}");
         }
     }
+    #[test]
+    fn no_two_families_have_a_name_in_common_in_openmetrics() {
+        let metrics = Metrics::new().expect("good names");
+        let text = String::from_utf8(metrics.render().expect("text")).expect("UTF-8");
+        let families =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let mut names = Vec::new();
+        for (name, kind) in families {
+            // There a counter's family is called without its "_total".
+            let family = match kind {
+                "counter" => name.strip_suffix("_total").expect("a counter's name"),
+                _ => name,
+            };
+            let suffixes: &[&str] = match kind {
+                "counter" => &["", "_total", "_created"],
+                "histogram" => &["", "_bucket", "_count", "_sum", "_created"],
+                _ => &[""],
+            };
+            names.extend(suffixes.iter().map(|suffix| format!("{family}{suffix}")));
+        }
+        let all = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), all, "{text}");
+    }
 }

@@ -73,6 +73,34 @@ fn golden() {
     let golden = std::fs::read_to_string(GOLDEN).unwrap();
     assert!(exposition == golden, "not as {GOLDEN}, but:\n{exposition}");
     check_by_promtool(&raw);
+    assert_eq!(clashes(&raw), Vec::<String>::new());
+}
+
+/// Names that OpenMetrics would give to two families: there a counter's family is called without
+/// its `_total`, and each type of a family takes further names.
+fn clashes(exposition: &str) -> Vec<String> {
+    let families =
+        exposition.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let names = families.flat_map(|(name, kind)| {
+        let family = if kind == "counter" { name.strip_suffix("_total").unwrap() } else { name };
+        let suffixes: &[&str] = match kind {
+            "counter" => &["", "_total", "_created"],
+            "histogram" => &["", "_bucket", "_count", "_sum", "_created"],
+            "summary" => &["", "_count", "_sum", "_created"],
+            _ => &[""],
+        };
+        suffixes.iter().map(move |suffix| format!("{family}{suffix}"))
+    });
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0].clone()).collect()
+}
+
+#[test]
+fn names_that_openmetrics_would_give_twice_are_found() {
+    let text = "# TYPE a_total counter\n# TYPE b gauge\n# TYPE c_count gauge\n# TYPE c histogram\n";
+    assert_eq!(clashes(text), ["c_count"]);
+    assert_eq!(clashes("# TYPE groups gauge\n# TYPE groups_total counter\n"), ["groups"]);
 }
 
 fn has_all_names(exposition: &str) -> bool {

@@ -3,6 +3,7 @@
 //! - `world`: fixtures of /proc, the running program, processes of our own.
 //! - `golden`: its exposition, byte for byte.
 //! - `scrapes`: many at once, late, too many; healthy, ready; signals.
+//! - `handshakes`: what the log says of TLS clients that are refused; a faulty reload.
 //! - `hidepid`: what it says when processes are hidden from it.
 //! - `name_service`: names from a real NSS module that hangs.
 //! - `scarcity`: no pid, no descriptor, no memory.
@@ -23,6 +24,7 @@
 
 mod documents;
 mod golden;
+mod handshakes;
 mod hidepid;
 mod name_service;
 mod prometheus;
