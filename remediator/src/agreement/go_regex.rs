@@ -348,11 +348,47 @@ fn named_class(rest: &str) -> Result<Option<NamedClass<'_>>, String> {
     Ok(Some(NamedClass { text: text.to_owned(), rest: chars.as_str() }))
 }
 
-/// The general categories that Go knows by these names. `Cs` is of no character.
-const CATEGORIES: [&str; 38] = [
-    "C", "Cc", "Cf", "Co", "Cs", "L", "Ll", "Lm", "Lo", "Lt", "Lu", "M", "Mc", "Me", "Mn", "N",
-    "Nd", "Nl", "No", "P", "Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "S", "Sc", "Sk", "Sm", "So",
-    "Z", "Zl", "Zp", "Zs", "Cn", "LC",
+/// The general categories, by the names that Go knows: the short ones, and from 1.25 on the long
+/// ones as well, in any case and without blanks, `_` and `-`.
+const CATEGORIES: [(&str, &str); 38] = [
+    ("c", "other"),
+    ("cc", "control"),
+    ("cf", "format"),
+    ("cn", "unassigned"),
+    ("co", "privateuse"),
+    ("cs", "surrogate"),
+    ("l", "letter"),
+    ("lc", "casedletter"),
+    ("ll", "lowercaseletter"),
+    ("lm", "modifierletter"),
+    ("lo", "otherletter"),
+    ("lt", "titlecaseletter"),
+    ("lu", "uppercaseletter"),
+    ("m", "mark"),
+    ("mc", "spacingmark"),
+    ("me", "enclosingmark"),
+    ("mn", "nonspacingmark"),
+    ("n", "number"),
+    ("nd", "decimalnumber"),
+    ("nl", "letternumber"),
+    ("no", "othernumber"),
+    ("p", "punctuation"),
+    ("pc", "connectorpunctuation"),
+    ("pd", "dashpunctuation"),
+    ("pe", "closepunctuation"),
+    ("pf", "finalpunctuation"),
+    ("pi", "initialpunctuation"),
+    ("po", "otherpunctuation"),
+    ("ps", "openpunctuation"),
+    ("s", "symbol"),
+    ("sc", "currencysymbol"),
+    ("sk", "modifiersymbol"),
+    ("sm", "mathsymbol"),
+    ("so", "othersymbol"),
+    ("z", "separator"),
+    ("zl", "lineseparator"),
+    ("zp", "paragraphseparator"),
+    ("zs", "spaceseparator"),
 ];
 
 fn unicode_class(negated: bool, rest: &str) -> Result<NamedClass<'_>, String> {
@@ -368,27 +404,29 @@ fn unicode_class(negated: bool, rest: &str) -> Result<NamedClass<'_>, String> {
         Some(name) => (name, !negated),
         None => (name, negated),
     };
-    let class = match name {
-        "Any" => r"\p{any}".to_owned(),
-        // Go's has no unassigned characters in it.
-        "C" => r"\p{Cc}\p{Cf}\p{Co}".to_owned(),
-        "Cs" => "a&&b".to_owned(),
-        name if CATEGORIES.contains(&name) => format!(r"\p{{gc={name}}}"),
-        name if is_script(name) => format!(r"\p{{sc={name}}}"),
-        name => return Err(format!(r"\p{{{name}}} is not a class of Unicode")),
+    let plain: String = name.chars().filter(|c| !matches!(c, ' ' | '_' | '-')).collect();
+    let plain = plain.to_ascii_lowercase();
+    let category = CATEGORIES.iter().find(|(short, long)| *short == plain || *long == plain);
+    let class = match (plain.as_str(), category) {
+        ("any" | "ascii" | "assigned", _) => format!(r"\p{{{plain}}}"),
+        // Go's has no unassigned characters in it, and no text has surrogates.
+        (_, Some(("c", _))) => r"\p{Cc}\p{Cf}\p{Co}".to_owned(),
+        (_, Some(("cs", _))) => "a&&b".to_owned(),
+        (_, Some((short, _))) => format!(r"\p{{gc={short}}}"),
+        (script, None) if is_script(script) => format!(r"\p{{sc={script}}}"),
+        _ => return Err(format!(r"\p{{{name}}} is not a class of Unicode")),
     };
     let text = if negated { format!("^{class}") } else { class };
     Ok(NamedClass { text, rest })
 }
 
-/// Whether Go may know a script by this name: it has the long ones, as they are written. Rust
-/// then says whether there is one.
+/// Whether Go may know a script by this name: it has the long ones. Rust then says whether there
+/// is one.
 fn is_script(name: &str) -> bool {
     const SHORT: [&str; 11] =
-        ["Lao", "Mro", "Nko", "Vai", "Yi", "Ahom", "Cham", "Kawi", "Lisu", "Thai", "Toto"];
-    let written = |c: char| c.is_ascii_alphabetic() || c == '_';
-    let capital = name.starts_with(|c: char| c.is_ascii_uppercase());
-    capital && name.chars().all(written) && (name.len() > 4 || SHORT.contains(&name))
+        ["lao", "mro", "nko", "vai", "yi", "ahom", "cham", "kawi", "lisu", "thai", "toto"];
+    let letters = !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase());
+    letters && (name.len() > 4 || SHORT.contains(&name))
 }
 
 /// `[:alpha:]` or `[:^alpha:]`, both of which Rust has too; `None` where it is something else.
@@ -427,6 +465,9 @@ mod tests {
             (r"\p{Greek}+", "σίσυφος", "imapd"),
             (r"\p{^Greek}+", "imapd", "σ"),
             (r"\P{Greek}+", "imapd", "σ"),
+            (r"\p{greek}+", "σ", "a"),
+            (r"\p{Uppercase_Letter}", "Σ", "σ"),
+            (r"\p{Old_Italic}", "\u{10300}", "a"),
             (r"\PL+", "123", "a"),
             (r"[\pL\d]+", "imapé9", "-"),
             (r"[^\pL]", "1", "a"),
@@ -509,7 +550,6 @@ mod tests {
             r"\Qa",
             r"\pX",
             r"\p{Alphabetic}",
-            r"\p{greek}",
             r"\p{Grek}",
             r"\p{Greek",
             r"\x4",

@@ -195,6 +195,7 @@ fn held_back(
     world: &mut World,
     fate: &mut Fate,
 ) {
+    let names = rules.alerts.iter().map(|alert| alert.name.as_str()).collect();
     for inhibition in &routing.inhibitions {
         if !inhibition.is_about(world, labels) {
             continue;
@@ -205,7 +206,7 @@ fn held_back(
             let mut known = other.labels.clone();
             known.retain(|_, value| !value.contains("{{"));
             known.insert("alertname".to_owned(), other.name.clone());
-            inhibition.holds(labels, &known)
+            inhibition.holds(labels, &known, &BTreeSet::new())
         });
         if let Some(other) = holder {
             let what = format!(
@@ -213,7 +214,7 @@ fn held_back(
                 other.name, other.place
             );
             fate.lost.push(Finding { place, what });
-        } else if inhibition.holds(labels, &BTreeMap::new()) {
+        } else if inhibition.holds(labels, &BTreeMap::new(), &names) {
             let what = format!(
                 "this inhibit rule holds back alert {alert:?} while an alert of its source fires; \
                  no rule here makes one"

@@ -375,30 +375,58 @@ impl Inhibition {
     }
 
     /// Whether an alert with the labels of `other`, where they are known, can hold back `alert`,
-    /// which it is about. What is not known of the other may be anything.
-    pub(super) fn holds(&self, alert: &Labels, other: &BTreeMap<String, String>) -> bool {
-        self.sources.iter().any(|source| {
-            // What must be the same in both is known of the other, if it is known of the alert.
-            let mut other = other.clone();
-            for label in &source.equal {
-                if let Value::Known(value) = alert.get(label)
-                    && other.entry(label.clone()).or_insert_with(|| value.clone()) != &value
-                {
-                    return false;
-                }
+    /// which it is about. What is not known of the other may be anything, but not an alert of one
+    /// of the names in `but`.
+    pub(super) fn holds(
+        &self,
+        alert: &Labels,
+        other: &BTreeMap<String, String>,
+        but: &BTreeSet<&str>,
+    ) -> bool {
+        self.sources.iter().any(|source| source.holds(&self.target, alert, other, but))
+    }
+}
+
+impl Source {
+    fn holds(
+        &self,
+        target: &[Matcher],
+        alert: &Labels,
+        other: &BTreeMap<String, String>,
+        but: &BTreeSet<&str>,
+    ) -> bool {
+        // What must be the same in both is known of the other, if it is known of the alert; and
+        // what the other must be to be a source.
+        let mut other = other.clone();
+        for label in &self.equal {
+            if let Value::Known(value) = alert.get(label)
+                && other.entry(label.clone()).or_insert_with(|| value.clone()) != &value
+            {
+                return false;
             }
-            let answer = |matcher: &Matcher| match other.get(&matcher.label) {
-                Some(value) => matcher.matches_text(value),
-                None => Answer::Depends,
-            };
-            let is_source = source.matchers.iter().all(|matcher| answer(matcher) != Answer::No);
-            // One that is of both sides does not hold back another that is of both.
-            let both_sides = source
-                .matchers
-                .iter()
-                .all(|matcher| matcher.matches(&alert.get(&matcher.label)) == Answer::Yes);
-            let is_target = self.target.iter().all(|matcher| answer(matcher) == Answer::Yes);
-            is_source && !(both_sides && is_target)
-        })
+        }
+        for matcher in &self.matchers {
+            if let Some(value) = matcher.only_value(true) {
+                other.entry(matcher.label.clone()).or_insert_with(|| value.to_owned());
+            }
+        }
+        if other.get("alertname").is_some_and(|name| but.contains(name.as_str())) {
+            return false;
+        }
+        let answer = |matcher: &Matcher| match other.get(&matcher.label) {
+            Some(value) => matcher.matches_text(value),
+            None => Answer::Depends,
+        };
+        let is_source = self.matchers.iter().all(|matcher| answer(matcher) != Answer::No);
+        // One that is of both sides does not hold back another that is of both.
+        let both_sides = self
+            .matchers
+            .iter()
+            .all(|matcher| matcher.matches(&alert.get(&matcher.label)) == Answer::Yes);
+        let is_target = target.iter().all(|matcher| {
+            let same = self.matchers.iter().any(|one| one.text == matcher.text);
+            same || answer(matcher) == Answer::Yes
+        });
+        is_source && !(both_sides && is_target)
     }
 }
