@@ -6,6 +6,7 @@
 //! - [`opponent`]: real processes that are hard to end; [`ledger`] counts them without a scan,
 //!   and [`forking`] is how they come to be.
 //! - [`accounts`]: users who exist for the programs that we start, and for nobody else.
+//! - [`mail_server`]: Debian's Dovecot, and clients that rewrite their mailboxes.
 //! - [`smtp`]: a mail server that keeps what it is sent.
 //!
 //! What runs in it:
@@ -52,6 +53,7 @@ pub mod http;
 pub mod interrupt;
 pub mod isolation;
 pub mod ledger;
+pub mod mail_server;
 pub mod opponent;
 pub mod oracle;
 pub mod port;
