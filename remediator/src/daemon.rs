@@ -178,7 +178,7 @@ impl Daemon {
         if let (Some(address), false) = (exposed, guarded) {
             return Err(StartError::Unguarded(address));
         }
-        announce(&start.config, token.is_some());
+        announce(&start.config, token.is_some(), security.as_deref().is_some_and(asks_who_speaks));
         let metrics = Metrics::new()?;
         metrics.prepare(&start.config);
         metrics.sandbox(&start.sandbox);
@@ -268,11 +268,14 @@ impl Daemon {
         self.metrics.reloaded(fault.is_none());
         match &fault {
             None => {
-                tracing::info!(file = %self.file.display(), "reloaded");
+                tracing::info!(file = %self.file.display(), "configuration reloaded");
                 self.notifier.ready(&self.status);
             }
             Some(error) => {
-                tracing::error!(error, "not reloaded: all stays as it was");
+                tracing::error!(
+                    error,
+                    "configuration reload failed; still using the previous configuration"
+                );
                 self.notifier.ready(&format!("{}; the last reload failed: {error}", self.status));
             }
         }
@@ -308,7 +311,7 @@ impl Daemon {
         if self.exposed && token.is_none() && !guarded {
             return Err(ReloadError::Unguarded);
         }
-        announce(&config, token.is_some());
+        announce(&config, token.is_some(), guarded);
         if let (Some(security), Some(reading)) = (&self.security, web) {
             security.adopt(reading);
         }
@@ -347,15 +350,21 @@ async fn say_obstacles(site: Arc<Site>) {
 }
 
 /// Says what an operator should notice at once.
-fn announce(config: &Config, token: bool) {
-    if !token {
-        tracing::warn!("no token_file: everybody on this machine may ask");
+fn announce(config: &Config, token: bool, guarded: bool) {
+    match (token, guarded) {
+        (true, _) => {}
+        (false, true) => tracing::info!(
+            "no token_file: requests are authenticated by the web configuration alone"
+        ),
+        (false, false) => tracing::warn!(
+            "no token_file: every local process can send alerts; the policy decides what is done"
+        ),
     }
     if config.alertmanager.is_none() {
-        tracing::warn!("no alertmanager: nobody is told what was done");
+        tracing::warn!("no alertmanager in the policy: outcomes are logged and not mailed");
     }
     if config.dry_run {
-        tracing::warn!("dry run: nothing is saved and nothing is killed");
+        tracing::warn!("dry_run: nothing is saved and nothing is killed");
     }
     for warning in config.warnings("") {
         tracing::warn!("{warning}");
@@ -456,6 +465,6 @@ pub fn orders() -> io::Result<mpsc::Receiver<Order>> {
 
 fn report(ended: io::Result<()>) {
     if let Err(error) = ended {
-        tracing::error!(%error, "a part of the daemon has ended badly");
+        tracing::error!(%error, "background task failed");
     }
 }

@@ -184,12 +184,15 @@ impl Story<'_> {
     /// The truth about it.
     #[must_use]
     pub fn tell(&self) -> Told {
-        let (verdict, severity, summary, after) = self.ending();
-        let archives_failed = self
-            .archives
-            .is_some_and(|notes| notes.iter().any(|note| matches!(note.fate, Fate::Failed { .. })));
-        // An archive that failed is never "all is well".
-        let severity = if archives_failed { severity.max(Severity::Warning) } else { severity };
+        let (verdict, severity, mut summary, after) = self.ending();
+        // An archive that failed is never "all is well", and the subject of the mail says so.
+        let severity = match self.unsaved() {
+            Some(unsaved) => {
+                summary.push_str(&unsaved);
+                severity.max(Severity::Warning)
+            }
+            None => severity,
+        };
         Told {
             verdict: verdict.to_owned(),
             severity,
@@ -197,6 +200,31 @@ impl Story<'_> {
             description: self.description(verdict, after),
             after,
         }
+    }
+
+    /// What was not saved of the user's mail, as the end of a sentence; `None` if all was.
+    fn unsaved(&self) -> Option<String> {
+        let failed = |note: &&FormNote| matches!(note.fate, Fate::Failed { .. });
+        let failed: Vec<_> = self.archives?.iter().filter(failed).collect();
+        let could = match self.end {
+            End::DryRun(_) => "could not be saved",
+            End::Killed(_)
+            | End::NoKill
+            | End::Stopped
+            | End::Interrupted(_)
+            | End::Nothing(..) => "NOT saved",
+        };
+        match failed.as_slice() {
+            [] => None,
+            [one] => Some(format!("; mail file {} {could}", one.source.display())),
+            several => Some(format!("; {} mail files {could}", several.len())),
+        }
+    }
+
+    /// How many of the user's mail files were saved.
+    fn saved(&self) -> usize {
+        let saved = |note: &&FormNote| matches!(note.fate, Fate::Archived(_));
+        self.archives.map_or(0, |notes| notes.iter().filter(saved).count())
     }
 
     fn ending(&self) -> (&str, Severity, String, Option<u64>) {
@@ -208,14 +236,16 @@ impl Story<'_> {
                 (report.verdict.label(), severity, summary, left(report))
             }
             End::NoKill => {
-                let summary =
-                    format!("saved the mail of {}, {before} {whose} processes live on", self.user);
+                let saved = match (self.saved(), self.archives) {
+                    (0, Some([])) => format!("{} has no mail file", self.user),
+                    (0, _) => format!("saved no mail of {}", self.user),
+                    (_, _) => format!("saved the mail of {}", self.user),
+                };
+                let summary = format!("{saved}; {before} {whose} processes live on");
                 ("archived", Severity::Info, summary, self.before)
             }
             End::Stopped => {
-                let summary = format!(
-                    "did not kill the {before} {whose} processes: the mail file could not be saved"
-                );
+                let summary = format!("did not kill the {before} {whose} processes");
                 ("archive_failed", Severity::Critical, summary, self.before)
             }
             End::DryRun(pids) => {
@@ -237,7 +267,7 @@ impl Story<'_> {
             End::Nothing(verdict, why) => (
                 verdict,
                 Severity::Critical,
-                format!("did not act upon {whose} processes: {why}"),
+                format!("did not act on {whose} processes: {why}"),
                 None,
             ),
         }
@@ -661,10 +691,25 @@ mod tests {
         let notes = [FormNote { form: Form::Mbox, source: "/var/mail/alice".into(), fate }];
         let told = story(End::Killed(&report), Some(&notes)).tell();
         assert_eq!(told.severity, Severity::Warning);
+        assert!(
+            told.summary.ends_with("; mail file /var/mail/alice NOT saved"),
+            "the subject of the mail says so: {}",
+            told.summary
+        );
+        let both = [notes[0].clone(), notes[0].clone()];
+        let told_both = story(End::Interrupted(0), Some(&both)).tell();
+        assert!(told_both.summary.ends_with("; 2 mail files NOT saved"), "{}", told_both.summary);
+        let archived = story(End::NoKill, Some(&notes)).tell();
+        assert!(archived.summary.starts_with("saved no mail of alice"), "{}", archived.summary);
+        let dry = story(End::DryRun(None), Some(&notes)).tell();
+        assert!(dry.summary.ends_with("could not be saved"), "{}", dry.summary);
         let line = "could not save user mail file /var/mail/alice: is a link";
         assert!(told.description.lines().any(|shown| shown == line), "{}", told.description);
         let stopped = story(End::Stopped, Some(&notes)).tell();
         assert_eq!((stopped.severity, stopped.after), (Severity::Critical, Some(95)));
+        let subject =
+            "did not kill the 95 alice imapd processes; mail file /var/mail/alice NOT saved";
+        assert_eq!(stopped.summary, subject);
     }
 
     #[test]

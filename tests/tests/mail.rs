@@ -6,6 +6,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use procstorm_remediator::kill::{Report, Verdict};
+use procstorm_remediator::mailbox::Form;
+use procstorm_remediator::outcome::{End, Fate, FormNote, Story};
 use procstorm_tests::alertmanager::Alertmanager;
 use procstorm_tests::http::Http;
 use procstorm_tests::smtp::{Mail, Sink};
@@ -287,4 +290,36 @@ fn an_outcome_is_mailed_once() {
     assert!(second.is_err(), "{:?}", post.sink.mails().iter().map(Mail::text).collect::<Vec<_>>());
     post.alerts(&outcome("2", "2099-01-01T00:00:00Z"));
     assert_eq!(post.wait_for(2, 60, |_| true).len(), 2, "one mail an event");
+}
+
+/// What a remediator itself would post of a storm that was ended and a mail file that was not saved.
+#[test]
+fn the_subject_of_an_outcome_says_that_a_mail_file_was_not_saved() {
+    let fate = Fate::Failed { label: "symlink".to_owned(), text: "it is a link".to_owned() };
+    let notes = [FormNote { form: Form::Mbox, source: "/var/mail/alice".into(), fate }];
+    let mut report = Report::idle(Verdict::NoneSeenForMs(120), Duration::from_millis(40));
+    (report.matched, report.exited, report.left) = (97, 97, Some(0));
+    let story = Story {
+        host: "moscow",
+        user: "alice",
+        command: "imapd",
+        playbook: "imapd_storm",
+        before: Some(97),
+        archives: Some(&notes),
+        end: End::Killed(&report),
+    };
+    let letter = story.tell().letter(&story, "7-1".to_owned());
+    let post = Post::start();
+    post.alerts(&json!([{
+        "labels": letter.labels, "annotations": letter.annotations,
+        "endsAt": "2099-01-01T00:00:00Z",
+    }]));
+    let mail = post.wait_for(1, 60, |_| true).remove(0);
+    assert_eq!(
+        mail.subject(),
+        "moscow: killed all alice imapd processes; mail file /var/mail/alice NOT saved"
+    );
+    assert!(lines(&mail.text()).contains("could not save user mail file /var/mail/alice: it is a"));
+    // The colour of a warning, not that of "all is well".
+    assert!(mail.html().contains("#b26a00"), "{}", mail.html());
 }

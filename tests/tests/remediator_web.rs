@@ -264,7 +264,7 @@ fn what_would_let_others_in_does_not_start() -> Result<(), Fault> {
     assert!(log.contains("set token_file"), "{log}");
     // On loopback it may, and says so.
     host.restart()?;
-    assert!(host.daemon.log().contains("everybody on this machine may ask"));
+    assert!(host.daemon.log().contains("every local process can send alerts"));
 
     fs::write(&policy, "host: 7\nplaybooks: {}\nnonsense: true\n").unwrap();
     let log = refused(&mut host, &[])?;

@@ -21,12 +21,18 @@ impl Display for Explanation<'_> {
         let config = self.0;
         writeln!(f, "Alerts whose label host is {:?} are taken; others are refused.", config.host)?;
         match &config.token_file {
-            Some(path) => writeln!(f, "Who knows the token in {} may ask.", path.display())?,
-            None => writeln!(f, "No token is asked for: only loopback is served.")?,
+            Some(path) => {
+                writeln!(f, "Requests must carry the bearer token stored in {}.", path.display())?;
+            }
+            None => writeln!(
+                f,
+                "No bearer token is demanded: without users or verified client certificates in \
+                 --web.config.file, the daemon listens on loopback addresses only."
+            )?,
         }
         match &config.alertmanager {
-            Some(uri) => writeln!(f, "What was done is posted to {uri}.")?,
-            None => writeln!(f, "What was done is posted nowhere: no mail will tell of it.")?,
+            Some(uri) => writeln!(f, "Outcomes are posted to {uri}.")?,
+            None => writeln!(f, "Outcomes are posted nowhere, and so not mailed.")?,
         }
         accounts(config, f)?;
         mail(config, f)?;
@@ -42,7 +48,7 @@ impl Display for Explanation<'_> {
 fn accounts(config: &Config, f: &mut Formatter<'_>) -> fmt::Result {
     let accounts = &config.accounts;
     let protected: Vec<_> = accounts.protected.iter().map(|name| name.as_str()).collect();
-    write!(f, "Left alone are root, every uid below {}", accounts.min_uid)?;
+    write!(f, "Never acted on: root, uids below {}", accounts.min_uid)?;
     if !accounts.allow_own_uid {
         write!(f, ", the daemon's own uid")?;
     }
