@@ -70,6 +70,50 @@ impl From<UserName> for String {
     }
 }
 
+/// One entry of `accounts.protected`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Protected {
+    /// An account, by one of its names.
+    Name(UserName),
+    /// An account, by its uid.
+    Uid(u32),
+    /// All members of a group, written `@name`.
+    Group(String),
+}
+
+impl Protected {
+    /// Reads an entry: a name, a uid in digits, or `@group`.
+    pub fn parse(text: &str) -> Result<Self, NameFault> {
+        if let Some(group) = text.strip_prefix('@') {
+            return UserName::new(group).map(|group| Self::Group(group.to_string()));
+        }
+        match text.parse() {
+            Ok(uid) => Ok(Self::Uid(uid)),
+            Err(_) => UserName::new(text).map(Self::Name),
+        }
+    }
+
+    /// What it is, and its name in quotes.
+    #[must_use]
+    pub fn kind(&self) -> String {
+        match self {
+            Self::Name(name) => format!("account {:?}", name.as_str()),
+            Self::Uid(uid) => format!("account with uid {uid}"),
+            Self::Group(group) => format!("group {group:?}"),
+        }
+    }
+}
+
+impl fmt::Display for Protected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name.as_str()),
+            Self::Uid(uid) => write!(f, "uid {uid}"),
+            Self::Group(group) => write!(f, "@{group}"),
+        }
+    }
+}
+
 /// A user who exists: the name, and the uid that the name service gives it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Account {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use procstorm_exporter::name_service::NameService;
 use procstorm_exporter::web::security::Security;
 use procstorm_exporter::web::security::config::ConfigError;
 use serde::Deserialize;
@@ -14,6 +15,7 @@ use crate::agreement::rules::{ReadError, Rules};
 use crate::agreement::webhook::{Here, WebAsks};
 use crate::agreement::{Finding, Place, Playbook, Policy, Verdict, check};
 use crate::config::{Config, LoadError};
+use crate::protection::Protection;
 
 /// What is checked.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +68,9 @@ pub fn report(question: &Question<'_>) -> Result<String, CheckError> {
     for warning in config.warnings(&std::fs::read_to_string(file).unwrap_or_default()) {
         writeln!(text, "{}:{}: warning: {warning}", file.display(), warning.line).ok();
     }
+    for doubt in Protection::resolve(&config.accounts.protected, &names(), None).doubts() {
+        writeln!(text, "{}: warning: accounts.protected: {doubt}", file.display()).ok();
+    }
     if let Some(others) = others {
         let here = Here {
             listen: listen.to_vec(),
@@ -81,6 +86,10 @@ pub fn report(question: &Question<'_>) -> Result<String, CheckError> {
         text.push_str(&spoken(&verdict, rules.requests.len(), others));
     }
     Ok(text)
+}
+
+fn names() -> NameService {
+    NameService::default()
 }
 
 fn asks(security: &Security) -> WebAsks {
@@ -140,7 +149,7 @@ fn policy(config: &Config, file: &Path) -> Policy {
         };
         (name.clone(), playbook)
     });
-    let protected = config.accounts.protected.iter().map(|name| name.as_str().to_owned());
+    let protected = config.accounts.protected.iter().map(|name| name.to_string());
     Policy {
         host: config.host.clone(),
         left_alone: protected.chain(["root".to_owned()]).collect(),

@@ -18,6 +18,7 @@ use crate::policy::{
     Decision, Facts, History, Identity, Plan, Request, admit, allowed_account, decide,
 };
 use crate::printable::printable;
+use crate::protection::{Protection, groups_of};
 
 /// Why nothing can be explained.
 #[derive(Debug, thiserror::Error)]
@@ -122,9 +123,20 @@ impl Looker<'_> {
         identity: Identity,
         found: &Survey,
     ) -> Result<String, String> {
+        let protected = &self.force.config.accounts.protected;
+        let protection = Protection::resolve(protected, self.names, None);
+        let protected_by = match &identity {
+            Identity::Named(account) => protection.of(account, &groups_of(account.uid)).cloned(),
+            Identity::Alias(_)
+            | Identity::Nameless(_)
+            | Identity::Unusable(_)
+            | Identity::Unresolved(_)
+            | Identity::Unknown => None,
+        };
         let facts = Facts {
             identity,
             own_uid: self.own_uid,
+            protected_by,
             living: count(&found.living),
             left_alone: count(&found.nested),
             history: History::default(),

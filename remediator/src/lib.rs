@@ -21,6 +21,7 @@
 //! - [`duration`]: spans of time, read and written.
 //! - [`force`]: what of it is in force.
 //! - [`metrics`]: what Prometheus is told.
+//! - [`protection`]: whom the policy protects, by uid.
 //! - [`printable`]: names from outside, made fit for people.
 //! - [`restore`]: brings archived mail back into a mailbox.
 //! - [`sandbox`]: what the daemon gives up once it has started.
@@ -49,6 +50,7 @@ pub mod outcome;
 pub mod payload;
 pub mod policy;
 pub mod printable;
+pub mod protection;
 pub mod restore;
 pub mod sandbox;
 pub mod startup;

@@ -71,6 +71,7 @@ struct Health {
     web_config: IntGauge,
     journal_up: IntGauge,
     archive_up: IntGauge,
+    void_protection: IntGauge,
     lost_threads: IntGauge,
     blind: IntGauge,
     sandbox: GaugeVec,
@@ -201,6 +202,11 @@ impl Metrics {
             self.work.pending.set(gauge(pending.remediations));
             self.telling.pending.set(gauge(pending.outcomes));
         }
+    }
+
+    /// How many entries of `accounts.protected` protect nobody.
+    pub fn void_protection(&self, count: usize) {
+        self.health.void_protection.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Whether mail files can be saved.
@@ -356,6 +362,11 @@ impl Health {
                 registry,
                 "procstorm_mailbox_lost_threads",
                 "Threads that wait for a mail file system that does not answer.",
+            )?,
+            void_protection: gauge(
+                registry,
+                "procstorm_protected_entries_void",
+                "Entries of accounts.protected that name no account or group on this machine.",
             )?,
             blind: gauge(
                 registry,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use procstorm_exporter::process::Command;
 
-use crate::account::{Account, NameFault, UserName};
+use crate::account::{Account, NameFault, Protected, UserName};
 use crate::config::{Config, NestedNamespaces, OnArchiveFailure, Playbook, Rate, Step};
 use crate::duration::spoken;
 use crate::payload::{Alert, Status};
@@ -73,6 +73,8 @@ pub struct Facts {
     pub left_alone: u64,
     /// What was done before.
     pub history: History,
+    /// The entry of `accounts.protected` that covers the user's uid, whatever it is called.
+    pub protected_by: Option<Protected>,
     /// The silence that covers the alert, as far as it was asked for.
     pub silenced_by: Option<String>,
     /// The time of the judgement.
@@ -231,8 +233,13 @@ pub enum Refusal {
     #[error("uid {0} has no name (accounts.allow_nameless)")]
     NamelessUid(u32),
     /// The user is protected by the configuration.
-    #[error("user {0} is protected (accounts.protected)")]
-    ProtectedUser(UserName),
+    #[error("user {user} is protected (accounts.protected: {entry})")]
+    ProtectedUser {
+        /// The user.
+        user: UserName,
+        /// The entry that covers it.
+        entry: Protected,
+    },
     /// The user is root.
     #[error("user {0} has uid 0")]
     Root(UserName),
@@ -303,7 +310,7 @@ impl Refusal {
             Self::UnresolvedUser { .. } => "unresolved_user",
             Self::Alias { .. } => "alias",
             Self::NamelessUid(_) => "nameless_uid",
-            Self::ProtectedUser(_) => "protected_user",
+            Self::ProtectedUser { .. } => "protected_user",
             Self::Root(_) => "root",
             Self::OwnUid(_) => "own_uid",
             Self::SystemUid { .. } => "system_uid",
@@ -332,7 +339,7 @@ impl Refusal {
             | Self::UnknownUser(_)
             | Self::Alias { .. }
             | Self::NamelessUid(_)
-            | Self::ProtectedUser(_)
+            | Self::ProtectedUser { .. }
             | Self::Root(_)
             | Self::OwnUid(_)
             | Self::SystemUid { .. }
@@ -383,10 +390,17 @@ pub fn admit(config: &Config, alert: &Alert) -> Result<Request, Refusal> {
         });
     }
     let user = UserName::new(alert.label("user")).map_err(Refusal::BadUserName)?;
-    if config.accounts.protected.contains(&user) {
-        return Err(Refusal::ProtectedUser(user));
-    }
+    unprotected(config, &user)?;
     Ok(Request { playbook: name.to_owned(), user, command: playbook.command })
+}
+
+/// Whether a name is none that is protected, by the name alone.
+fn unprotected(config: &Config, user: &UserName) -> Result<(), Refusal> {
+    let is_named = |entry: &&Protected| matches!(entry, Protected::Name(name) if name == user);
+    match config.accounts.protected.iter().find(is_named) {
+        Some(entry) => Err(Refusal::ProtectedUser { user: user.clone(), entry: entry.clone() }),
+        None => Ok(()),
+    }
 }
 
 fn named_playbook<'c>(
@@ -413,6 +427,13 @@ pub fn decide(config: &Config, request: &Request, facts: &Facts) -> Decision {
         return Decision::Refuse(Refusal::UnknownPlaybook(Quoted::new(&request.playbook)));
     };
     let judged = allowed_account(config, request, &facts.identity, facts.own_uid)
+        .and_then(|account| match &facts.protected_by {
+            Some(entry) => {
+                let (user, entry) = (account.name, entry.clone());
+                Err(Refusal::ProtectedUser { user, entry })
+            }
+            None => Ok(account),
+        })
         .and_then(|account| still_true(playbook, facts).map(|()| account));
     let account = match judged {
         Ok(account) => account,
@@ -478,9 +499,7 @@ pub fn allowed_account(
         return Err(Refusal::OwnUid(name.clone()));
     }
     // Asked again: the alert may have named the uid, and the name service the protected name.
-    if accounts.protected.contains(name) {
-        return Err(Refusal::ProtectedUser(name.clone()));
-    }
+    unprotected(config, name)?;
     Ok(account)
 }
 

@@ -256,11 +256,20 @@ fn check_explains_the_example_and_names_faults() {
     let good = check(&file("remediator.yml"));
     assert!(good.status.success());
     assert!(String::from_utf8(good.stdout).unwrap().contains("Playbook imapd_storm: when"));
+    let place = tempfile::tempdir().unwrap();
+    let doubtful = place.path().join("remediator.yml");
+    let text = read("remediator.yml").replace("[postmaster]", "[root, nosuchuser, \"@nogroups\"]");
+    std::fs::write(&doubtful, text).unwrap();
+    let told = String::from_utf8(check(&doubtful).stdout).unwrap();
+    for (part, wanted) in [("\"nosuchuser\"", true), ("\"nogroups\"", true), ("\"root\"", false)] {
+        let is_told = told.lines().any(|line| line.contains("warning") && line.contains(part));
+        assert_eq!(is_told, wanted, "{part} in {told}");
+    }
     let bad = check(&file("tests/config/threshold_is_zero.yml"));
     assert!(!bad.status.success());
     let told = String::from_utf8(bad.stderr).unwrap();
     assert!(
-        told.contains("threshold_is_zero.yml: playbooks.imapd_storm.threshold: must"),
+        told.contains("threshold_is_zero.yml:6: playbooks.imapd_storm.threshold: must"),
         "{told}"
     );
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use procstorm_exporter::process::Command;
-use procstorm_remediator::account::{Account, UserName};
+use procstorm_remediator::account::{Account, Protected, UserName};
 use procstorm_remediator::config::{Config, Step};
 use procstorm_remediator::payload::{Alert, Status};
 use procstorm_remediator::policy::{Decision, Facts, History, Identity, Plan, admit, decide};
@@ -62,6 +62,7 @@ fn facts() -> Facts {
     Facts {
         identity,
         own_uid: 998,
+        protected_by: None,
         living: 95,
         left_alone: 0,
         history: History::default(),
@@ -137,6 +138,10 @@ fn the_wrong_account_is_refused() {
         assert_eq!(refused(&config, &Facts { identity, ..facts() }).0, label);
     }
     assert_eq!(refused(&config, &Facts { own_uid: 1001, ..facts() }).0, "own_uid");
+    // Another name of the same uid, or a group's member.
+    let protected_by = Some(Protected::Group("staff".to_owned()));
+    let (label, text) = refused(&config, &Facts { protected_by, ..facts() });
+    assert_eq!((label, text.contains("@staff")), ("protected_user", true), "{text}");
 }
 
 #[test]

@@ -110,9 +110,11 @@ impl Host {
         let at = |name: &str| dir.join(name).display().to_string();
         let state = if top.contains("state:") { String::new() } else { at("state") };
         let state = if state.is_empty() { state } else { format!("state: {state}\n") };
+        let accounts =
+            if top.contains("accounts:") { "" } else { "accounts: {allow_nameless: true}" };
         let policy = format!(
             "host: moscow\n{state}token_file: {}\nmail: {{spool: {}, archive: {}, reserve: 0%}}\n\
-             accounts: {{allow_nameless: true}}\n{top}\nplaybooks:\n  storm:\n    \
+             {accounts}\n{top}\nplaybooks:\n  storm:\n    \
              alerts: [Storm]\n    command: {command}\n    threshold: 5\n    \
              steps: [archive_mail_file, kill_user_proc]\n{changes}\n",
             at("token"),

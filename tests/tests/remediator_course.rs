@@ -253,3 +253,42 @@ fn another_name_of_an_account_is_refused_and_its_own_is_taken() -> Result<(), Fa
     assert_eq!(storm.living()?, 0);
     Ok(())
 }
+
+#[test]
+fn a_protected_name_protects_every_name_of_its_uid_and_one_of_nobody_is_told() -> Result<(), Fault>
+{
+    let name = "a_protected_name_protects_every_name_of_its_uid_and_one_of_nobody_is_told";
+    if !is_root_or_skip(name) {
+        return Ok(());
+    }
+    let (uid, other) = (44_096, 44_097);
+    let storms = [Storm::raise(uid, b"core-prot", 6)?, Storm::raise(other, b"core-prot", 6)?];
+    // The name service calls the uid by its first line; the policy protects the second.
+    let users = [("carla", uid), ("hostmaster", uid), ("dora", other)];
+    let top = "accounts: {protected: [hostmaster, nosuchuser, \"@nosuchgroup\"]}";
+    let host = Host::start_among(&users, "core-prot", "", top)?;
+    wait::until("what protects nobody is said", SOON, || {
+        let log = host.daemon.log();
+        let told = ["account \\\"nosuchuser\\\"", "group \\\"nosuchgroup\\\""];
+        told.iter().all(|part| log.contains(part)).then_some(())
+    })
+    .map_err(|fault| Fault::new(format!("{}\n{}", fault.whole(), host.daemon.log())))?;
+    host.wait_for_metric("procstorm_protected_entries_void", 2.0)?;
+    for (round, user) in [(1, "carla".to_owned()), (2, uid.to_string())] {
+        host.post(&[Post::storm(uid, "core-prot").with("user", &user)])?;
+        host.wait_for_verdicts(&vec!["protected_user"; round])?;
+    }
+    let answer = host.post(&[Post::storm(uid, "core-prot").with("user", "hostmaster")])?;
+    assert_eq!(answer.body, "0 accepted, 0 coalesced, 1 refused\n");
+    assert_eq!(storms[0].living()?, 6);
+    // After a reload the list is another.
+    host.change_policy("core-prot", "", &format!("accounts: {{protected: [{other}]}}"))?;
+    host.reload()?;
+    host.wait_for_metric("procstorm_protected_entries_void", 0.0)?;
+    host.post(&[Post::storm(other, "core-prot").with("user", "dora")])?;
+    host.wait_for_verdicts(&["protected_user"; 3])?;
+    host.post(&[Post::storm(uid, "core-prot").with("user", "carla")])?;
+    wait_until_dead(&storms[0]);
+    assert_eq!(storms[1].living()?, 6);
+    Ok(())
+}

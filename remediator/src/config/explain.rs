@@ -47,7 +47,7 @@ impl Display for Explanation<'_> {
 
 fn accounts(config: &Config, f: &mut Formatter<'_>) -> fmt::Result {
     let accounts = &config.accounts;
-    let protected: Vec<_> = accounts.protected.iter().map(|name| name.as_str()).collect();
+    let protected: Vec<_> = accounts.protected.iter().map(ToString::to_string).collect();
     write!(f, "Never acted on: root, uids below {}", accounts.min_uid)?;
     if !accounts.allow_own_uid {
         write!(f, ", the daemon's own uid")?;

@@ -21,7 +21,7 @@ use hyper::Uri;
 use procstorm_exporter::process::Command;
 use serde_json::Value;
 
-use crate::account::UserName;
+use crate::account::Protected;
 use crate::mailbox::{Reserve, Retention};
 use crate::yaml;
 use tree::{Faults, Section, boolean, list, number, parsed, path, text};
@@ -78,8 +78,8 @@ pub struct Mail {
 pub struct Accounts {
     /// Uids below this one are the system's; never 0.
     pub min_uid: u32,
-    /// Users who are left alone, whatever their uid.
-    pub protected: Vec<UserName>,
+    /// Users who are left alone, by name, uid or group.
+    pub protected: Vec<Protected>,
     /// Whether the daemon may act upon the uid that it runs as itself.
     pub allow_own_uid: bool,
     /// Whether a uid that the name service has no name for may be acted upon.
@@ -337,7 +337,7 @@ fn read_mail(mut mail: Section<'_>) -> Option<Mail> {
 
 fn read_accounts(mut accounts: Section<'_>) -> Option<Accounts> {
     let min_uid = accounts.or("min_uid", 1000, number(1));
-    let protected = accounts.or("protected", Vec::new(), list(user_name));
+    let protected = accounts.or("protected", Vec::new(), list(protected));
     let allow_own_uid = accounts.or("allow_own_uid", false, boolean);
     let allow_nameless = accounts.or("allow_nameless", false, boolean);
     accounts.finish(&["min_uid", "protected", "allow_own_uid", "allow_nameless"]);
@@ -451,8 +451,10 @@ fn alertmanager(value: &Value) -> Result<Uri, String> {
     Ok(uri)
 }
 
-fn user_name(value: &Value) -> Result<UserName, String> {
-    UserName::new(&text(value)?).map_err(|fault| fault.to_string())
+/// A name, a uid or `@group`.
+fn protected(value: &Value) -> Result<Protected, String> {
+    let entry = if let Value::Number(uid) = value { uid.to_string() } else { text(value)? };
+    Protected::parse(&entry).map_err(|fault| fault.to_string())
 }
 
 fn command(value: &Value) -> Result<Command, String> {

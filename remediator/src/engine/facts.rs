@@ -1,20 +1,26 @@
 //! What is true here and now.
 
 use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use procstorm_exporter::name_service::NameService;
 use rustix::io::Errno;
 
 use super::{Shared, Stopping};
-use crate::account::{Account, UserName};
+use crate::account::{Account, Protected, UserName};
+use crate::config::Config;
 use crate::force::{Force, RETRY};
 use crate::journal::Case;
 use crate::kill::{Survey, SurveyError, Target, survey};
 use crate::policy::Identity;
+use crate::protection::{Protection, groups_of};
 
 /// How long the name service may take for one question.
 const NAME_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long it holds what the name service said of the protected accounts.
+const PROTECTION_HOLDS: Duration = Duration::from_secs(30);
 
 /// How long Alertmanager may take to say what is silenced: a storm goes on meanwhile.
 const SILENCE_DEADLINE: Duration = Duration::from_secs(2);
@@ -61,6 +67,57 @@ impl Shared {
             }
             self.pause(NAME_RETRY).await?;
         }
+    }
+
+    /// What protects an account, by its uid and groups.
+    pub(super) async fn protected_by(
+        &self,
+        config: &Config,
+        account: &Account,
+    ) -> Option<Protected> {
+        let protection = self.protection(config).await;
+        let groups = if protection.has_groups() {
+            let (names, uid) = (self.names.clone(), account.uid);
+            let ask = move || names.ask(move || groups_of(uid)).recv_timeout(NAME_DEADLINE);
+            let answered = tokio::task::spawn_blocking(ask).await;
+            answered.ok().and_then(Result::ok).unwrap_or_else(|| {
+                let user = account.name.as_str();
+                tracing::warn!(user, "name service unavailable; taken to be in no group");
+                Vec::new()
+            })
+        } else {
+            Vec::new()
+        };
+        protection.of(account, &groups).cloned()
+    }
+
+    /// Whom the policy protects, as the name service says now or said a moment ago. Says what of the
+    /// list protects nobody.
+    pub(super) async fn protection(&self, config: &Config) -> Arc<Protection> {
+        let list = config.accounts.protected.clone();
+        let before = self.protection.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((asked, before)) = &before
+            && asked.elapsed() < PROTECTION_HOLDS
+            && before.is_of(&list)
+        {
+            return Arc::clone(before);
+        }
+        let before = before.map(|(_, before)| before);
+        let (names, known) = (self.names.clone(), before.clone());
+        let ask = move || Protection::resolve(&list, &names, known.as_deref());
+        let Ok(now) = tokio::task::spawn_blocking(ask).await else {
+            return before.unwrap_or_default();
+        };
+        if before.as_deref().map(Protection::doubts).as_ref() != Some(&now.doubts()) {
+            for doubt in now.doubts() {
+                tracing::warn!("accounts.protected: {doubt}");
+            }
+        }
+        self.parts.metrics.void_protection(now.void());
+        let now = Arc::new(now);
+        *self.protection.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((Instant::now(), Arc::clone(&now)));
+        now
     }
 
     /// Which processes there are.

@@ -21,9 +21,9 @@ pub(crate) use facts::look_up;
 pub(crate) use steps::recorded_archives;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex as StdMutex};
+use std::time::{Duration, Instant};
 
 use procstorm_exporter::name_service::NameService;
 use procstorm_exporter::workers::Workers;
@@ -35,6 +35,7 @@ use crate::force::{Force, InForce, RETRY};
 use crate::journal::{Fault, Journal};
 use crate::kill::Bounds;
 use crate::metrics::Metrics;
+use crate::protection::Protection;
 use claims::Claims;
 use lanes::Lanes;
 
@@ -88,6 +89,8 @@ struct Shared {
     /// Who looks and kills: a thread for each that may act, and some for those that only look.
     hands: Workers,
     claims: Claims,
+    /// Whom the policy protects, and when the name service was asked for them.
+    protection: StdMutex<Option<(Instant, Arc<Protection>)>>,
     lanes: Lanes,
     /// So many act at once.
     acting: Semaphore,
@@ -117,6 +120,7 @@ impl Engine {
             askers: Workers::start("ask", ASKERS),
             hands: Workers::start("act", parallel.min(HANDS_MAX).saturating_add(LOOKERS)),
             claims: Claims::default(),
+            protection: StdMutex::default(),
             lanes: Lanes::default(),
             acting: Semaphore::new(parallel.min(Semaphore::MAX_PERMITS)),
             turn: Mutex::new(()),
@@ -170,6 +174,7 @@ impl Shared {
     ) {
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&self).look_for_unpursued(unpursued));
+        tasks.spawn(Arc::clone(&self).look_after_protected());
         let mut stop = self.stop.clone();
         loop {
             tokio::select! {
@@ -204,6 +209,20 @@ impl Shared {
             }
             if self.pause(LOOK).await == Err(Stopping) {
                 return;
+            }
+        }
+    }
+
+    /// Has the policy's list of protected accounts looked up at the start and at each reload, so
+    /// that it is said at once what of it protects nobody.
+    async fn look_after_protected(self: Arc<Self>) {
+        let (mut force, mut stop) = (self.parts.force.clone(), self.stop.clone());
+        loop {
+            let now = Arc::clone(&force.borrow_and_update());
+            self.protection(&now.config).await;
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                changed = force.changed() => if changed.is_err() { return },
             }
         }
     }

@@ -151,10 +151,12 @@ impl Shared {
             Ok(survey) => survey.with_nested(kills_nested),
             Err(error) => return self.cannot_see(&matter, &error).await,
         };
+        let protected_by = self.protected_by(&force.config, &account).await;
         let silenced_by = self.silenced_by(&force, case).await;
         let facts = |history| Facts {
             identity: identity.clone(),
             own_uid,
+            protected_by: protected_by.clone(),
             living: count(&survey.living),
             left_alone: count(&survey.nested),
             history,
