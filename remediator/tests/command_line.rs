@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Nobody's uid, and it has no name.
+#[path = "../../tests/src/aloud.rs"]
+mod aloud;
+
 const UID: u32 = 44_990;
 
 fn remediator(arguments: &[&str]) -> Output {
@@ -206,7 +209,8 @@ const LABELS: &str =
 #[test]
 fn explain_says_which_pids_and_files_and_touches_neither() {
     if !nix::unistd::geteuid().is_root() {
-        eprintln_skipped("explain_says_which_pids_and_files_and_touches_neither: needs root");
+        let test = "explain_says_which_pids_and_files_and_touches_neither";
+        aloud::skipped(test, "needs root");
         return;
     }
     let scene = Scene::new();
@@ -257,9 +261,4 @@ fn explain_names_a_file_that_is_no_notification() {
     assert_eq!(output.status.code(), Some(1));
     let text = said(&output);
     assert!(text.contains("post.json: not an Alertmanager notification"), "{text}");
-}
-
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
-fn eprintln_skipped(what: &str) {
-    eprintln!("SKIPPED: {what}");
 }

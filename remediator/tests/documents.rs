@@ -2,12 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use procstorm_remediator::journal::Journal;
 use procstorm_remediator::metrics::Metrics;
+
+#[path = "../../tests/src/aloud.rs"]
+mod aloud;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_procstorm-remediator");
 
@@ -23,7 +25,7 @@ fn read(name: &str) -> String {
 fn run(test: &str, tool: &str, arguments: &[&str]) -> Option<Output> {
     let output = Command::new(tool).args(arguments).output();
     if output.is_err() {
-        drop(writeln!(std::io::stderr(), "SKIPPED: {test}: {tool} is not there"));
+        aloud::skipped(test, &format!("{tool} is not there"));
     }
     output.ok()
 }

@@ -39,7 +39,10 @@ impl Http {
             .enable_all()
             .build()
             .or_fault("cannot start an asynchronous runtime")?;
-        Ok(Self { runtime, client: Client::builder(TokioExecutor::new()).build_http() })
+        // A connection for each request: one that was kept may be closed by the other end, which
+        // waits for so long and not longer, in the moment in which it is used again.
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
+        Ok(Self { runtime, client })
     }
 
     /// Gets a page, whatever its status.

@@ -5,7 +5,7 @@ use std::env;
 use std::process::{Command, Stdio};
 
 use crate::programs;
-use crate::skip::is_root_or_skip;
+use crate::skip::{is_root_or_skip, skipped};
 
 /// Set for the test that is inside.
 const INSIDE: &str = "PROCSTORM_TEST_INSIDE";
@@ -35,7 +35,14 @@ pub fn in_a_world_apart(name: &str) -> bool {
     let says_one_passed = |said: &[u8]| String::from_utf8_lossy(said).contains("1 passed");
     match run() {
         // A name that no test bears would succeed as well.
-        Ok(output) if output.status.success() && says_one_passed(&output.stdout) => false,
+        Ok(output) if output.status.success() && says_one_passed(&output.stdout) => {
+            // What was skipped inside is not swallowed with the rest.
+            let said = String::from_utf8_lossy(&output.stderr);
+            for (what, why) in said.lines().filter_map(skipped_inside) {
+                skipped(what, why);
+            }
+            false
+        }
         Ok(output) => panic!(
             "{name} failed in a world apart ({}):\n{}{}",
             output.status,
@@ -44,4 +51,8 @@ pub fn in_a_world_apart(name: &str) -> bool {
         ),
         Err(fault) => panic!("{name} cannot be run in a world apart: {fault}"),
     }
+}
+
+fn skipped_inside(line: &str) -> Option<(&str, &str)> {
+    line.strip_prefix("SKIPPED: ")?.split_once(": ")
 }

@@ -40,6 +40,7 @@
 
 pub mod accounts;
 pub mod alertmanager;
+mod aloud;
 pub mod browser;
 pub mod daemon;
 pub mod dashboard;

@@ -1,6 +1,6 @@
 //! Says aloud that a test was not run.
 
-use std::io::Write as _;
+use crate::aloud;
 
 /// Whether we are root. If not, says on the real standard error, which the test harness does not
 /// swallow, that test `name` is skipped.
@@ -15,6 +15,5 @@ pub fn is_root_or_skip(name: &str) -> bool {
 
 /// Says that test `name` is skipped, and why. `tests/totals.sh` gathers these lines.
 pub fn skipped(name: &str, why: &str) {
-    // Nothing can be done about a standard error that is closed.
-    drop(writeln!(std::io::stderr(), "SKIPPED: {name}: {why}"));
+    aloud::skipped(name, why);
 }

@@ -18,12 +18,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_procstorm-exporter");
 
-/// Says that a test is skipped, on the real standard error, which the test harness does not
-/// swallow.
-pub(crate) fn skipped(test: &str, why: &str) {
-    // Nothing can be done about a standard error that is closed.
-    drop(writeln!(std::io::stderr(), "SKIPPED: {test}: {why}"));
-}
+#[path = "../../../tests/src/aloud.rs"]
+mod aloud;
+
+pub(crate) use aloud::skipped;
 
 /// Whether we are root; if not, says that the test is skipped.
 pub(crate) fn root_for(test: &str) -> bool {

@@ -14,6 +14,9 @@ use procstorm_remediator::account::UserName;
 use procstorm_remediator::mailbox::{Archived, Archiver, Failure, FormReport, Reserve, Settings};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
+#[path = "../../../tests/src/aloud.rs"]
+pub(crate) mod aloud;
+
 /// When it is, in the tests that do not care.
 pub(crate) const NOW: u64 = 1_700_000_000;
 
@@ -21,7 +24,7 @@ pub(crate) const NOW: u64 = 1_700_000_000;
 pub(crate) fn skipped_unless_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("SKIPPED: {test}: needs root");
+        aloud::skipped(test, "needs root");
     }
     !root
 }
@@ -73,7 +76,7 @@ pub(crate) fn disk(root: &Path, kind: &str, megabytes: u64) -> Option<Disk> {
     let mkfs = Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image).output();
     match mkfs {
         Err(error) => {
-            eprintln!("SKIPPED: {kind}: mkfs.{kind}: {error}");
+            aloud::skipped(kind, &format!("mkfs.{kind}: {error}"));
             return None;
         }
         Ok(output) => assert!(output.status.success(), "{output:?}"),
