@@ -4,6 +4,7 @@
 #   tests/tools.sh stack [GENERATION]   prometheus, promtool, alertmanager, amtool
 #   tests/tools.sh test                 the same, and what `make test` calls besides
 #   tests/tools.sh packages             what `make packages` calls
+#   tests/tools.sh kernels RELEASE...   QEMU, and the kernels of these releases of Debian
 #   tests/tools.sh bench                the same as stack, and the peers that `make bench` measures
 #
 # A GENERATION is a release of Debian, whose own packages are downloaded and unpacked below
@@ -54,19 +55,30 @@ mirror() {
     echo "${DEBIAN_MIRROR:-${uris:-http://deb.debian.org/debian}}"
 }
 
-# apt-get for one release of Debian, with sources, lists and a cache of our own: it heeds and
-# changes nothing of what the system has installed.
+# release_apt RELEASE COMMAND...: apt-get or apt-cache for one release of Debian, with sources,
+# lists and a cache of our own: it heeds and changes nothing of what the system has installed.
 release_apt() {
-    local dir=$tools/apt/$1
-    shift
-    apt-get -qq -o Dir::Etc::sourcelist="$dir/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+    local dir=$tools/apt/$1 program=$2
+    shift 2
+    "$program" -qq -o Dir::Etc::sourcelist="$dir/sources.list" -o Dir::Etc::sourceparts=/dev/null \
         -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null \
         -o Dir::State="$dir" -o Dir::State::status="$dir/status" -o Dir::Cache="$dir/cache" \
         -o APT::Default-Release= -o Acquire::Languages=none -o Acquire::Retries=3 \
         -o Debug::NoLocking=1 -o APT::Sandbox::User="" "$@"
 }
 
+# The packages that hold a release's kernel for virtual machines.  Newer releases have taken
+# kernel and modules out of the image's package.
+kernel_packages() {
+    local image
+    image=$(needed "$1" linux-image-cloud-amd64 | grep '^linux-image-')
+    echo "$image"
+    needed "$1" "$image" | grep -E '^linux-(binary|modules)-' || true
+}
+needed() { release_apt "$1" apt-cache depends "$2" | sed -n 's/^ *Depends: //p'; }
+
 # fetch RELEASE DIRECTORY PACKAGE...: downloads the release's packages, and unpacks them there.
+# The package `kernel` stands for those of its kernel.
 fetch() {
     local release=$1 root=$2 dir=$tools/apt/$1 keys from
     shift 2
@@ -85,9 +97,14 @@ fetch() {
     : >"$dir/status"
     echo "deb [signed-by=$keys] $from $release main" >"$dir/sources.list"
     # An ordinary user's packages are downloaded all the same where apt cannot change its user.
-    release_apt "$release" update ||
+    release_apt "$release" apt-get update ||
         fail "cannot read the lists of $release from $from (DEBIAN_MIRROR names another mirror)"
-    (cd "$dir/deb" && release_apt "$release" download "$@") ||
+    if [ "$*" = kernel ]; then
+        # shellcheck disable=SC2046 # a list of words
+        set -- $(kernel_packages "$release")
+        [ $# -gt 0 ] || fail "$release at $from has no linux-image-cloud-amd64"
+    fi
+    (cd "$dir/deb" && release_apt "$release" apt-get download "$@") ||
         fail "cannot download $* of $release from $from"
     local deb
     for deb in "$dir"/deb/*.deb; do
@@ -235,6 +252,10 @@ packages_call="dh:debhelper dpkg-buildpackage:dpkg-dev rpmbuild:rpm"
 # Lintian judges the packages.
 tests_call+=" $packages_call lintian:lintian"
 
+# What the guests run is taken from the machine; see tests/kernels/.
+kernels_call="qemu-system-x86_64:qemu-system-x86 cpio:cpio depmod:kmod xz:xz-utils strip:binutils
+    mke2fs:e2fsprogs"
+
 # What the status pages are looked at with. Their test says aloud what it had to leave out.
 axe_core=4.14.1
 axe_core_sum=e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745
@@ -268,6 +289,16 @@ mail_server() {
         libargon2-1 libwrap0 libapparmor1
 }
 
+# A kernel is below target/tools/kernels/RELEASE.
+kernels() {
+    [ "$(uname -m)" = x86_64 ] || fail "the kernels that are tried are those of x86_64"
+    local release
+    mkdir -p "$tools/kernels"
+    for release; do
+        [ -d "$tools/kernels/$release" ] || fetch "$release" "$tools/kernels/$release" kernel
+    done
+}
+
 bench() {
     local program missing="prometheus-node-exporter prometheus-process-exporter"
     # shellcheck disable=SC2086 # a list of words
@@ -284,8 +315,9 @@ case "${1:-stack}" in
     test) need $build_calls $tests_call; stack; browser; mail_server ;;
     bench) need $build_calls; stack; bench ;;
     packages) need $build_calls $packages_call ;;
+    kernels) shift; need $build_calls $tests_call $kernels_call; kernels "$@" ;;
     *)
-        say "usage: tests/tools.sh [stack [bookworm|trixie|sid|path]|test|bench|packages]"
+        say "usage: tests/tools.sh [stack [bookworm|trixie|sid|path]|test|bench|packages|kernels RELEASE...]"
         exit 2
         ;;
 esac
