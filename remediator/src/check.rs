@@ -142,7 +142,7 @@ fn policy(config: &Config, file: &Path) -> Policy {
         let line = lines.get(name).copied().unwrap_or_default();
         let playbook = Playbook {
             alerts: book.alerts.clone(),
-            command: book.command.to_text().into_owned(),
+            commands: book.commands.iter().map(|one| one.to_text().into_owned()).collect(),
             threshold: book.threshold,
             cooldown: book.cooldown,
             place: Place { file: file.to_owned(), line },

@@ -196,14 +196,14 @@ pub enum Refusal {
         playbook: String,
     },
     /// The alert is about another command than the playbook's.
-    #[error("command {named} is not exactly {playbook:?}'s {expected:?}")]
+    #[error("command {named} is not exactly {playbook:?}'s {expected}")]
     OtherCommand {
         /// The command it names.
         named: Quoted,
         /// The playbook's name.
         playbook: String,
-        /// The playbook's command.
-        expected: Command,
+        /// The playbook's commands, as they are told.
+        expected: String,
     },
     /// The user's name cannot be one.
     #[error(transparent)]
@@ -382,16 +382,16 @@ pub fn admit(config: &Config, alert: &Alert) -> Result<Request, Refusal> {
     let (name, playbook) = named_playbook(config, alert)?;
     // Exactly, as the original's `$c eq (P)`: a rule that matches `imapd` anywhere also fires for
     // `/usr/sbin/imapd`, which is another command, and which this playbook would not end.
-    if alert.label("command").as_bytes() != playbook.command.as_bytes() {
+    let Some(command) = playbook.command_named(alert.label("command")) else {
         return Err(Refusal::OtherCommand {
             named: Quoted::new(alert.label("command")),
             playbook: name.to_owned(),
-            expected: playbook.command,
+            expected: playbook.told_commands(),
         });
-    }
+    };
     let user = UserName::new(alert.label("user")).map_err(Refusal::BadUserName)?;
     unprotected(config, &user)?;
-    Ok(Request { playbook: name.to_owned(), user, command: playbook.command })
+    Ok(Request { playbook: name.to_owned(), user, command })
 }
 
 /// Whether a name is none that is protected, by the name alone.

@@ -58,7 +58,7 @@ impl Files {
     fn that_agree() -> Self {
         let playbook = Playbook {
             alerts: vec!["ProcNumChkRed".to_owned()],
-            command: "imapd".to_owned(),
+            commands: vec!["imapd".to_owned()],
             threshold: 90,
             cooldown: Duration::from_secs(30),
             place: Place { file: PathBuf::from("remediator.yml"), line: 9 },

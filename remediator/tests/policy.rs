@@ -99,6 +99,31 @@ fn a_storm_is_acted_upon_in_the_configured_order() {
 }
 
 #[test]
+fn each_of_several_commands_is_exact() {
+    let text = "host: moscow\nplaybooks: {storm: {alerts: [Red], commands: [imapd, imapd-ssl], \
+                threshold: 90, steps: [kill_user_proc]}}";
+    let config = Config::parse(text, "here").unwrap();
+    let asks = |command: &str| {
+        let labels = [("alertname", "Red"), ("playbook", "storm"), ("command", command)];
+        admit(&config, &alert(&labels)).map(|request| *request.command())
+    };
+    for command in ["imapd", "imapd-ssl"] {
+        assert_eq!(asks(command), Ok(Command::new(command.as_bytes()).unwrap()));
+    }
+    for command in ["imap", "imapd-", "imapd-ssl2", "IMAPD", ""] {
+        let refusal = asks(command).unwrap_err();
+        assert_eq!(refusal.label(), "other_command");
+        assert!(refusal.to_string().contains("\"imapd\" or \"imapd-ssl\""), "{refusal}");
+    }
+    assert!(config.explain().contains("processes of exactly \"imapd\" or \"imapd-ssl\""));
+    let odd = text.replace("imapd-ssl", "imapd.*");
+    let warnings = Config::parse(&odd, "here").unwrap().warnings(&odd);
+    assert_eq!(warnings.len(), 1);
+    let warning = warnings.first().unwrap().to_string();
+    assert!(warning.contains("not as a pattern"), "{warning}");
+}
+
+#[test]
 fn an_alert_alone_can_be_refused() {
     let config = config("");
     let long = "x".repeat(300);

@@ -121,8 +121,10 @@ pub fn config(text: &[u8]) {
             holds(config.accounts.min_uid > 0, "root is never acted upon", text.as_bytes());
             holds(!config.playbooks.is_empty(), "there is something to do", text.as_bytes());
             for playbook in config.playbooks.values() {
-                let length = playbook.command.as_bytes().len();
-                holds((1..=15).contains(&length), "a command is named", text.as_bytes());
+                let is_name = |length: usize| (1..=15).contains(&length);
+                let mut names = playbook.commands.iter().map(|command| command.as_bytes().len());
+                let are_names = !playbook.commands.is_empty() && names.all(is_name);
+                holds(are_names, "a command is named", text.as_bytes());
                 holds(playbook.threshold > 0, "one process is no storm", text.as_bytes());
             }
             holds(!config.explain().is_empty(), "it can be explained", text.as_bytes());

@@ -43,7 +43,11 @@ fn labels_of(asking: Asking<'_>) -> Labels {
     labels.set("instance", any());
     labels.set("job", Value::Assumed("procstorm".to_owned()));
     labels.know("host", &policy.host);
-    labels.know("command", &playbook.command);
+    match playbook.commands.as_slice() {
+        [command] => labels.know("command", command),
+        // Any of them: what a route says of one is not said of all.
+        _ => labels.set("command", any()),
+    }
     if request.alert.is_none() {
         for label in ["level", "class"] {
             match request.labels.get(label).map(String::as_str) {

@@ -50,8 +50,8 @@ impl fmt::Display for Place {
 pub struct Playbook {
     /// Which alerts may name it.
     pub alerts: Vec<String>,
-    /// The command that it kills.
-    pub command: String,
+    /// The commands that it kills.
+    pub commands: Vec<String>,
     /// The count from which on it acts.
     pub threshold: u64,
     /// How long it waits between two runs for one user.
@@ -314,12 +314,15 @@ fn asking_alerts<'a>(
 fn labels_fit(asking: Asking<'_>, verdict: &mut Verdict) -> bool {
     let Asking { policy, playbook, alert, .. } = asking;
     let mut wrong = Vec::new();
-    for (label, wanted) in [("host", &policy.host), ("command", &playbook.command)] {
+    let commands = playbook.commands.as_slice();
+    for (label, wanted) in [("host", std::slice::from_ref(&policy.host)), ("command", commands)] {
         if let Some(own) = alert.labels.get(label)
-            && own != wanted
+            && !wanted.contains(own)
             && !own.contains("{{")
         {
-            wrong.push(format!("says {label}={own:?}, and this host's is {wanted:?}"));
+            let told: Vec<_> = wanted.iter().map(|one| format!("{one:?}")).collect();
+            let told = told.join(" or ");
+            wrong.push(format!("says {label}={own:?}, and this host's is {told}"));
         }
     }
     if alert.labels.get("user").is_some_and(String::is_empty) {

@@ -94,11 +94,11 @@ fn playbook(name: &str, book: &Playbook, f: &mut Formatter<'_>) -> fmt::Result {
     let steps: Vec<_> = book.steps.iter().map(|step| spoken_step(*step, book)).collect();
     writeln!(
         f,
-        "Playbook {name}: when {} names it and a user has at least {} processes of exactly {:?}, \
+        "Playbook {name}: when {} names it and a user has at least {} processes of exactly {}, \
          counted here and now: {}.",
         book.alerts.join(" or "),
         book.threshold,
-        book.command,
+        book.told_commands(),
         steps.join(", then "),
     )?;
     if book.dry_run {
@@ -136,12 +136,13 @@ fn spoken_step(step: Step, book: &Playbook) -> String {
     match step {
         Step::ArchiveMailFile => "save the user's mail files".to_owned(),
         Step::KillUserProc if book.grace.is_zero() => {
-            format!("kill all processes of that user named {:?} (SIGKILL)", book.command)
+            let commands = book.told_commands();
+            format!("kill all processes of that user named {commands} (SIGKILL)")
         }
         Step::KillUserProc => format!(
-            "kill all processes of that user named {:?} (SIGTERM, and SIGKILL for those left after \
+            "kill all processes of that user named {} (SIGTERM, and SIGKILL for those left after \
              {})",
-            book.command,
+            book.told_commands(),
             spoken(book.grace)
         ),
     }

@@ -91,8 +91,8 @@ pub struct Accounts {
 pub struct Playbook {
     /// The alerts that may name this playbook.
     pub alerts: Vec<String>,
-    /// The command that the storm consists of, exactly.
-    pub command: Command,
+    /// The commands of which each makes a storm of its own, exactly; at least one, none twice.
+    pub commands: Vec<Command>,
     /// From which count on, counted here and now, it is a storm.
     pub threshold: u64,
     /// What is done, in this order.
@@ -114,6 +114,19 @@ pub struct Playbook {
 }
 
 impl Playbook {
+    /// The one of its commands that bears this name.
+    #[must_use]
+    pub fn command_named(&self, name: &str) -> Option<Command> {
+        self.commands.iter().find(|command| command.as_bytes() == name.as_bytes()).copied()
+    }
+
+    /// Its commands for people, each in quotes.
+    #[must_use]
+    pub fn told_commands(&self) -> String {
+        let told: Vec<_> = self.commands.iter().map(|command| format!("{command:?}")).collect();
+        told.join(" or ")
+    }
+
     /// Whether processes in containers are of the storm.
     #[must_use]
     pub fn kills_nested(&self) -> bool {
@@ -242,10 +255,12 @@ impl Config {
     pub fn warnings(&self, text: &str) -> Vec<Fault> {
         let playbooks = self.playbooks.iter();
         let mut warnings: Vec<Fault> = playbooks
-            .filter_map(|(name, book)| {
-                let problem = doubtful_command(&book.command.to_text())?;
-                let key = format!("playbooks.{}.command", name.escape_debug());
-                Some(Fault { line: 0, key, problem })
+            .flat_map(|(name, book)| {
+                let which = if book.commands.len() == 1 { "command" } else { "commands" };
+                let key = format!("playbooks.{}.{which}", name.escape_debug());
+                let problems =
+                    book.commands.iter().filter_map(|command| doubtful_command(&command.to_text()));
+                problems.map(move |problem| Fault { line: 0, key: key.clone(), problem })
             })
             .collect();
         place(&mut warnings, text);
@@ -365,7 +380,7 @@ fn read_playbooks(mut section: Section<'_>) -> Option<BTreeMap<String, Playbook>
 
 fn read_playbook(mut book: Section<'_>) -> Option<Playbook> {
     let alerts = book.required("alerts", non_empty(list(text)));
-    let command = book.required("command", command);
+    let commands = read_commands(&mut book);
     let threshold = book.required("threshold", number(1));
     let steps = book.required("steps", steps);
     let grace = book.or("grace", Duration::from_secs(2), parsed(grace));
@@ -384,6 +399,7 @@ fn read_playbook(mut book: Section<'_>) -> Option<Playbook> {
     book.finish(&[
         "alerts",
         "command",
+        "commands",
         "threshold",
         "steps",
         "grace",
@@ -396,7 +412,7 @@ fn read_playbook(mut book: Section<'_>) -> Option<Playbook> {
     ]);
     Some(Playbook {
         alerts: alerts?,
-        command: command?,
+        commands: commands?,
         threshold: threshold?,
         steps: steps?,
         grace: grace?,
@@ -407,6 +423,21 @@ fn read_playbook(mut book: Section<'_>) -> Option<Playbook> {
         nested_namespaces: nested_namespaces?,
         dry_run: dry_run?,
     })
+}
+
+/// `command: imapd`, or `commands: [imapd, imapd-ssl]`.
+fn read_commands(book: &mut Section<'_>) -> Option<Vec<Command>> {
+    let one = book.or("command", None, |value| command(value).map(Some));
+    let several = book.or("commands", None, |value| commands(value).map(Some));
+    match (one?, several?) {
+        (Some(command), None) => Some(vec![command]),
+        (None, Some(commands)) => Some(commands),
+        (Some(_), Some(_)) => {
+            book.fault("commands", "must not stand beside command; move that name into the list");
+            None
+        }
+        (None, None) => book.required("command", command).map(|command| vec![command]),
+    }
 }
 
 fn read_limits(mut limits: Section<'_>) -> Option<Limits> {
@@ -466,6 +497,15 @@ fn command(value: &Value) -> Result<Command, String> {
         ));
     }
     Command::new(name.as_bytes()).ok_or_else(|| format!("{name:?} is too long"))
+}
+
+fn commands(value: &Value) -> Result<Vec<Command>, String> {
+    let commands = non_empty(list(command))(value)?;
+    let twice = |command: &&Command| commands.iter().filter(|other| *other == *command).count() > 1;
+    match commands.iter().find(twice) {
+        Some(command) => Err(format!("names {command:?} twice")),
+        None => Ok(commands),
+    }
 }
 
 fn steps(value: &Value) -> Result<Vec<Step>, String> {

@@ -472,7 +472,11 @@ impl Shared {
     /// Whether there is a storm again. What cannot be counted is not back: the next alert asks.
     async fn is_back(&self, config: &Config, case: &Case) -> bool {
         let Some((playbook, uid)) = playbook_of(config, case).zip(case.uid) else { return false };
-        let target = Target { uid, command: playbook.command };
+        // The policy may be another by now, and know that command no more.
+        let Some(command) = playbook.command_named(case.alert.label("command")) else {
+            return false;
+        };
+        let target = Target { uid, command };
         match self.survey(target).await {
             Ok(survey) => {
                 let survey = survey.with_nested(playbook.kills_nested());
