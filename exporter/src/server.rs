@@ -183,7 +183,7 @@ impl Exporter {
     async fn metrics(&self, headers: &HeaderMap) -> Response {
         let Ok(_permit) = self.inner.scrapes.try_acquire() else {
             let limit = self.inner.max_requests;
-            let text = format!("{limit} scrapes are answered already; try again later\n");
+            let text = format!("too many concurrent scrapes (limit {limit})\n");
             return reply::text(StatusCode::SERVICE_UNAVAILABLE, text);
         };
         let inner = Arc::clone(&self.inner);

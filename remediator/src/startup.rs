@@ -11,6 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use procstorm_exporter::scarcity::allocator::{self, WithReserve};
 use procstorm_exporter::web::security::Security;
 use procstorm_exporter::web::{self as server, OwnNames};
 
@@ -26,10 +27,18 @@ use crate::mailbox;
 use crate::sandbox::{self, Places, Sandbox};
 use crate::web::CONNECTIONS_MAX;
 
+/// Where no memory can be had, new requests get 503 and Alertmanager tries again; what is under way
+/// goes on.
+#[global_allocator]
+static ALLOCATOR: WithReserve = WithReserve;
+
 /// What the daemon starts with. Enters the sandbox for this thread and those that it starts
 /// afterwards, so that it must be called before the runtime starts its own.
 pub fn prepare(args: &Args) -> Result<Start, Box<dyn Error>> {
     kernel()?;
+    if !allocator::hold() {
+        tracing::warn!("little address space is left: see RLIMIT_AS");
+    }
     let machine = machine()?;
     let security = args.web_config.as_deref().map(Security::open).transpose()?.map(Arc::new);
     let config = Config::read(&args.config_file, &machine)?;

@@ -88,15 +88,3 @@ fn the_example_is_valid_but_for_its_files() {
     std::fs::copy(file("web.example.yml"), path("web.yml")).unwrap();
     WebConfig::read(&path("web.yml")).unwrap();
 }
-
-#[test]
-fn what_the_package_holds_is_there() {
-    let manifest = read("Cargo.toml");
-    let sources =
-        manifest.lines().filter_map(|line| line.trim().strip_prefix("[\"")?.split('"').next());
-    let sources: Vec<_> = sources.filter(|source| !source.starts_with("target/")).collect();
-    assert!(sources.len() >= 4, "{sources:?}");
-    for source in sources {
-        assert!(file(source).is_file(), "{source}");
-    }
-}
