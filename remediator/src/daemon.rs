@@ -377,7 +377,7 @@ fn announce_sandbox(sandbox: &Sandbox) {
     let whole = sandbox.layers().iter().all(|(_, layer)| layer.is_full());
     match whole {
         true => tracing::info!(%capabilities, %landlock, %seccomp, "sandbox"),
-        false => tracing::warn!(%capabilities, %landlock, %seccomp, "sandbox is not whole"),
+        false => tracing::warn!(%capabilities, %landlock, %seccomp, "sandbox incomplete"),
     }
 }
 

@@ -246,6 +246,23 @@ fn probe_seccomp_refused() {
     }
 }
 
+#[test]
+fn a_kernel_without_pidfds_is_named_at_the_start() {
+    in_a_process_of_its_own("probe_old_kernel");
+}
+
+#[test]
+#[ignore = "a probe: run by a_kernel_without_pidfds_is_named_at_the_start"]
+fn probe_old_kernel() {
+    refuse(&[libc::SYS_pidfd_open], Errno::NOSYS);
+    let program = env!("CARGO_BIN_EXE_procstorm-remediator");
+    let output = Command::new(program).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(said.contains("Linux 5.10 or newer is needed"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
 /// Makes a call with arguments that do nothing if it is let through.
 fn call(number: i64, arguments: [i64; 4]) -> Result<i64, Errno> {
     let [a, b, c, d] = arguments;
