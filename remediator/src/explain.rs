@@ -185,7 +185,9 @@ impl Looker<'_> {
             Err(trouble) => return vec![format!("  {name}: would fail: {}", trouble.chain())],
         };
         if plans.is_empty() {
-            return vec![format!("  {name}: there is no mail file")];
+            let spool = &self.force.config.mail.spool;
+            let path = spool.join(plan.account().name.as_str());
+            return vec![format!("  {name}: there is no mail file {}", path.display())];
         }
         plans.iter().map(|plan| format!("  {name}: {}", FormNote::from(plan))).collect()
     }

@@ -12,6 +12,7 @@ use prometheus::{
 
 use crate::config::Config;
 use crate::journal::records::Pending;
+use crate::outcome::NO_MAIL_FILE;
 use crate::sandbox::Sandbox;
 
 /// The `Content-Type` of [`Metrics::render`].
@@ -180,6 +181,9 @@ impl Metrics {
         self.web_config(true);
         for result in ["accepted", "refused", "bad_request", "unauthorized", "unavailable"] {
             self.intake.notifications.with_label_values(&[result]).inc_by(0);
+        }
+        for result in [NO_MAIL_FILE, "reflink", "copy_file_range", "read_write", "identical"] {
+            self.work.archives.with_label_values(&[result]).inc_by(0);
         }
         for result in ["taken", "failed"] {
             self.telling.outcomes.with_label_values(&[result]).inc_by(0);

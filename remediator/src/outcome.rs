@@ -6,15 +6,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::alertmanager::OUTCOME;
 use crate::journal::outbox::NewLetter;
 use crate::kill::{Changed, Other, Replacement, Report, Traced, Verdict};
-use crate::mailbox::{Archived, Form, FormPlan, FormReport, Method, Planned};
+use crate::mailbox::{Archived, Failure, Form, FormPlan, FormReport, Method, Planned};
 use crate::printable::printable;
+
+/// The label of a mail file that does not exist, in metrics and in the journal.
+pub const NO_MAIL_FILE: &str = "no_mail_file";
 
 /// How many pids a mail names; the journal has them all.
 const PIDS_TOLD: usize = 200;
@@ -54,6 +57,13 @@ pub struct FormNote {
     pub fate: Fate,
 }
 
+impl FormNote {
+    /// Whether there was nothing to be saved.
+    fn is_absent(&self) -> bool {
+        matches!(self.fate, Fate::Absent { .. })
+    }
+}
+
 /// What became of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -69,15 +79,40 @@ pub enum Fate {
         /// In a sentence.
         text: String,
     },
+    /// There is nothing to be saved: why, as a label and a text.
+    Absent {
+        /// In a word.
+        label: String,
+        /// In a sentence.
+        text: String,
+    },
+}
+
+impl Fate {
+    /// There is no mail file at `path`.
+    #[must_use]
+    pub fn no_mail_file(path: &Path) -> Self {
+        let text = format!("there is no mail file {} (a Maildir needs no archive)", path.display());
+        Self::Absent { label: NO_MAIL_FILE.to_owned(), text }
+    }
+
+    /// A failure to archive. A Maildir is none: each of its messages is a file, which no killed
+    /// program leaves torn.
+    fn not_archived(failure: &Failure) -> Self {
+        let (label, text) = (failure.label().to_owned(), failure.chain());
+        if matches!(failure, Failure::MaildirUnsupported { .. }) {
+            Self::Absent { label, text }
+        } else {
+            Self::Failed { label, text }
+        }
+    }
 }
 
 impl From<&FormReport> for FormNote {
     fn from(report: &FormReport) -> Self {
         let fate = match &report.result {
             Ok(archived) => Fate::Archived(archived.clone()),
-            Err(failure) => {
-                Fate::Failed { label: failure.label().to_owned(), text: failure.chain() }
-            }
+            Err(failure) => Fate::not_archived(failure),
         };
         Self { form: report.form, source: report.source.clone(), fate }
     }
@@ -87,9 +122,7 @@ impl From<&FormPlan> for FormNote {
     fn from(plan: &FormPlan) -> Self {
         let fate = match &plan.action {
             Ok(planned) => Fate::Planned(planned.clone()),
-            Err(failure) => {
-                Fate::Failed { label: failure.label().to_owned(), text: failure.chain() }
-            }
+            Err(failure) => Fate::not_archived(failure),
         };
         Self { form: plan.form, source: plan.source.clone(), fate }
     }
@@ -125,6 +158,7 @@ impl Display for FormNote {
             Fate::Failed { text, .. } => {
                 write!(f, "could not save user mail file {source}: {text}")
             }
+            Fate::Absent { text, .. } => f.write_str(text),
         }
     }
 }
@@ -237,7 +271,9 @@ impl Story<'_> {
             }
             End::NoKill => {
                 let saved = match (self.saved(), self.archives) {
-                    (0, Some([])) => format!("{} has no mail file", self.user),
+                    (0, Some(notes)) if notes.iter().all(FormNote::is_absent) => {
+                        format!("{} has no mail file", self.user)
+                    }
                     (0, _) => format!("saved no mail of {}", self.user),
                     (_, _) => format!("saved the mail of {}", self.user),
                 };

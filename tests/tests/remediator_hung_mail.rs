@@ -1,4 +1,5 @@
-//! Mail file systems that hang, and that are mounted while the daemon runs.
+//! Mail file systems that hang, and that are mounted while the daemon runs; mail files that are not
+//! there, and archives that grow old.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use procstorm_tests::fault::Fault;
 use procstorm_tests::host::{Host, Post};
 use procstorm_tests::isolation::in_a_world_apart;
+use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::storm::Storm;
 use procstorm_tests::wait;
 use serde_json::Value;
@@ -186,4 +188,64 @@ fn a_spool_that_is_mounted_while_the_daemon_runs_is_the_one_that_is_saved() -> R
         }
     }
     Ok(())
+}
+
+#[test]
+fn a_mail_file_that_is_not_there_is_named_and_counted_and_a_maildir_needs_none() -> Result<(), Fault>
+{
+    let name = "a_mail_file_that_is_not_there_is_named_and_counted_and_a_maildir_needs_none";
+    if !is_root_or_skip(name) {
+        return Ok(());
+    }
+    let playbook = "    settle: 0s\n    on_archive_failure: stop";
+    let host = Host::start("absent", playbook, "")?;
+    let missing = host.dir().join("mail").join("42330").display().to_string();
+    let maildir = host.dir().join("mail").join("42331");
+    std::fs::create_dir(&maildir).unwrap();
+    for (number, uid) in [(1, 42_330), (2, 42_331)] {
+        let storm = Storm::raise(uid, b"absent", 8)?;
+        host.post(&[Post::storm(uid, "absent")])?;
+        host.wait_for_verdicts(&vec!["none_seen"; number])?;
+        assert_eq!(storm.living()?, 0);
+    }
+    let log = host.daemon.log();
+    assert!(log.contains(&missing) && log.contains("no mail file saved"), "{log}");
+    assert!(log.contains("a message is a file") || log.contains("each message is a file"), "{log}");
+    let counted =
+        |result| host.metric(&format!("procstorm_mailbox_archives_total{{result=\"{result}\"}}"));
+    assert_eq!((counted("no_mail_file")?, counted("maildir_unsupported")?), (1.0, 1.0));
+    let page = host.get("/remediations/1")?.body;
+    assert!(page.contains(&missing), "{page}");
+    Ok(())
+}
+
+/// Archives of users who have no storm any more, too.
+#[test]
+fn old_archives_of_all_users_are_removed_at_the_start() -> Result<(), Fault> {
+    if !is_root_or_skip("old_archives_of_all_users_are_removed_at_the_start") {
+        return Ok(());
+    }
+    let mut host = Host::start("prune", "    settle: 0s\n    cooldown: 0s", "")?;
+    for (number, content) in [(1, "old"), (2, "new")] {
+        host.put_mail(42_340, content.as_bytes())?;
+        let _storm = Storm::raise(42_340, b"prune", 8)?;
+        host.post(&[Post::storm(42_340, "prune")])?;
+        host.wait_for_verdicts(&vec!["none_seen"; number])?;
+    }
+    host.stop()?;
+    let archived = host.archived()?;
+    assert_eq!(archived.len(), 2, "{archived:?}");
+    // As if they had been made long ago.
+    for (path, second) in archived.iter().zip([1_000_000_000, 1_000_000_001]) {
+        std::fs::rename(path, path.with_file_name(format!("42340.{second}"))).unwrap();
+    }
+    let policy = host.dir().join("remediator.yml");
+    let text = std::fs::read_to_string(&policy).unwrap();
+    std::fs::write(&policy, text.replace("reserve: 0%", "reserve: 0%, max_age: 30d")).unwrap();
+    host.restart()?;
+    wait::until("the older one is removed", SOON, || {
+        let names = host.archived().ok()?;
+        // The newest is never removed.
+        (names.len() == 1 && names.first()?.ends_with("42340.1000000001")).then_some(())
+    })
 }

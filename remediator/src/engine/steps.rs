@@ -1,5 +1,6 @@
 //! What a plan does: each step on record before it begins and after it ended.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,9 @@ use crate::config::{OnArchiveFailure, Step};
 use crate::force::Force;
 use crate::journal::{Case, StepRow};
 use crate::kill::{Bounds, Report, Target, Verdict, end_storm};
-use crate::mailbox::{Failure, FormReport, Planned};
+use crate::mailbox::{Failure, Form, FormReport, Planned};
 use crate::mailroom::Trouble;
-use crate::outcome::{Fate, FormNote};
+use crate::outcome::{Fate, FormNote, NO_MAIL_FILE};
 use crate::policy::Plan;
 
 /// What the steps came to.
@@ -64,11 +65,16 @@ impl Shared {
             return Ok(notes);
         }
         let step = self.begin_step(case.id, name).await?;
-        let notes = if plan.is_dry_run() {
+        let mut notes = if plan.is_dry_run() {
             self.plan_archive(force, plan).await
         } else {
             self.do_archive(force, plan).await?
         };
+        if notes.is_empty() {
+            let source = mail_file(force, plan);
+            let fate = Fate::no_mail_file(&source);
+            notes.push(FormNote { form: Form::Mbox, source, fate });
+        }
         for note in &notes {
             self.count_archive(case, plan, note);
         }
@@ -116,6 +122,13 @@ impl Shared {
             Fate::Planned(Planned::Copy { path, .. } | Planned::Identical { path }) => {
                 let path = path.display();
                 tracing::info!(remediation = id, user, %source, %path, "dry run: would save");
+            }
+            Fate::Absent { label, text } => {
+                tracing::warn!(remediation = id, user, %source, reason = text, "no mail file saved");
+                // What is found is not counted in a dry run, either.
+                if !plan.is_dry_run() {
+                    self.parts.metrics.archive(label, 0);
+                }
             }
             Fate::Failed { label, text } => {
                 tracing::error!(remediation = id, user, %source, error = text, "mail file not saved");
@@ -201,19 +214,25 @@ pub(crate) fn recorded_archives(steps: &[StepRow]) -> Option<Vec<FormNote>> {
 fn archive_outcome(notes: &[FormNote]) -> &'static str {
     let failed = |note: &FormNote| matches!(note.fate, Fate::Failed { .. });
     let planned = |note: &FormNote| matches!(note.fate, Fate::Planned(_));
+    let absent = |note: &FormNote| matches!(note.fate, Fate::Absent { .. });
     match notes {
-        [] => "no_mail_file",
+        notes if notes.iter().all(absent) => NO_MAIL_FILE,
         notes if notes.iter().any(failed) => "failed",
         notes if notes.iter().any(planned) => "planned",
         _ => "saved",
     }
 }
 
+/// Where the user's mail file should be.
+fn mail_file(force: &Force, plan: &Plan) -> PathBuf {
+    force.config.mail.spool.join(Form::Mbox.source_name(&plan.account().name))
+}
+
 /// The note of a mail file of which nothing could be found out.
 fn unopened(force: &Force, plan: &Plan, trouble: &Trouble) -> FormNote {
     FormNote {
-        form: crate::mailbox::Form::Mbox,
-        source: force.config.mail.spool.join(plan.account().name.as_str()),
+        form: Form::Mbox,
+        source: mail_file(force, plan),
         fate: Fate::Failed { label: trouble.label().to_owned(), text: trouble.chain() },
     }
 }

@@ -211,7 +211,7 @@ fn archives(steps: &[StepRow]) -> (Vec<String>, Vec<String>) {
     for FormNote { fate, .. } in crate::engine::recorded_archives(steps).unwrap_or_default() {
         match fate {
             Fate::Archived(archived) => saved.push(archived.path.display().to_string()),
-            Fate::Planned(_) => {}
+            Fate::Planned(_) | Fate::Absent { .. } => {}
             Fate::Failed { text, .. } => not_saved.push(text),
         }
     }
