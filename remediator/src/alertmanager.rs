@@ -24,6 +24,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::timeout;
 
+use crate::resolver::Resolver;
+
 /// The name of the alerts that say what was done.
 pub const OUTCOME: &str = "ProcstormOutcome";
 
@@ -102,7 +104,7 @@ pub struct Posted {
 #[derive(Clone, Debug)]
 pub struct Alertmanager {
     base: Uri,
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<HttpConnector<Resolver>, Full<Bytes>>,
     clock: Arc<Mutex<Option<Reading>>>,
 }
 
@@ -125,7 +127,8 @@ impl Alertmanager {
     /// A client of the Alertmanager at `base`.
     #[must_use]
     pub fn new(base: Uri) -> Self {
-        let client = Client::builder(TokioExecutor::new()).build_http();
+        let client = Client::builder(TokioExecutor::new())
+            .build(HttpConnector::new_with_resolver(Resolver::default()));
         Self { base, client, clock: Arc::default() }
     }
 

@@ -22,6 +22,7 @@
 //! - [`force`]: what of it is in force.
 //! - [`metrics`]: what Prometheus is told.
 //! - [`protection`]: whom the policy protects, by uid.
+//! - [`resolver`]: host names, looked up without a new thread.
 //! - [`printable`]: names from outside, made fit for people.
 //! - [`restore`]: brings archived mail back into a mailbox.
 //! - [`sandbox`]: what the daemon gives up once it has started.
@@ -51,6 +52,7 @@ pub mod payload;
 pub mod policy;
 pub mod printable;
 pub mod protection;
+pub mod resolver;
 pub mod restore;
 pub mod sandbox;
 pub mod startup;
