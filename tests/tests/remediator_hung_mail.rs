@@ -201,7 +201,7 @@ fn a_mail_file_that_is_not_there_is_named_and_counted_and_a_maildir_needs_none()
     let host = Host::start("absent", playbook, "")?;
     let missing = host.dir().join("mail").join("42330").display().to_string();
     let maildir = host.dir().join("mail").join("42331");
-    std::fs::create_dir(&maildir).unwrap();
+    fs::create_dir(&maildir).unwrap();
     for (number, uid) in [(1, 42_330), (2, 42_331)] {
         let storm = Storm::raise(uid, b"absent", 8)?;
         host.post(&[Post::storm(uid, "absent")])?;
@@ -237,11 +237,11 @@ fn old_archives_of_all_users_are_removed_at_the_start() -> Result<(), Fault> {
     assert_eq!(archived.len(), 2, "{archived:?}");
     // As if they had been made long ago.
     for (path, second) in archived.iter().zip([1_000_000_000, 1_000_000_001]) {
-        std::fs::rename(path, path.with_file_name(format!("42340.{second}"))).unwrap();
+        fs::rename(path, path.with_file_name(format!("42340.{second}"))).unwrap();
     }
     let policy = host.dir().join("remediator.yml");
-    let text = std::fs::read_to_string(&policy).unwrap();
-    std::fs::write(&policy, text.replace("reserve: 0%", "reserve: 0%, max_age: 30d")).unwrap();
+    let text = fs::read_to_string(&policy).unwrap();
+    fs::write(&policy, text.replace("reserve: 0%", "reserve: 0%, max_age: 30d")).unwrap();
     host.restart()?;
     wait::until("the older one is removed", SOON, || {
         let names = host.archived().ok()?;
