@@ -29,7 +29,7 @@ use crate::journal::Journal;
 use crate::kill::Bounds;
 use crate::metrics::Metrics;
 use crate::outbox::{CONFIRM, Outbox};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Layer, Sandbox};
 use crate::web::token::{Token, TokenError};
 use crate::web::{self, Site};
 
@@ -374,8 +374,8 @@ fn announce(config: &Config, token: bool, guarded: bool) {
 /// Says what of the sandbox does not hold. What only an older kernel lacks is told as it is.
 fn announce_sandbox(sandbox: &Sandbox) {
     let Sandbox { capabilities, landlock, seccomp } = sandbox;
-    let whole = sandbox.layers().iter().all(|(_, layer)| layer.is_full());
-    match whole {
+    let sound = |layer: &Layer| layer.fault().is_none() && *layer != Layer::Disabled;
+    match sandbox.layers().iter().all(|(_, layer)| sound(layer)) {
         true => tracing::info!(%capabilities, %landlock, %seccomp, "sandbox"),
         false => tracing::warn!(%capabilities, %landlock, %seccomp, "sandbox incomplete"),
     }
