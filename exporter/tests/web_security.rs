@@ -331,6 +331,12 @@ async fn requests_beyond_the_rate_are_told_to_come_again() {
         let answer = plain(address, None).await;
         assert_eq!(answer.get(9..12), Some(wanted), "{answer}");
     }
+    let post = "POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(post.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503"), "Alertmanager would not repeat it: {answer}");
     // Unlimited, in all the ways that say so.
     for text in ["rate_limit: {interval: 0, burst: 1}\n", "rate_limit: {interval: 0s}\n", "{}\n"] {
         world.configure(text);

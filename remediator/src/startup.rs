@@ -46,8 +46,11 @@ pub fn prepare(args: &Args) -> Result<Start, Box<dyn Error>> {
     let sandbox = if args.no_sandbox {
         Sandbox::disabled()
     } else {
-        let files = [Some(&args.config_file), args.web_config.as_ref()];
-        let files: Vec<_> = files.into_iter().flatten().map(PathBuf::as_path).collect();
+        let mut files = security.as_ref().map(|security| security.files()).unwrap_or_default();
+        files.push(args.config_file.clone());
+        // A certificate is often a symlink to what was issued last, in another directory.
+        let ends: Vec<_> = files.iter().filter_map(|file| file.canonicalize().ok()).collect();
+        let files: Vec<_> = files.iter().chain(&ends).map(PathBuf::as_path).collect();
         sandbox::enter(&places(&config, &args.procfs, &files), &args.procfs)
     };
     Ok(Start {

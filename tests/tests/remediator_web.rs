@@ -187,6 +187,45 @@ fn on_the_loopback_no_web_page_reads_or_posts() -> Result<(), Fault> {
 }
 
 #[test]
+fn a_renewed_certificate_elsewhere_is_read_in_the_sandbox() -> Result<(), Fault> {
+    if !is_root_or_skip("a_renewed_certificate_elsewhere_is_read_in_the_sandbox") {
+        return Ok(());
+    }
+    let mut host = host()?;
+    host.stop()?;
+    // As certbot lays them out: a link in one directory to what is in another.
+    let (live, archive) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let issue = |number: u8| {
+        let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        for (name, text) in
+            [("crt", certified.cert.pem()), ("key", certified.signing_key.serialize_pem())]
+        {
+            let file = archive.path().join(format!("{number}.{name}"));
+            fs::write(&file, text).unwrap();
+            let (link, new) = (live.path().join(name), live.path().join("new"));
+            std::os::unix::fs::symlink(&file, &new).unwrap();
+            fs::rename(new, link).unwrap();
+        }
+    };
+    issue(1);
+    let file = host.dir().join("web.yml");
+    let live_path = live.path().display();
+    let text =
+        format!("tls_server_config: {{cert_file: {live_path}/crt, key_file: {live_path}/key}}\n");
+    fs::write(&file, text).unwrap();
+    host.relaunch(&[&format!("--web.config.file={}", file.display())])?;
+    let connect = || TcpStream::connect(host.address()).ok();
+    wait::until("it listens", SOON, connect)?;
+    issue(2);
+    wait::until("the new certificate is read", SOON, || {
+        connect()?.write_all(b"no handshake").ok();
+        host.daemon.log().contains("web configuration reloaded").then_some(())
+    })?;
+    assert!(!host.daemon.log().contains("reload failed"), "{}", host.daemon.log());
+    Ok(())
+}
+
+#[test]
 fn whoever_shows_the_token_may_call_the_host_as_it_likes() -> Result<(), Fault> {
     if !is_root_or_skip("whoever_shows_the_token_may_call_the_host_as_it_likes") {
         return Ok(());
@@ -268,7 +307,7 @@ fn what_would_let_others_in_does_not_start() -> Result<(), Fault> {
 
     fs::write(&policy, "host: 7\nplaybooks: {}\nnonsense: true\n").unwrap();
     let log = refused(&mut host, &[])?;
-    for key in ["host: must be text", "playbooks: must not be empty", "nonsense: is not a key"] {
+    for key in ["host: must be text", "playbooks: must not be empty", "nonsense: unknown key"] {
         assert!(log.contains(key), "{key} in {log}");
     }
     Ok(())

@@ -331,7 +331,7 @@ impl Talk {
         let known = self.settings.knows.as_ref().is_some_and(|all| all.knows(&head.headers));
         let mut trusted = known || matches!(way, Way::Tls);
         if let Some((security, config)) = config {
-            if !known && let Some(refusal) = security.limit(config) {
+            if !known && let Some(refusal) = security.limit(config, &head.method) {
                 return Some(refusal);
             }
             let refusal = security.refuse(config, &head.headers);

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use hyper::HeaderMap;
+use hyper::{HeaderMap, Method, StatusCode};
 use tokio::time::timeout;
 
 use self::basic_auth::Gate;
@@ -110,6 +110,12 @@ impl Security {
 
     fn look(&self) -> &SingleFlight<()> {
         self.look.get_or_init(|| SingleFlight::on(Workers::start("web-config", 1)))
+    }
+
+    /// The file and those that it names, as of the last valid reading.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.lock().config.files.clone()
     }
 
     /// Whether the last reading found the file valid.
@@ -203,8 +209,13 @@ impl Security {
     }
 
     /// `None` if there is room for the request in `rate_limit`, else the answer.
-    pub(super) fn limit(&self, config: &WebConfig) -> Option<Response> {
-        self.limiter.refuse(config.rate)
+    pub(super) fn limit(&self, config: &WebConfig, method: &Method) -> Option<Response> {
+        let mut refusal = self.limiter.refuse(config.rate)?;
+        // Alertmanager posts again after a 503, and not after a 429.
+        if *method == Method::POST {
+            *refusal.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        Some(refusal)
     }
 
     fn follow_changes(&self) {
