@@ -485,3 +485,38 @@ fn a_url_in_a_file_is_read() {
     fs::write(&file, "http://127.0.0.1:9959/webhook\n").expect("written");
     assert_eq!(with().disagreements().len(), 2);
 }
+
+#[test]
+fn two_hosts_whose_urls_are_swapped() {
+    let route = |host: &str| {
+        format!(
+            "    - {{matchers: [host=\"{host}\"], receiver: to-{host}, group_by: ['...'], \
+             group_interval: 5s, repeat_interval: 5m, continue: true}}\n"
+        )
+    };
+    let receiver = |host: &str, url: &str| {
+        format!(
+            "  - {{name: to-{host}, webhook_configs: [{{url: 'http://{url}:9958/webhook'}}]}}\n"
+        )
+    };
+    let fleet = |moscow: &str, kiev: &str| {
+        Files::that_agree()
+            .with_routes("  routes:\n", &format!("  routes:\n{}{}", route("moscow"), route("kiev")))
+            .with_routes(
+                "receivers:\n",
+                &format!("receivers:\n{}{}", receiver("moscow", moscow), receiver("kiev", kiev)),
+            )
+            .with_here(|here| here.listen = vec![":9958".to_owned()])
+    };
+    fleet("moscow", "kiev").agrees();
+    // By the last route, which is for all, it arrives on Alertmanager's own machine alone.
+    fleet("kiev", "moscow").cannot_tell("is for \"moscow\" alone, and leads to another host");
+    let away = |here: &mut Here| here.alertmanagers = vec!["192.0.2.9".to_owned()];
+    fleet("moscow", "kiev").with_here(away).agrees();
+    let found = fleet("kiev", "moscow").with_here(away).disagreements();
+    assert!(found.iter().any(|one| one.contains("reaches no webhook of this host")), "{found:#?}");
+    assert!(
+        found.iter().any(|one| one.contains("kiev:9958/webhook is host \"kiev\"")),
+        "{found:#?}"
+    );
+}

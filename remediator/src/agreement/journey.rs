@@ -149,6 +149,7 @@ fn arrive(
     let others: Vec<&str> =
         routing.hosts().into_iter().filter(|host| *host != policy.host).collect();
     let mut ways: Vec<(Judgement, Fate)> = Vec::new();
+    let mut swapped = Vec::new();
     for way in routing.reached(world, labels) {
         let Some(route) = way.last() else { continue };
         for webhook in routing.webhooks(route) {
@@ -160,6 +161,13 @@ fn arrive(
             fate.unsure.extend(said.unsure.iter().map(finding));
             fate.notes.extend(said.notes.iter().map(finding));
             fate.lost.extend(unfit_route(routing, route, asking));
+            if said.names_other && way.iter().any(|route| route.is_for_host(&policy.host)) {
+                let (line, host) = (route.line, &policy.host);
+                let what = format!(
+                    "the route of line {line} is for {host:?} alone, and leads to another host"
+                );
+                swapped.push(finding(&what));
+            }
             if webhook.template().is_some() {
                 fate.lost.extend(unbounded(routing, &way, webhook.line));
             }
@@ -187,7 +195,10 @@ fn arrive(
     ways.retain(|(said, _)| said.elsewhere.is_none());
     let faults = |(_, fate): &(Judgement, Fate)| (fate.lost.len(), fate.unsure.len());
     let best = ways.into_iter().min_by_key(faults);
-    best.map(|(_, fate)| fate).unwrap_or_default()
+    let mut fate = best.map(|(_, fate)| fate).unwrap_or_default();
+    // It arrives another way; but whoever wrote that route meant something else.
+    fate.unsure.extend(swapped);
+    fate
 }
 
 /// Whether an inhibit rule holds it back.

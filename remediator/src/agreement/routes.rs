@@ -305,6 +305,12 @@ impl Route {
         self.group_by_all
     }
 
+    /// Whether it is for the host of this name alone.
+    pub(super) fn is_for_host(&self, host: &str) -> bool {
+        let mut matchers = self.matchers.iter().filter(|matcher| matcher.label == "host");
+        matchers.any(|matcher| matcher.names() == [host])
+    }
+
     /// Whether its matchers on a label take this value.
     pub(super) fn takes(&self, label: &str, value: &str) -> bool {
         let mut matchers = self.matchers.iter().filter(|matcher| matcher.label == label);

@@ -56,6 +56,8 @@ pub struct Here {
 pub(super) struct Judgement {
     /// It is another daemon's, or nobody's.
     pub(super) elsewhere: Option<String>,
+    /// Its url names another host's daemon.
+    pub(super) names_other: bool,
     /// Its posts are not taken, or say too little.
     pub(super) wrong: Vec<String>,
     /// Whether they are taken depends on what is not in the files.
@@ -249,12 +251,14 @@ impl Webhook {
             // It is this one.
         } else if let Some(other) = others.iter().find(|other| is_host(&name, other)) {
             said.elsewhere = Some(format!("{shown} is host {other:?}, and this is {host:?}"));
+            said.names_other = true;
             return;
         } else if address.is_none() && !name.contains('.') {
             said.elsewhere = Some(format!(
                 "{shown} is another host than {host:?}: write its name in the url, or the policy's \
                  host as the url has it"
             ));
+            said.names_other = true;
             return;
         } else {
             said.unsure.push(format!(
