@@ -1,6 +1,7 @@
 //! Storms that are asked first: SIGTERM, time to exit, and SIGKILL for those that have not.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -36,12 +37,15 @@ fn those_that_exit_on_sigterm_are_not_killed_and_finish_what_they_do() {
         return;
     }
     let storm = Opponent::start("polite", 42600, b"imapd", 50, "200").unwrap();
+    let before = survey(Path::new("/proc"), &target(42600)).unwrap().living;
     let report = end(42600, &bounds(SOON));
     assert!(storm.are_gone_within(SOON), "{report:?}");
     assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
     assert_eq!((report.matched, report.asked, report.terminated), (50, 50, 50), "{report:?}");
     assert_eq!((report.signalled, report.exited, report.left), (0, 0, Some(0)), "{report:?}");
     assert_eq!(storm.ledger().up.get(), 100, "each has tidied up");
+    let said: BTreeSet<i32> = report.pids.iter().copied().collect();
+    assert_eq!(said, before.into_iter().collect(), "the journal names them all");
     assert!(report.elapsed < SOON, "nobody waits for the whole grace: {report:?}");
 }
 
@@ -72,6 +76,7 @@ fn a_storm_that_ignores_sigterm_ends_a_grace_later() {
     // On a busy machine one of the polite may need longer than it has.
     assert!(report.exited >= 20 && report.ended() == 40, "{report:?}");
     assert!(report.elapsed >= grace, "{report:?}");
+    assert_eq!(report.pids.len(), 40, "each is named once: {report:?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What is to be done, as all hands share it: the target, the view of /proc, and the bounds.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -89,6 +89,8 @@ pub(super) struct Errand<'a> {
     changed: Mutex<BTreeSet<i32>>,
     /// Whether what is found is sent SIGTERM, and not SIGKILL.
     asks: AtomicBool,
+    /// Who was sent SIGTERM, and is named among the signalled already.
+    asked: Mutex<HashSet<i32>>,
     /// Who was sent SIGTERM and let go of, to make room for others: by pid and the time of the
     /// start.
     forgotten: Mutex<HashMap<i32, u64>>,
@@ -144,6 +146,7 @@ impl<'a> Errand<'a> {
             ended,
             changed: Mutex::default(),
             asks: AtomicBool::new(!bounds.grace.is_zero()),
+            asked: Mutex::default(),
             forgotten: Mutex::default(),
             halted: AtomicBool::new(false),
         })
@@ -200,6 +203,11 @@ impl<'a> Errand<'a> {
     pub(super) fn end_asking(&self) -> Instant {
         self.asks.store(false, Ordering::Relaxed);
         after(Instant::now(), self.bounds.grace).min(self.deadline)
+    }
+
+    /// Who was sent SIGTERM.
+    pub(super) fn asked(&self) -> MutexGuard<'_, HashSet<i32>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Who was sent SIGTERM and let go of, to make room for others.

@@ -361,6 +361,8 @@ impl<'a> Hand<'a> {
         let kills = self.held.ask(is_over, || !errand.is_late(), |pid| recheck(errand, pid));
         let count = self.account_for(&kills);
         self.report.asked = self.report.asked.saturating_add(count);
+        errand.asked().extend(&kills.signalled);
+        append(&mut self.report.pids, kills.signalled);
         if errand.is_aborted() { Err(Halt::Aborted) } else { Ok(()) }
     }
 
@@ -386,9 +388,11 @@ impl<'a> Hand<'a> {
         let kills = self.held.kill(is_over, || !errand.is_late(), |pid| recheck(errand, pid));
         let count = self.account_for(&kills);
         self.scan.killed = self.scan.killed.saturating_add(count);
-        for pid in kills.signalled {
-            note(&mut self.report.pids, &mut self.report.signalled, pid);
-        }
+        self.report.signalled = self.report.signalled.saturating_add(count);
+        let asked = errand.asked();
+        let others = kills.signalled.into_iter().filter(|pid| !asked.contains(pid));
+        append(&mut self.report.pids, others);
+        drop(asked);
         if errand.is_aborted() {
             return Err(Halt::Aborted);
         }

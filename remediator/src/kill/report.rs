@@ -178,7 +178,7 @@ pub struct Report {
     pub replacements: Vec<Replacement>,
     /// How many of them.
     pub replacement_count: u64,
-    /// Who was sent SIGKILL.
+    /// Who was sent SIGTERM or SIGKILL.
     pub pids: Vec<i32>,
     /// How many rounds of signals there were.
     pub rounds: u32,

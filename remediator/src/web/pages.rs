@@ -263,6 +263,8 @@ fn flatten(name: &str, value: &serde_json::Value, facts: &mut Vec<(String, Strin
             }
         }
         Value::String(text) => facts.push((name.to_owned(), text.clone())),
+        // What could not be counted is unknown, and not nothing.
+        Value::Null if name == "left" => facts.push((name.to_owned(), "unknown".to_owned())),
         Value::Null => {}
         Value::Bool(_) | Value::Number(_) => facts.push((name.to_owned(), value.to_string())),
     }
