@@ -4,7 +4,7 @@
 //! - [`Alertmanager::now`]: what time it is there, by the `Date` of its answers.
 //! - [`Alertmanager::post`]: gives it outcomes.
 //! - [`Alertmanager::known_events`]: which outcomes it still has.
-//! - [`Alertmanager::silenced_by`]: whether a silence covers an alert.
+//! - [`Alertmanager::muted_by`]: what keeps it from sending an alert; [`Muted`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -194,14 +194,30 @@ impl Alertmanager {
         Ok(known.into_iter().filter_map(|mut known| known.labels.remove("event")).collect())
     }
 
-    /// The id of an active silence that covers an alert of these labels, if there is one. A
-    /// silence that cannot be read covers nothing, and does not keep the others from being read.
-    pub async fn silenced_by(
+    /// What keeps Alertmanager from sending the alert of these labels, if anything does: as it says
+    /// itself of the alert. Where it does not hold the alert any more, its silences are compared
+    /// here; one that cannot be read covers nothing, and does not keep the others from being read.
+    pub async fn muted_by(
         &self,
         labels: &BTreeMap<String, String>,
-    ) -> Result<Option<String>, ApiError> {
+    ) -> Result<Option<Muted>, ApiError> {
+        match self
+            .get::<Vec<Value>>(&alerts_like(labels))
+            .await
+            .map(|told| status_of(&told, labels))
+        {
+            Ok(Some(status)) => return Ok(status.muted_by()),
+            Ok(None) => tracing::warn!(
+                "Alertmanager does not hold the alert any more; comparing its silences here"
+            ),
+            Err(ApiError::Status { status, .. }) => tracing::warn!(
+                %status,
+                "Alertmanager does not say whether the alert is silenced; comparing its silences here"
+            ),
+            Err(error) => return Err(error),
+        }
         let told: Vec<Value> = self.get("/api/v2/silences").await?;
-        Ok(covering(&told, labels))
+        Ok(covering(&told, labels).map(Muted::Silence))
     }
 
     fn uri(&self, path: &str) -> Result<Uri, ApiError> {
@@ -263,6 +279,67 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+/// What keeps Alertmanager from sending an alert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Muted {
+    /// A silence, by its id.
+    Silence(String),
+    /// Another alert, by an inhibition rule: its fingerprint.
+    Inhibition(String),
+}
+
+/// An alert as Alertmanager holds it.
+#[derive(Debug, Deserialize)]
+struct Held {
+    labels: BTreeMap<String, String>,
+    status: HeldStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct HeldStatus {
+    silenced_by: Option<Vec<String>>,
+    inhibited_by: Option<Vec<String>>,
+}
+
+impl HeldStatus {
+    fn muted_by(self) -> Option<Muted> {
+        let first = |list: Option<Vec<String>>| list.unwrap_or_default().into_iter().next();
+        let silence = first(self.silenced_by).map(Muted::Silence);
+        silence.or_else(|| first(self.inhibited_by).map(Muted::Inhibition))
+    }
+}
+
+/// What is said of the alert of exactly these labels, if it is among those told.
+fn status_of(told: &[Value], labels: &BTreeMap<String, String>) -> Option<HeldStatus> {
+    let mut held = told.iter().filter_map(|told| Held::deserialize(told).ok());
+    held.find(|held| held.labels == *labels).map(|held| held.status)
+}
+
+/// The labels that tell one storm from another: what is asked for, so that the answer is short.
+const TELLING: [&str; 4] = ["alertname", "host", "user", "command"];
+
+/// The question for the alerts that have these labels in common.
+fn alerts_like(labels: &BTreeMap<String, String>) -> String {
+    let known = TELLING.iter().filter_map(|name| Some((name, labels.get(*name)?)));
+    let filters = known.map(|(name, value)| {
+        let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        format!("filter={}", encoded(&format!("{name}=\"{value}\"")))
+    });
+    format!("/api/v2/alerts?{}", filters.collect::<Vec<_>>().join("&"))
+}
+
+/// A text as a part of a query (RFC 3986).
+fn encoded(text: &str) -> String {
+    let letter = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            char::from(byte).to_string()
+        }
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(letter).collect()
 }
 
 /// The id of the first of these silences that covers an alert of these labels.
@@ -386,6 +463,39 @@ mod tests {
         assert!(!covers("active", &format!("[{}]", both.join(","))));
         let old = r#"[{"name":"user","value":"alice","isRegex":false}]"#;
         assert!(covers("active", old));
+    }
+
+    #[test]
+    fn alertmanagers_own_word_of_the_alert_counts() {
+        let held = |labels: Value, silenced: Value, inhibited: Value| {
+            serde_json::json!({"labels": labels, "fingerprint": "f0", "status":
+                {"state": "suppressed", "silencedBy": silenced, "inhibitedBy": inhibited}})
+        };
+        let ours = serde_json::json!({"user": "alice", "host": "moscow"});
+        let more = serde_json::json!({"user": "alice", "host": "moscow", "role": "mail"});
+        let (none, some) = (serde_json::json!([]), serde_json::json!(["7-a", "7-b"]));
+        let muted = |told: &[Value]| status_of(told, &labels()).map(HeldStatus::muted_by);
+        assert_eq!(muted(&[]), None);
+        assert_eq!(muted(&[held(more, some.clone(), none.clone()), Value::Null]), None);
+        for (silenced, inhibited, expected) in [
+            (none.clone(), none.clone(), None),
+            (Value::Null, Value::Null, None),
+            (some.clone(), some.clone(), Some(Muted::Silence("7-a".to_owned()))),
+            (none, some, Some(Muted::Inhibition("7-a".to_owned()))),
+        ] {
+            assert_eq!(muted(&[held(ours.clone(), silenced, inhibited)]), Some(expected));
+        }
+    }
+
+    #[test]
+    fn a_hostile_label_is_a_value_in_the_question_and_nothing_more() {
+        let mut labels = labels();
+        labels.insert("user".to_owned(), "a\"&filter=b\\\n".to_owned());
+        assert_eq!(
+            alerts_like(&labels),
+            "/api/v2/alerts?filter=host%3D%22moscow%22\
+             &filter=user%3D%22a%5C%22%26filter%3Db%5C%5C%5Cn%22"
+        );
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl Looker<'_> {
             living: count(&found.living),
             left_alone: count(&found.nested),
             history: History::default(),
-            silenced_by: None,
+            muted_by: None,
             now: Timestamp::now(),
         };
         match decide(&self.force.config, request, &facts) {

@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use procstorm_exporter::process::Command;
 
 use crate::account::{Account, NameFault, Protected, UserName};
+use crate::alertmanager::Muted;
 use crate::config::{Config, NestedNamespaces, OnArchiveFailure, Playbook, Rate, Step};
 use crate::duration::spoken;
 use crate::payload::{Alert, Status};
@@ -75,8 +76,8 @@ pub struct Facts {
     pub history: History,
     /// The entry of `accounts.protected` that covers the user's uid, whatever it is called.
     pub protected_by: Option<Protected>,
-    /// The silence that covers the alert, as far as it was asked for.
-    pub silenced_by: Option<String>,
+    /// What keeps Alertmanager from sending the alert by now, as far as it was asked for.
+    pub muted_by: Option<Muted>,
     /// The time of the judgement.
     pub now: Timestamp,
 }
@@ -280,6 +281,9 @@ pub enum Refusal {
     /// A person has silenced the alert since it was accepted.
     #[error("silence {0} covers the alert")]
     Silenced(Quoted),
+    /// An inhibition rule keeps the alert back since it was accepted.
+    #[error("alert {0} inhibits the alert")]
+    Inhibited(Quoted),
     /// It was done too often; a person must look.
     #[error("{count} remediations for {whom} within {window}, the limit (limits.{key})", window = spoken(rate.window))]
     LimitReached {
@@ -316,7 +320,7 @@ impl Refusal {
             Self::SystemUid { .. } => "system_uid",
             Self::BelowThreshold { .. } => "no_longer_true",
             Self::LeftAlone { .. } => "left_alone",
-            Self::Silenced(_) => "silenced",
+            Self::Silenced(_) | Self::Inhibited(_) => "silenced",
             Self::LimitReached { .. } => "limit_reached",
         }
     }
@@ -344,7 +348,8 @@ impl Refusal {
             | Self::OwnUid(_)
             | Self::SystemUid { .. }
             | Self::BelowThreshold { .. }
-            | Self::Silenced(_) => None,
+            | Self::Silenced(_)
+            | Self::Inhibited(_) => None,
         }
     }
 }
@@ -439,8 +444,14 @@ pub fn decide(config: &Config, request: &Request, facts: &Facts) -> Decision {
         Ok(account) => account,
         Err(refusal) => return Decision::Refuse(refusal),
     };
-    if let Some(silence) = &facts.silenced_by {
-        return Decision::Refuse(Refusal::Silenced(Quoted::new(silence)));
+    match &facts.muted_by {
+        Some(Muted::Silence(id)) => {
+            return Decision::Refuse(Refusal::Silenced(Quoted::new(id)));
+        }
+        Some(Muted::Inhibition(by)) => {
+            return Decision::Refuse(Refusal::Inhibited(Quoted::new(by)));
+        }
+        None => {}
     }
     let dry_run = config.dry_run || playbook.dry_run;
     // The cool-down comes before the limits: a storm that has merely to wait is not given up.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use procstorm_exporter::process::Command;
 use procstorm_remediator::account::{Account, Protected, UserName};
+use procstorm_remediator::alertmanager::Muted;
 use procstorm_remediator::config::{Config, Step};
 use procstorm_remediator::payload::{Alert, Status};
 use procstorm_remediator::policy::{Decision, Facts, History, Identity, Plan, admit, decide};
@@ -66,7 +67,7 @@ fn facts() -> Facts {
         living: 95,
         left_alone: 0,
         history: History::default(),
-        silenced_by: None,
+        muted_by: None,
         now: now(),
     }
 }
@@ -200,10 +201,15 @@ fn history(seconds_ago: i64, for_user: u32, in_total: u32) -> Facts {
 
 #[test]
 fn what_was_silenced_meanwhile_is_not_done() {
-    let facts = Facts { silenced_by: Some("7-a".to_owned()), ..facts() };
+    let facts = Facts { muted_by: Some(Muted::Silence("7-a".to_owned())), ..facts() };
     assert_eq!(
         refused(&config(""), &facts),
         ("silenced", "silence \"7-a\" covers the alert".to_owned())
+    );
+    let facts = Facts { muted_by: Some(Muted::Inhibition("f0".to_owned())), ..facts };
+    assert_eq!(
+        refused(&config(""), &facts),
+        ("silenced", "alert \"f0\" inhibits the alert".to_owned())
     );
 }
 

@@ -448,6 +448,8 @@ struct State {
     posts: Vec<Value>,
     attempts: usize,
     silences: String,
+    /// Alerts that it holds besides the outcomes it was given.
+    held: Vec<Value>,
     forgetful: bool,
     /// How many seconds its clock is ahead of the machine's.
     ahead: i64,
@@ -500,6 +502,15 @@ impl Receiver {
     /// Forgets what it was given, as one that was restarted.
     pub fn forget(&self) {
         self.state().forgetful = true;
+    }
+
+    /// Holds an alert besides, of which it says this.
+    pub fn hold(&self, alert: &Post, status: &Value) {
+        let mut alert = alert.of_prometheus();
+        if let Some(alert) = alert.as_object_mut() {
+            alert.insert("status".to_owned(), status.clone());
+        }
+        self.state().held = vec![alert];
     }
 
     /// What it says of silences.
@@ -572,7 +583,10 @@ async fn answer_undated(state: Arc<Mutex<State>>, request: Request) -> Response 
             json("{}".to_owned())
         }
         (Method::GET, "/api/v2/alerts") if state.forgetful => json("[]".to_owned()),
-        (Method::GET, "/api/v2/alerts") => json(Value::from(state.posts.clone()).to_string()),
+        (Method::GET, "/api/v2/alerts") => {
+            let all = state.posts.iter().chain(&state.held).cloned().collect::<Vec<_>>();
+            json(Value::from(all).to_string())
+        }
         (Method::GET, "/api/v2/silences") => json(state.silences.clone()),
         _ => reply::not_found(),
     }

@@ -292,3 +292,40 @@ fn a_protected_name_protects_every_name_of_its_uid_and_one_of_nobody_is_told() -
     assert_eq!(storms[1].living()?, 6);
     Ok(())
 }
+
+#[test]
+fn alertmanagers_own_word_of_a_silence_counts_before_ours() -> Result<(), Fault> {
+    if !is_root_or_skip("alertmanagers_own_word_of_a_silence_counts_before_ours") {
+        return Ok(());
+    }
+    for (uid, status, word) in [
+        (44_051, json!({"state": "suppressed", "silencedBy": ["b7a3"], "inhibitedBy": []}), "b7a3"),
+        (44_052, json!({"state": "suppressed", "silencedBy": [], "inhibitedBy": ["f00d"]}), "f00d"),
+    ] {
+        let receiver = Receiver::start()?;
+        let host = Host::start("core-own", "    settle: 120s\n    cooldown: 1s", &receiver.line())?;
+        let _first = Storm::raise(uid, b"core-own", 8)?;
+        host.post(&[Post::storm(uid, "core-own")])?;
+        host.wait_for_verdicts(&["none_seen"])?;
+        // No silence that could be compared says so.
+        receiver.hold(&Post::storm(uid, "core-own"), &status);
+        let second = host.raise_until_silenced(uid, b"core-own")?;
+        assert_eq!(second.living()?, 8);
+        let summary = host.remediations()?.pop().unwrap();
+        assert!(text(&summary, "summary").contains(word), "{summary}");
+    }
+    // One that seems to cover the alert, and of which Alertmanager says that it does not.
+    let uid = 44_053;
+    let receiver = Receiver::start()?;
+    let host = Host::start("core-own", "    settle: 120s\n    cooldown: 1s", &receiver.line())?;
+    let _first = Storm::raise(uid, b"core-own", 8)?;
+    host.post(&[Post::storm(uid, "core-own")])?;
+    host.wait_for_verdicts(&["none_seen"])?;
+    receiver.hold(&Post::storm(uid, "core-own"), &json!({"state": "active", "silencedBy": []}));
+    receiver.silence(&json!([{"id": "b7a1", "status": {"state": "active"}, "matchers":
+        [{"name": "user", "value": uid.to_string(), "isRegex": false, "isEqual": true}]}]));
+    let second = Storm::raise(uid, b"core-own", 8)?;
+    host.wait_for_verdicts(&["none_seen", "none_seen"])?;
+    assert_eq!(second.living()?, 0);
+    Ok(())
+}

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::{Shared, Stopping};
 use crate::account::{Account, Protected, UserName};
+use crate::alertmanager::Muted;
 use crate::config::Config;
 use crate::force::{Force, RETRY};
 use crate::journal::Case;
@@ -148,17 +149,17 @@ impl Shared {
         }
     }
 
-    /// The silence that covers the alert, if it is one that somebody could have made since it was
+    /// What keeps Alertmanager from sending the alert, if it is something that came since it was
     /// accepted: Alertmanager does not send what is silenced already. If it cannot be asked,
     /// nothing is silenced: a storm is not left alone because the mail system is down.
-    pub(super) async fn silenced_by(&self, force: &Force, case: &Case) -> Option<String> {
+    pub(super) async fn muted_by(&self, force: &Force, case: &Case) -> Option<Muted> {
         if case.repeats.is_none() && !case.deferred {
             return None;
         }
         let alertmanager = force.alertmanager.as_ref()?;
-        let question = alertmanager.silenced_by(&case.alert.labels);
+        let question = alertmanager.muted_by(&case.alert.labels);
         match tokio::time::timeout(SILENCE_DEADLINE, question).await {
-            Ok(Ok(silence)) => silence,
+            Ok(Ok(muted)) => muted,
             Err(_elapsed) => {
                 tracing::warn!(
                     remediation = case.id,

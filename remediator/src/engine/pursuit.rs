@@ -152,7 +152,7 @@ impl Shared {
             Err(error) => return self.cannot_see(&matter, &error).await,
         };
         let protected_by = self.protected_by(&force.config, &account).await;
-        let silenced_by = self.silenced_by(&force, case).await;
+        let muted_by = self.muted_by(&force, case).await;
         let facts = |history| Facts {
             identity: identity.clone(),
             own_uid,
@@ -160,7 +160,7 @@ impl Shared {
             living: count(&survey.living),
             left_alone: count(&survey.nested),
             history,
-            silenced_by: silenced_by.clone(),
+            muted_by: muted_by.clone(),
             now: Timestamp::now(),
         };
         self.settle_it(&matter, &survey, facts).await
