@@ -1,0 +1,95 @@
+//! A storm that has taken every pid: the daemon has the threads that it needs from the start.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use procstorm_tests::fault::Fault;
+use procstorm_tests::host::{Host, Post};
+use procstorm_tests::isolation::in_a_world_apart;
+use procstorm_tests::storm::Storm;
+use procstorm_tests::wait;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// How long a storm may live after the alert.
+const ALERT_TO_END: Duration = Duration::from_secs(15);
+
+/// Few enough to be taken at once, and more than Linux keeps for itself.
+const PID_MAX: &str = "400";
+
+/// Processes that do nothing but fill the table; gone with their value.
+struct Filling(Vec<Child>);
+
+impl Filling {
+    /// As many as there can be.
+    fn begin() -> Self {
+        let sleep = || Command::new("sleep").arg("3600").stdin(Stdio::null()).spawn();
+        let mut all = Self(Vec::new());
+        while let Ok(child) = sleep() {
+            all.0.push(child);
+            assert!(all.0.len() < 1000, "the table does not fill");
+        }
+        all
+    }
+}
+
+impl Drop for Filling {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            child.kill().unwrap_or_default();
+            drop(child.wait());
+        }
+    }
+}
+
+/// Whether a pid namespace has a limit of its own here; before Linux 6.14 it is the machine's.
+fn has_own_limit() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let (major, minor) = (parts.next().unwrap().unwrap(), parts.next().unwrap().unwrap());
+    (major, minor) >= (6, 14)
+}
+
+#[test]
+fn a_storm_that_has_taken_every_pid_is_archived_and_ended() -> Result<(), Fault> {
+    if !in_a_world_apart("a_storm_that_has_taken_every_pid_is_archived_and_ended") {
+        return Ok(());
+    }
+    if !has_own_limit() {
+        eprintln!("SKIPPED: a full process table: needs Linux 6.14");
+        return Ok(());
+    }
+    fs::write("/proc/sys/kernel/pid_max", PID_MAX).unwrap();
+    let users = [("alice", 42_400)];
+    let playbook = "    settle: 0s\n    cooldown: 0s";
+    let host = Host::start_among(&users, "starved", playbook, "")?;
+    wait::until("ready", SOON, || (host.get("/-/ready").ok()?.status == 200).then_some(()))?;
+    let mail = host.put_mail(42_400, b"mail")?;
+    fs::rename(&mail, mail.with_file_name("alice")).unwrap();
+    for round in 1..=2 {
+        let storm = Storm::raise(42_400, b"starved", 40)?;
+        // Longer than threads without work would stay.
+        let filling = Filling::begin();
+        wait::until("the threads had nothing to do for a while", SOON, {
+            let begun = Instant::now();
+            move || (begun.elapsed() > Duration::from_secs(12)).then_some(())
+        })?;
+        assert!(Command::new("true").spawn().is_err(), "the table is not full");
+        let begun = Instant::now();
+        host.post(&[Post::storm(42_400, "starved").with("user", "alice")])?;
+        wait::until("the storm is dead", ALERT_TO_END, || {
+            (storm.living().unwrap() == 0).then_some(())
+        })
+        .map_err(|fault| Fault::new(format!("{}\n{}", fault.whole(), host.daemon.log())))?;
+        println!("ended in {:?} with the process table full", begun.elapsed());
+        assert_eq!(host.get("/-/ready")?.status, 200);
+        assert_eq!(host.get("/metrics")?.status, 200);
+        drop(filling);
+        host.wait_for_verdicts(&vec!["none_seen"; round])?;
+    }
+    assert_eq!(host.archived()?.len(), 1, "the second found it identical");
+    assert!(!host.daemon.log().contains("panicked"), "{}", host.daemon.log());
+    Ok(())
+}
