@@ -16,7 +16,7 @@ use procstorm_remediator::kill::{Bounds, Target, end_storm};
 use procstorm_remediator::sandbox::{Places, enter};
 use procstorm_tests::fault::{Fault, OrFault as _};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 /// What is to end, and under which circumstances.
@@ -90,6 +90,8 @@ impl Circumstances {
         }
         if let Some(user) = self.user.map(Uid::from_raw) {
             setresuid(user, user, user).or_fault("cannot change user")?;
+            // As one that its user has started: else 5.10 keeps our own /proc from us.
+            set_dumpable_behavior(DumpableBehavior::Dumpable).or_fault("cannot be read")?;
         }
         let mut lost = CapabilitySet::empty();
         lost.set(CapabilitySet::KILL, self.without_cap_kill);
