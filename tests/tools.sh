@@ -299,6 +299,20 @@ kernels() {
     done
 }
 
+# The Debians that the field tests boot. Only root can make and boot them; the tests say aloud what
+# they had to leave out.
+field() {
+    if [ "$(id -u)" != 0 ]; then
+        say "not root: no Debian is booted, and the packages are not tried on one"
+        return 0
+    fi
+    need debootstrap:debootstrap systemd-nspawn:systemd-container ip:iproute2 nsenter:util-linux
+    local suite
+    for suite in bookworm trixie; do
+        tests/field.sh "$suite" || say "no Debian $suite could be made: it is not booted"
+    done
+}
+
 bench() {
     local program missing="prometheus-node-exporter prometheus-process-exporter"
     # shellcheck disable=SC2086 # a list of words
@@ -312,7 +326,7 @@ bench() {
 # shellcheck disable=SC2086 # lists of words
 case "${1:-stack}" in
     stack) need $build_calls; stack "${2:-}" ;;
-    test) need $build_calls $tests_call; stack; browser; mail_server ;;
+    test) need $build_calls $tests_call; stack; browser; mail_server; field ;;
     bench) need $build_calls; stack; bench ;;
     packages) need $build_calls $packages_call ;;
     kernels) shift; need $build_calls $tests_call $kernels_call; kernels "$@" ;;

@@ -13,6 +13,7 @@
 //! - [`host`]: a remediator alone, and what stands for Alertmanager where a test needs it to fail.
 //! - [`prometheus`], [`alertmanager`]: the real ones, on free ports.
 //! - [`stack`]: those two, and our two daemons, wired as they are shipped.
+//! - [`field`]: the packages, on a Debian booted with systemd.
 //!
 //! What the rules are compared with, and fed from:
 //! - [`oracle`]: the original's scripts, read literally.
@@ -47,6 +48,7 @@ pub mod dashboard;
 pub mod demo;
 pub mod exposition;
 pub mod fault;
+pub mod field;
 pub mod forking;
 pub mod fuzzing;
 pub mod host;

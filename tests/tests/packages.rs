@@ -1,5 +1,5 @@
 //! The packages that `deploy/packages.sh` makes: judged by lintian, installed and removed on this
-//! machine but in memory (Debian's, and RPMs), and what the README tells to do in between.
+//! machine but in memory (Debian's, and RPMs). `field.rs` installs them on booted machines.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::ffi::OsString;
@@ -88,14 +88,14 @@ install_deb() {
 left() { find /usr /etc -name "*$1*" | sed 's/^/left /'; }
 "#;
 
-/// What the README tells to do after the remediator's installation, up to the daemon's start.
-fn first_steps() -> String {
-    let readme = std::fs::read_to_string(programs::project().join("README.md")).unwrap();
-    let steps = readme.lines().skip_while(|line| !line.starts_with("install -d /etc/procstorm"));
-    let steps: Vec<_> = steps.take_while(|line| !line.starts_with("systemctl")).collect();
-    assert!(steps.last().is_some_and(|line| line.contains("--check")), "{steps:?}");
-    steps.join("\n")
-}
+/// What the administrator does before the daemon's first start; the README's own commands are run
+/// by the field tests.
+const FIRST_STEPS: &str = "
+    install -d /etc/procstorm
+    install -m 644 /usr/share/doc/procstorm-remediator/remediator.yml /etc/procstorm/
+    (umask 077; head -c 32 /dev/urandom | base64 > /etc/procstorm/token)
+    install -d -o procstorm -g procstorm -m 700 /var/mail/arc
+    procstorm-remediator --check";
 
 #[test]
 fn three_packages_are_made_in_two_forms_with_debug_symbols_apart_and_a_tarball() {
@@ -169,13 +169,12 @@ fn the_remediators_package_brings_its_account_and_starts_nothing() {
         install_deb procstorm-remediator
         procstorm-remediator --version
         getent passwd procstorm | sed 's/^/account /'
-        {{ {}
+        {{ {FIRST_STEPS}
         }} >&2
         stat -c 'then %A %U:%G %n' /etc/procstorm/remediator.yml /etc/procstorm/token /var/mail/arc
         dpkg -P procstorm-remediator | sed 's/^/purge: /'
         getent passwd procstorm | sed 's/^/left account /'
-        left procstorm-remediator",
-        first_steps()
+        left procstorm-remediator"
     );
     let Some(told) = in_a_copy(test, &script) else { return };
     let lines = [

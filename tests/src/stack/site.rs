@@ -165,7 +165,7 @@ impl Site {
         timing: Timing,
     ) -> Result<PathBuf, Fault> {
         let rules = programs::project().join("rules/procstorm.rules.yml");
-        let host = r"- {source_labels: [__address__], regex: '\[(.+)\](:\d+)?|([^:]+)(:\d+)?', replacement: '$1$3', target_label: host}";
+        let host = r"- {source_labels: [host, __address__], regex: ';(?:\[(.+)\](:\d+)?|([^:]+)(:\d+)?)', replacement: '$1$3', target_label: host}";
         let behind = |address: &str| {
             format!("{host}\n      - {{target_label: __address__, replacement: '{address}'}}")
         };

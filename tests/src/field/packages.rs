@@ -1,0 +1,80 @@
+//! The Debian packages to install. The programs of the test stand in for those of a release.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::fault::{Fault, OrFault as _};
+use crate::programs;
+
+/// The three packages, as `deploy/packages.sh` makes them.
+#[derive(Debug)]
+pub struct Packages {
+    dir: TempDir,
+}
+
+impl Packages {
+    /// Makes them.
+    pub fn make() -> Result<Self, Fault> {
+        let dir = TempDir::new().or_fault("cannot make a directory for packages")?;
+        let built = programs::ours("procstorm-exporter")?;
+        let output = Command::new(programs::project().join("deploy/packages.sh"))
+            .env("PROGRAMS", built.parent().unwrap_or(Path::new(".")))
+            .env("PACKAGES", dir.path())
+            .env("ONLY", "deb")
+            .env("DEB_BUILD_OPTIONS", "noautodbgsym")
+            .output()
+            .or_fault("cannot run deploy/packages.sh")?;
+        if !output.status.success() {
+            return Err(Fault::new(String::from_utf8_lossy(&output.stderr)));
+        }
+        Ok(Self { dir })
+    }
+
+    /// Copies them into `target`, an existing directory.
+    pub fn copy_to(&self, target: &Path) -> Result<(), Fault> {
+        for package in self.files()? {
+            let name = package.file_name().unwrap_or_default();
+            fs::copy(&package, target.join(name)).or_fault("cannot copy a package")?;
+        }
+        Ok(())
+    }
+
+    /// Writes the same with `version` into `target`, an existing directory.
+    pub fn copy_as(&self, version: &str, target: &Path) -> Result<(), Fault> {
+        for package in self.files()? {
+            let unpacked = TempDir::new().or_fault("cannot make a directory")?;
+            let tree = unpacked.path().join("tree");
+            dpkg_deb(Command::new("dpkg-deb").arg("-R").arg(&package).arg(&tree))?;
+            let control = tree.join("DEBIAN/control");
+            let text = fs::read_to_string(&control).or_fault("cannot read a control file")?;
+            let lines = text.lines().map(|line| match line.strip_prefix("Version: ") {
+                Some(_) => format!("Version: {version}\n"),
+                None => format!("{line}\n"),
+            });
+            fs::write(&control, lines.collect::<String>()).or_fault("cannot write it")?;
+            dpkg_deb(
+                Command::new("dpkg-deb")
+                    .args(["-Znone", "--root-owner-group", "-b"])
+                    .arg(&tree)
+                    .arg(target),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn files(&self) -> Result<Vec<PathBuf>, Fault> {
+        let entries = fs::read_dir(self.dir.path()).or_fault("cannot list the packages")?;
+        Ok(entries.flatten().map(|entry| entry.path()).collect())
+    }
+}
+
+fn dpkg_deb(command: &mut Command) -> Result<(), Fault> {
+    let output = command.output().or_fault("cannot run dpkg-deb")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Fault::new(String::from_utf8_lossy(&output.stderr)))
+}
