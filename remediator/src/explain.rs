@@ -133,10 +133,12 @@ impl Looker<'_> {
             | Identity::Unresolved(_)
             | Identity::Unknown => None,
         };
+        let shared_with = self.shared_with(&identity);
         let facts = Facts {
             identity,
             own_uid: self.own_uid,
             protected_by,
+            shared_with,
             living: count(&found.living),
             left_alone: count(&found.nested),
             history: History::default(),
@@ -148,6 +150,12 @@ impl Looker<'_> {
             Decision::Wait(until) => Err(format!("the cool-down runs until {until}")),
             Decision::Refuse(refusal) => Err(refusal.to_string()),
         }
+    }
+
+    fn shared_with(&self, identity: &Identity) -> Vec<String> {
+        let Identity::Named(account) = identity else { return Vec::new() };
+        let archiver = self.force.archiver();
+        archiver.map_or(Vec::new(), |archiver| archiver.others(&account.name, account.uid))
     }
 
     fn act(&self, plan: &Plan, playbook: &str, found: &Survey) -> String {

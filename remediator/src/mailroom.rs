@@ -180,6 +180,21 @@ impl Mailroom {
         self.run(what, abort, work).await?
     }
 
+    /// [`Archiver::others`], unless the file systems do not answer.
+    pub async fn others(
+        &self,
+        account: Account,
+        abort: &AtomicBool,
+    ) -> Result<Vec<String>, Trouble> {
+        let what = format!("the look for others' mail behind the uid of {}", account.name);
+        let settings = self.settings.clone();
+        let work = move |pulse: Pulse| {
+            let archiver = Archiver::open(settings)?.with_pulse(pulse);
+            Ok(archiver.others(&account.name, account.uid))
+        };
+        self.run(what, abort, work).await?
+    }
+
     /// The same for a program that waits, and that makes no archive directory.
     pub fn plan_and_wait(&self, account: Account) -> Result<Vec<FormPlan>, Trouble> {
         let what = format!("the look at the mail file of {}", account.name);

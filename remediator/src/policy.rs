@@ -76,6 +76,8 @@ pub struct Facts {
     pub history: History,
     /// The entry of `accounts.protected` that covers the user's uid, whatever it is called.
     pub protected_by: Option<Protected>,
+    /// Names of other users' mail that belongs to the same uid; none where that does not matter.
+    pub shared_with: Vec<String>,
     /// What keeps Alertmanager from sending the alert by now, as far as it was asked for.
     pub muted_by: Option<Muted>,
     /// The time of the judgement.
@@ -241,6 +243,19 @@ pub enum Refusal {
         /// The entry that covers it.
         entry: Protected,
     },
+    /// Other users' mail belongs to the same uid, and so do their processes.
+    #[error(
+        "uid {uid} of user {user} owns other users' mail as well ({}): their processes cannot be told \
+         from the user's (accounts.allow_shared_uid)", .mail.join(", ")
+    )]
+    SharedUid {
+        /// The user.
+        user: UserName,
+        /// Its uid.
+        uid: u32,
+        /// Some names of the others' mail, in quotes.
+        mail: Vec<String>,
+    },
     /// The user is root.
     #[error("user {0} has uid 0")]
     Root(UserName),
@@ -315,6 +330,7 @@ impl Refusal {
             Self::Alias { .. } => "alias",
             Self::NamelessUid(_) => "nameless_uid",
             Self::ProtectedUser { .. } => "protected_user",
+            Self::SharedUid { .. } => "shared_uid",
             Self::Root(_) => "root",
             Self::OwnUid(_) => "own_uid",
             Self::SystemUid { .. } => "system_uid",
@@ -331,9 +347,10 @@ impl Refusal {
     pub fn told_once_in(&self) -> Option<Duration> {
         match self {
             Self::LimitReached { rate, .. } => Some(rate.window),
-            Self::BadUserName(_) | Self::UnresolvedUser { .. } | Self::LeftAlone { .. } => {
-                Some(TOLD_EVERY)
-            }
+            Self::BadUserName(_)
+            | Self::UnresolvedUser { .. }
+            | Self::SharedUid { .. }
+            | Self::LeftAlone { .. } => Some(TOLD_EVERY),
             Self::Resolved
             | Self::OtherHost { .. }
             | Self::NoPlaybook
@@ -444,6 +461,11 @@ pub fn decide(config: &Config, request: &Request, facts: &Facts) -> Decision {
         Ok(account) => account,
         Err(refusal) => return Decision::Refuse(refusal),
     };
+    if !config.accounts.allow_shared_uid && !facts.shared_with.is_empty() {
+        let mail = facts.shared_with.iter().map(|name| Quoted::new(name).to_string()).collect();
+        let (user, uid) = (account.name, account.uid);
+        return Decision::Refuse(Refusal::SharedUid { user, uid, mail });
+    }
     match &facts.muted_by {
         Some(Muted::Silence(id)) => {
             return Decision::Refuse(Refusal::Silenced(Quoted::new(id)));

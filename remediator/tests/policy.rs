@@ -64,6 +64,7 @@ fn facts() -> Facts {
         identity,
         own_uid: 998,
         protected_by: None,
+        shared_with: Vec::new(),
         living: 95,
         left_alone: 0,
         history: History::default(),
@@ -178,6 +179,15 @@ fn the_configuration_can_allow_its_own_and_nameless_uids() {
     let plan = planned(&config, &Facts { identity: Identity::Nameless(1002), ..facts() });
     assert_eq!((plan.account().uid, plan.account().name.as_str()), (1002, "alice"));
     assert_eq!(refused(&config, &Facts { identity: Identity::Nameless(0), ..facts() }).0, "root");
+}
+
+#[test]
+fn a_uid_that_holds_the_mail_of_others_is_acted_on_only_if_the_policy_says_so() {
+    let facts = Facts { shared_with: vec!["bob".to_owned(), "a\nb".to_owned()], ..facts() };
+    let (label, text) = refused(&config(""), &facts);
+    assert_eq!(label, "shared_uid");
+    assert!(text.contains("\"bob\"") && !text.contains('\n'), "{text}");
+    let _allowed = planned(&config(", allow_shared_uid: true"), &facts);
 }
 
 #[test]

@@ -329,3 +329,53 @@ fn alertmanagers_own_word_of_a_silence_counts_before_ours() -> Result<(), Fault>
     assert_eq!(second.living()?, 0);
     Ok(())
 }
+
+#[test]
+fn a_uid_that_holds_the_mail_of_several_users_is_left_alone_and_told_unless_allowed()
+-> Result<(), Fault> {
+    let name = "a_uid_that_holds_the_mail_of_several_users_is_left_alone_and_told_unless_allowed";
+    if !is_root_or_skip(name) {
+        return Ok(());
+    }
+    let uid = 44_080;
+    let receiver = Receiver::start()?;
+    let playbook = "    settle: 0s\n    cooldown: 0s";
+    let host = Host::start_among(&[("vmail", uid)], "core-vm", playbook, &receiver.line())?;
+    let own = |name: &str| {
+        let path = host.dir().join("mail").join(name);
+        fs::write(&path, "mail").unwrap();
+        std::os::unix::fs::chown(&path, Some(uid), Some(uid)).unwrap();
+    };
+    // The user's own, with what servers leave beside it.
+    for name in ["vmail", "vmail.lock", ".vmail.pop"] {
+        own(name);
+    }
+    let post = || host.post(&[Post::storm(uid, "core-vm").with("user", "vmail")]);
+    let _first = Storm::raise(uid, b"core-vm", 6)?;
+    post()?;
+    host.wait_for_verdicts(&["none_seen"])?;
+    own("customer1");
+    let second = Storm::raise(uid, b"core-vm", 6)?;
+    for round in 1..=2 {
+        post()?;
+        let mut verdicts = vec!["none_seen"];
+        verdicts.resize(round + 1, "shared_uid");
+        host.wait_for_verdicts(&verdicts)?;
+    }
+    assert_eq!(second.living()?, 6);
+    host.wait_for_metric("procstorm_outcomes_pending", 0.0)?;
+    let told: Vec<_> = receiver
+        .posts()
+        .into_iter()
+        .filter(|post| text(&post["labels"], "verdict") == "shared_uid")
+        .collect();
+    assert_eq!(told.len(), 1, "once: {told:?}");
+    assert!(text(&told[0]["annotations"], "summary").contains("\"customer1\""), "{told:?}");
+    let top = format!("accounts: {{allow_shared_uid: true}}\n{}", receiver.line());
+    host.change_policy("core-vm", playbook, &top)?;
+    host.reload()?;
+    wait::until("reloaded", SOON, || host.daemon.log().contains("reloaded").then_some(()))?;
+    post()?;
+    wait_until_dead(&second);
+    Ok(())
+}

@@ -55,6 +55,9 @@ fn accounts(config: &Config, f: &mut Formatter<'_>) -> fmt::Result {
     if !accounts.allow_nameless {
         write!(f, ", uids without a name")?;
     }
+    if !accounts.allow_shared_uid {
+        write!(f, ", uids that own the mail of several users")?;
+    }
     if !protected.is_empty() {
         write!(f, " and {}", protected.join(", "))?;
     }

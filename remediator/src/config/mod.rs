@@ -84,6 +84,8 @@ pub struct Accounts {
     pub allow_own_uid: bool,
     /// Whether a uid that the name service has no name for may be acted upon.
     pub allow_nameless: bool,
+    /// Whether a uid may be acted on that holds the mail of several users.
+    pub allow_shared_uid: bool,
 }
 
 /// What is done about one kind of storm.
@@ -355,12 +357,20 @@ fn read_accounts(mut accounts: Section<'_>) -> Option<Accounts> {
     let protected = accounts.or("protected", Vec::new(), list(protected));
     let allow_own_uid = accounts.or("allow_own_uid", false, boolean);
     let allow_nameless = accounts.or("allow_nameless", false, boolean);
-    accounts.finish(&["min_uid", "protected", "allow_own_uid", "allow_nameless"]);
+    let allow_shared_uid = accounts.or("allow_shared_uid", false, boolean);
+    accounts.finish(&[
+        "min_uid",
+        "protected",
+        "allow_own_uid",
+        "allow_nameless",
+        "allow_shared_uid",
+    ]);
     Some(Accounts {
         min_uid: min_uid?,
         protected: protected?,
         allow_own_uid: allow_own_uid?,
         allow_nameless: allow_nameless?,
+        allow_shared_uid: allow_shared_uid?,
     })
 }
 

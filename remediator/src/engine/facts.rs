@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::{Shared, Stopping};
 use crate::account::{Account, Protected, UserName};
 use crate::alertmanager::Muted;
-use crate::config::Config;
+use crate::config::{Config, Step};
 use crate::force::{Force, RETRY};
 use crate::journal::Case;
 use crate::kill::{Survey, SurveyError, Target, survey};
@@ -90,6 +90,28 @@ impl Shared {
             Vec::new()
         };
         protection.of(account, &groups).cloned()
+    }
+
+    /// Names of other users' mail behind the same uid, if the playbook kills and the policy minds.
+    pub(super) async fn shared_with(
+        &self,
+        force: &Force,
+        playbook: &str,
+        account: &Account,
+    ) -> Vec<String> {
+        let kills = force.config.playbooks.get(playbook);
+        let kills = kills.is_some_and(|book| book.steps.contains(&Step::KillUserProc));
+        if !kills || force.config.accounts.allow_shared_uid {
+            return Vec::new();
+        }
+        force.mailroom.others(account.clone(), &self.abort).await.unwrap_or_else(|trouble| {
+            tracing::warn!(
+                user = account.name.as_str(),
+                error = trouble.chain(),
+                "could not tell whether the uid owns other users' mail; continuing as if it owned none"
+            );
+            Vec::new()
+        })
     }
 
     /// Whom the policy protects, as the name service says now or said a moment ago. Says what of the

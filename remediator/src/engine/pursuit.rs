@@ -152,11 +152,13 @@ impl Shared {
             Err(error) => return self.cannot_see(&matter, &error).await,
         };
         let protected_by = self.protected_by(&force.config, &account).await;
+        let shared_with = self.shared_with(&force, request.playbook(), &account).await;
         let muted_by = self.muted_by(&force, case).await;
         let facts = |history| Facts {
             identity: identity.clone(),
             own_uid,
             protected_by: protected_by.clone(),
+            shared_with: shared_with.clone(),
             living: count(&survey.living),
             left_alone: count(&survey.nested),
             history,

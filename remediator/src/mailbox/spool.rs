@@ -162,6 +162,32 @@ impl Spool {
         refused.map_or(Ok(()), Err)
     }
 
+    /// The names of what belongs to `uid` and is not of `user`'s name: the mail of others behind the
+    /// same uid. At most `most` of them.
+    pub(super) fn others(
+        &self,
+        user: &UserName,
+        uid: u32,
+        most: usize,
+        alive: impl Fn(),
+    ) -> Vec<String> {
+        let (own, hidden) = (format!("{user}."), format!(".{user}."));
+        let is_others = |name: &str| {
+            name != user.as_str()
+                && !matches!(name, "." | "..")
+                && !name.starts_with(&own)
+                && !name.starts_with(&hidden)
+        };
+        let entries = Dir::read_from(&self.dir).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
+        let is_theirs = |name: &String| {
+            alive();
+            let Ok(Some(pinned)) = self.pin(name) else { return false };
+            pinned.metadata().is_ok_and(|meta| meta.uid() == uid)
+        };
+        names.filter(|name| is_others(name)).filter(is_theirs).take(most).collect()
+    }
+
     /// Whether the mail file's name still leads to it.
     pub(super) fn still_names(&self, mailbox: &Mailbox) -> bool {
         let there = self.pin(&mailbox.name).ok().flatten();
