@@ -9,11 +9,11 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Programs that tests/tools.sh unpacked come first, then the machine's own.
 export PATH := $(abspath $(TARGET))/tools/$(or $(PROCSTORM_STACK),.)/bin:$(abspath $(TARGET))/tools/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: help rust build release install packages demo run test field-kernels generations check lint fmt docs deny \
+.PHONY: help rust build release install packages demo run test field-kernels field-arm64 generations check lint fmt docs deny \
     rules unit bench fuzz clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 rust:
 	@command -v $(firstword $(CARGO)) >/dev/null || { \
@@ -51,6 +51,9 @@ test: rust ## everything that must hold: formatting, lints, docs, rules, all tes
 	$(MAKE) --no-print-directory lint docs rules deny unit
 	@if [ "$$PROCSTORM_STACK" = bookworm ]; then $(MAKE) --no-print-directory generations; \
 	else echo "SKIPPED: make generations: PROCSTORM_STACK is $$PROCSTORM_STACK"; fi
+
+field-arm64: rust ## cross-built packages, whose programs run under qemu-user
+	tests/arm64.sh
 
 field-kernels: rust ## the product on other kernels, from 5.10 to the newest, under QEMU (slow)
 	CARGO="$(CARGO)" tests/kernels/run.sh $(KERNELS)

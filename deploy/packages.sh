@@ -61,7 +61,14 @@ debian_packages() {
     changelog >"$work/debian/debian/changelog"
     # For another architecture, the tools that Build-Depends names are those of this one: -d.
     local foreign=()
-    [ "$arch" = "$native" ] || foreign=(-d "-a$arch" -Pcross,nocheck)
+    if [ "$arch" != "$native" ]; then
+        export CROSS_LIBRARIES=/usr/$triplet/lib
+        foreign=(-d "-a$arch" -Pcross,nocheck)
+        # What dpkg-shlibdeps would learn from the other architecture's own packages.
+        printf '%s\n' "libc 6 libc6 (>= 2.34)" "libm 6 libc6 (>= 2.34)" \
+            "ld-linux-aarch64 1 libc6 (>= 2.34)" "libgcc_s 1 libgcc-s1 (>= 4.2)" \
+            >"$work/debian/debian/shlibs.local"
+    fi
     (
         cd "$work/debian"
         PROJECT=$project dpkg-buildpackage -b -uc -us "${foreign[@]}" >"$work/log" 2>&1
@@ -87,13 +94,15 @@ tarball() {
 }
 
 if [ -z "${PROGRAMS:-}" ]; then
-    make --no-print-directory release
     if [ "$arch" = "$native" ]; then
+        make --no-print-directory release
         PROGRAMS=$target/release
     else
         deploy/cross.sh "$arch"
         PROGRAMS=$target/$rpm_arch-unknown-linux-gnu/release
-        COMPLETIONS=$target/release/procstorm-completions
+        # This one runs here.
+        "${CARGO:-cargo}" build -p procstorm-completions
+        COMPLETIONS=$target/debug/procstorm-completions
     fi
 fi
 PROGRAMS=$(realpath "$PROGRAMS")
