@@ -212,15 +212,45 @@ fn each_alert_has_a_section_a_link_and_a_route() {
     assert_eq!(sections, alerts, "sections and alerts");
     let anchors: BTreeSet<String> = sections.iter().map(|title| title.to_lowercase()).collect();
     assert_eq!(links, anchors, "links and sections");
-    // A section of an alert, or one within it; as the pages that show the runbook call it.
-    let within = values(&runbook, "### ").into_iter();
-    let within = within.map(|title| title.to_lowercase().replace(' ', "-"));
-    let anchors: BTreeSet<String> = anchors.into_iter().chain(within).collect();
-    for (_, rest) in runbook.match_indices("](#").map(|(at, _)| runbook.split_at(at + 3)) {
-        let (anchor, _) = rest.split_once(')').unwrap();
-        assert!(anchors.contains(anchor), "a link within the runbook: {anchor}");
-    }
     println!("runbook: {} alerts, each with a section, a link and a route", alerts.len());
+}
+
+/// The names by which GitHub lets links point to a document's headings, of every level.
+fn anchors(document: &str) -> BTreeSet<String> {
+    let mut in_code = false;
+    let mut anchors = BTreeSet::new();
+    for line in document.lines() {
+        in_code ^= line.starts_with("```");
+        let title = line.trim_start_matches('#').strip_prefix(' ');
+        let Some(title) = title.filter(|_| line.starts_with('#') && !in_code) else { continue };
+        let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+        anchors.insert(title.to_lowercase().chars().filter(kept).collect::<String>());
+    }
+    anchors.into_iter().map(|title| title.replace(' ', "-")).collect()
+}
+
+#[test]
+fn each_link_leads_to_a_file_and_to_a_heading_in_it() {
+    let mut headings = 0;
+    for document in ["README.md", "remediator/README.md", "rules/README.md", "rules/RUNBOOK.md"] {
+        let text = shipped(document);
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("http") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let directory = Path::new(document).parent().unwrap();
+            let target = if file.is_empty() { document.into() } else { directory.join(file) };
+            let there = programs::project().join(&target);
+            assert!(there.exists(), "{document}: no file {link}");
+            if !anchor.is_empty() {
+                let found = anchors(&fs::read_to_string(there).unwrap());
+                assert!(found.contains(anchor), "{document}: {link} is none of {found:?}");
+                headings += 1;
+            }
+        }
+    }
+    assert!(headings > 15, "{headings} links to headings");
 }
 
 #[test]
