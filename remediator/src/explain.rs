@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use procstorm_exporter::name_service::NameService;
 
+use crate::account::{Account, Protected};
 use crate::config::{Config, LoadError, Playbook, Step};
 use crate::engine::look_up;
 use crate::force::Force;
@@ -126,7 +127,7 @@ impl Looker<'_> {
         let protected = &self.force.config.accounts.protected;
         let protection = Protection::resolve(protected, self.names, None);
         let protected_by = match &identity {
-            Identity::Named(account) => protection.of(account, &groups_of(account.uid)).cloned(),
+            Identity::Named(account) => self.protected_by(&protection, account)?,
             Identity::Alias(_)
             | Identity::Nameless(_)
             | Identity::Unusable(_)
@@ -150,6 +151,27 @@ impl Looker<'_> {
             Decision::Wait(until) => Err(format!("the cool-down runs until {until}")),
             Decision::Refuse(refusal) => Err(refusal.to_string()),
         }
+    }
+
+    fn protected_by(
+        &self,
+        protection: &Protection,
+        account: &Account,
+    ) -> Result<Option<Protected>, String> {
+        if let Some(protected) = protection.of(account, &[]) {
+            return Ok(Some(protected.clone()));
+        }
+        if let Some(entry) = protection.unanswered() {
+            return Err(format!("the name service does not say who {} is", entry.kind()));
+        }
+        let silent =
+            || format!("the name service does not say in which groups {} is", account.name);
+        let groups = if protection.has_groups() {
+            groups_of(account.uid).ok_or_else(silent)?
+        } else {
+            Vec::new()
+        };
+        Ok(protection.of(account, &groups).cloned())
     }
 
     fn shared_with(&self, identity: &Identity) -> Vec<String> {

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -23,7 +25,21 @@ const MEMBERS_MAX: usize = 4096;
 /// The policy's list, and what each of it means on this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Protection {
-    entries: Vec<(Protected, Meaning)>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    entry: Protected,
+    meaning: Meaning,
+    /// What the name service has not answered yet.
+    question: Option<Question>,
+}
+
+/// A question to the name service, which may answer when nobody waits for it any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Question {
+    answer: Arc<OnceLock<Meaning>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,19 +62,34 @@ impl Protection {
     pub fn resolve(list: &[Protected], names: &NameService, before: Option<&Self>) -> Self {
         let end = Instant::now() + DEADLINE;
         let ask = |entry: &Protected| {
-            let question = entry.clone();
-            (entry.clone(), names.ask(move || meaning(&question)))
+            let known = before.and_then(|before| before.entry(entry));
+            // A question that hangs holds a thread: it is not put twice.
+            let under_way = known.and_then(|known| known.question.clone());
+            match under_way.filter(Question::is_open_or_answered) {
+                Some(question) => (entry.clone(), question, None),
+                None => {
+                    let (question, answered) = Question::put(entry.clone(), names);
+                    (entry.clone(), question, Some(answered))
+                }
+            }
         };
         // All are asked at once: one that only a silent service knows holds up no other.
         let asked: Vec<_> = list.iter().map(ask).collect();
-        let answered = asked.into_iter().map(|(entry, answer)| {
-            let left = end.saturating_duration_since(Instant::now());
-            let meaning = answer.recv_timeout(left).unwrap_or(Meaning::Unanswered);
+        let answered = asked.into_iter().map(|(entry, question, answered)| {
+            if let Some(answered) = answered {
+                let left = end.saturating_duration_since(Instant::now());
+                // Its end is a closed channel; what has not come by then is asked for later.
+                answered.recv_timeout(left).unwrap_or_default();
+            }
+            let answer = question.answer.get().cloned();
+            let question = answer.is_none().then_some(question);
+            let meaning = answer.unwrap_or(Meaning::Unanswered);
             let known = match &meaning {
-                Meaning::Unanswered => before.and_then(|before| before.meaning(&entry)).cloned(),
+                Meaning::Unanswered => before.and_then(|before| before.entry(&entry)),
                 Meaning::Account(_) | Meaning::Group { .. } | Meaning::Nobody => None,
             };
-            (entry, known.unwrap_or(meaning))
+            let meaning = known.map_or(meaning, |known| known.meaning.clone());
+            Entry { entry, meaning, question }
         });
         Self { entries: answered.collect() }
     }
@@ -66,20 +97,19 @@ impl Protection {
     /// Whether it is for this list.
     #[must_use]
     pub fn is_of(&self, list: &[Protected]) -> bool {
-        self.entries.iter().map(|(entry, _)| entry).eq(list)
+        self.entries.iter().map(|known| &known.entry).eq(list)
     }
 
     /// What of the list protects nobody, or may: a sentence each.
     #[must_use]
     pub fn doubts(&self) -> Vec<String> {
-        let doubt = |(entry, meaning): &(Protected, Meaning)| match meaning {
+        let doubt = |Entry { entry, meaning, .. }: &Entry| match meaning {
             Meaning::Nobody => Some(format!(
                 "there is no {} on this machine; the entry protects nobody",
                 entry.kind()
             )),
             Meaning::Unanswered => Some(format!(
-                "the name service does not say who {} is; until it does, the entry protects that \
-                 very name alone",
+                "the name service does not say who {} is; until it does, nobody is acted upon",
                 entry.kind()
             )),
             Meaning::Account(_) | Meaning::Group { .. } => None,
@@ -90,19 +120,26 @@ impl Protection {
     /// How many entries protect nobody.
     #[must_use]
     pub fn void(&self) -> usize {
-        self.entries.iter().filter(|(_, meaning)| *meaning == Meaning::Nobody).count()
+        self.entries.iter().filter(|known| known.meaning == Meaning::Nobody).count()
+    }
+
+    /// An entry of which it is not known whom it protects.
+    #[must_use]
+    pub fn unanswered(&self) -> Option<&Protected> {
+        let is_open = |known: &&Entry| known.meaning == Meaning::Unanswered;
+        self.entries.iter().find(is_open).map(|known| &known.entry)
     }
 
     /// Whether the groups of an account matter.
     #[must_use]
     pub fn has_groups(&self) -> bool {
-        self.entries.iter().any(|(entry, _)| matches!(entry, Protected::Group(_)))
+        self.entries.iter().any(|known| matches!(known.entry, Protected::Group(_)))
     }
 
     /// What protects an account that is in these groups.
     #[must_use]
     pub fn of(&self, account: &Account, groups: &[u32]) -> Option<&Protected> {
-        let covers = |(entry, meaning): &&(Protected, Meaning)| {
+        let covers = |Entry { entry, meaning, .. }: &&Entry| {
             let is_named = matches!(entry, Protected::Name(name) if *name == account.name);
             is_named
                 || match meaning {
@@ -113,26 +150,47 @@ impl Protection {
                     Meaning::Nobody | Meaning::Unanswered => false,
                 }
         };
-        self.entries.iter().find(covers).map(|(entry, _)| entry)
+        self.entries.iter().find(covers).map(|known| &known.entry)
     }
 
-    fn meaning(&self, entry: &Protected) -> Option<&Meaning> {
-        self.entries.iter().find(|(known, _)| known == entry).map(|(_, meaning)| meaning)
+    fn entry(&self, entry: &Protected) -> Option<&Entry> {
+        self.entries.iter().find(|known| known.entry == *entry)
     }
 }
 
-/// The gids of all groups that the account of a uid is in. Asks the name service, so is to be
-/// called within [`NameService::ask`].
+impl Question {
+    /// Asks what an entry means. Returns the question, and what tells that it has ended.
+    fn put(entry: Protected, names: &NameService) -> (Self, Receiver<()>) {
+        let question = Self { answer: Arc::default() };
+        let answer = Arc::clone(&question.answer);
+        let ended = names.ask(move || answer.set(meaning(&entry)).unwrap_or_default());
+        (question, ended)
+    }
+
+    /// Whether it need not be put again: it is under way, or has been answered.
+    fn is_open_or_answered(&self) -> bool {
+        // Whoever asks holds it, too.
+        let (kept_here, taken_for_this_look) = (1, 1);
+        self.answer.get().is_some()
+            || Arc::strong_count(&self.answer) > kept_here + taken_for_this_look
+    }
+}
+
+/// The gids of all groups that the account of a uid is in, none for a uid without an account;
+/// `None` where the name service does not say. Asks it, so is to be called within
+/// [`NameService::ask`].
 #[must_use]
-pub fn groups_of(uid: u32) -> Vec<u32> {
-    let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid)) else { return Vec::new() };
-    let listed = CString::new(user.name).map(|name| getgrouplist(&name, user.gid));
-    let mut groups: Vec<u32> = match listed {
-        Ok(Ok(groups)) => groups.into_iter().map(Gid::as_raw).collect(),
-        Ok(Err(_)) | Err(_) => Vec::new(),
+pub fn groups_of(uid: u32) -> Option<Vec<u32>> {
+    let user = match User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(user)) => user,
+        Ok(None) => return Some(Vec::new()),
+        Err(error) => return (failed(error) == Meaning::Nobody).then(Vec::new),
     };
+    let name = CString::new(user.name).ok()?;
+    let listed = getgrouplist(&name, user.gid).ok()?;
+    let mut groups: Vec<u32> = listed.into_iter().map(Gid::as_raw).collect();
     groups.push(user.gid.as_raw());
-    groups
+    Some(groups)
 }
 
 fn meaning(entry: &Protected) -> Meaning {
@@ -197,13 +255,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_answered_keeps_its_meaning() {
+    fn what_is_not_answered_keeps_its_meaning_and_is_not_asked_twice() {
         let list = [name("root")];
         let names = NameService::default();
         let before = Protection::resolve(&list, &names, None);
-        let silent = Protection { entries: vec![(name("root"), Meaning::Unanswered)] };
-        assert_eq!(silent.of(&account("toor", 0), &[]), None);
-        assert_eq!(before.meaning(&name("root")), Some(&Meaning::Account(0)));
-        assert!(groups_of(0).contains(&0));
+        assert_eq!(before.unanswered(), None);
+        let answer = Arc::<OnceLock<Meaning>>::default();
+        let known = |meaning| Entry {
+            entry: name("root"),
+            meaning,
+            question: Some(Question { answer: Arc::clone(&answer) }),
+        };
+        // The one who asks still does.
+        let asker = Arc::clone(&answer);
+        let silent = Protection { entries: vec![known(Meaning::Unanswered)] };
+        let still = Protection::resolve(&list, &names, Some(&silent));
+        assert_eq!(still.unanswered(), Some(&name("root")));
+        assert_eq!(still.of(&account("toor", 0), &[]), None);
+        let remembered = Protection { entries: vec![known(Meaning::Account(0))] };
+        let kept = Protection::resolve(&list, &names, Some(&remembered));
+        assert_eq!((kept.unanswered(), kept.of(&account("toor", 0), &[])), (None, Some(&list[0])));
+        asker.set(Meaning::Account(0)).expect("the first answer");
+        let late = Protection::resolve(&list, &names, Some(&still));
+        assert_eq!(late.of(&account("toor", 0), &[]), Some(&list[0]));
+        assert!(groups_of(0).is_some_and(|groups| groups.contains(&0)));
     }
 }

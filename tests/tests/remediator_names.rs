@@ -69,3 +69,38 @@ fn a_name_service_that_hangs_delays_no_answer_and_nobody_else() -> Result<(), Fa
     wait::until("the last storm is dead", SOON, || (stuck.living().ok()? == 0).then_some(()))?;
     host.wait_for_verdicts(&["none_seen"; 4])
 }
+
+#[test]
+fn whoever_may_be_protected_is_left_alone_until_the_name_service_says() -> Result<(), Fault> {
+    if !is_root_or_skip("whoever_may_be_protected_is_left_alone_until_the_name_service_says") {
+        return Ok(());
+    }
+    let (protected, other) = (47_160, 47_161);
+    let directory = tempfile::tempdir().unwrap();
+    let module = build(directory.path());
+    let hang = directory.path().join("hang");
+    fs::write(&hang, "").unwrap();
+    let users = [("alice", protected), ("bob", other)];
+    let service = Some(("hang", module.as_path()));
+    // Only the service that hangs knows that this is another name of alice's uid.
+    let playbook = "    settle: 0s\n    cooldown: 0s";
+    let top = "accounts: {min_uid: 1000, allow_nameless: true, protected: [nss47160]}";
+    let host = Host::start_served(&users, service, "core-p", playbook, top)?;
+    let alices = Storm::raise(protected, b"core-p", 6)?;
+    let bobs = Storm::raise(other, b"core-p", 6)?;
+    let alert = |user: &str| Post::storm(0, "core-p").with("user", user);
+    host.post(&[alert("alice"), alert("bob")])?;
+    wait::until("it says that it cannot tell", SOON, || {
+        let log = host.daemon.log();
+        (log.matches("cannot tell whether the account is protected").count() >= 2).then_some(())
+    })?;
+    assert_eq!((alices.living()?, bobs.living()?), (6, 6));
+
+    fs::remove_file(&hang).unwrap();
+    wait::until("bob's storm is dead", SOON, || (bobs.living().ok()? == 0).then_some(()))?;
+    wait::until("alice is refused", SOON, || {
+        host.daemon.log().contains("protected_user").then_some(())
+    })?;
+    assert_eq!(alices.living()?, 6);
+    Ok(())
+}

@@ -70,26 +70,51 @@ impl Shared {
         }
     }
 
-    /// What protects an account, by its uid and groups.
+    /// What protects an account, by its uid and groups; as the inner error why that cannot be told.
+    /// A name service that does not answer is asked again for a while, as for the account itself:
+    /// whoever may be protected is not killed.
     pub(super) async fn protected_by(
         &self,
         config: &Config,
         account: &Account,
-    ) -> Option<Protected> {
-        let protection = self.protection(config).await;
-        let groups = if protection.has_groups() {
-            let (names, uid) = (self.names.clone(), account.uid);
-            let ask = move || names.ask(move || groups_of(uid)).recv_timeout(NAME_DEADLINE);
-            let answered = tokio::task::spawn_blocking(ask).await;
-            answered.ok().and_then(Result::ok).unwrap_or_else(|| {
-                let user = account.name.as_str();
-                tracing::warn!(user, "name service unavailable; taken to be in no group");
-                Vec::new()
-            })
-        } else {
-            Vec::new()
-        };
-        protection.of(account, &groups).cloned()
+    ) -> Result<Result<Option<Protected>, String>, Stopping> {
+        let (begun, user) = (Instant::now(), account.name.as_str());
+        loop {
+            let protection = self.protection(config).await;
+            if let Some(protected) = protection.of(account, &[]) {
+                return Ok(Ok(Some(protected.clone())));
+            }
+            let why = if let Some(entry) = protection.unanswered() {
+                format!("the name service does not say who {} is", entry.kind())
+            } else if !protection.has_groups() {
+                return Ok(Ok(None));
+            } else if let Some(groups) = self.groups_of(account.uid).await {
+                return Ok(Ok(protection.of(account, &groups).cloned()));
+            } else {
+                let known = || self.parts.journal.last_known_uid(user.to_owned());
+                if self.persist(known).await? == Some(account.uid) {
+                    tracing::warn!(
+                        user,
+                        "name service unavailable; taken to be in no group, as at the last \
+                         remediation"
+                    );
+                    return Ok(Ok(None));
+                }
+                format!("the name service does not say in which groups {user} is")
+            };
+            tracing::warn!(user, error = why, "cannot tell whether the account is protected");
+            if begun.elapsed() >= NAME_PATIENCE {
+                return Ok(Err(why));
+            }
+            self.pause(NAME_RETRY).await?;
+        }
+    }
+
+    /// The groups of an account; `None` where the name service does not answer.
+    async fn groups_of(&self, uid: u32) -> Option<Vec<u32>> {
+        let names = self.names.clone();
+        let ask = move || names.ask(move || groups_of(uid)).recv_timeout(NAME_DEADLINE);
+        self.askers.run(ask).await.ok()?.ok()?
     }
 
     /// Names of other users' mail behind the same uid, if the playbook kills and the policy minds.
@@ -128,7 +153,7 @@ impl Shared {
         let before = before.map(|(_, before)| before);
         let (names, known) = (self.names.clone(), before.clone());
         let ask = move || Protection::resolve(&list, &names, known.as_deref());
-        let Ok(now) = tokio::task::spawn_blocking(ask).await else {
+        let Ok(now) = self.askers.run(ask).await else {
             return before.unwrap_or_default();
         };
         if before.as_deref().map(Protection::doubts).as_ref() != Some(&now.doubts()) {

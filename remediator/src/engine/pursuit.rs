@@ -137,6 +137,13 @@ impl Shared {
                 return self.refuse(case, &force, &refusal, Some((&request, None))).await;
             }
         };
+        let protected_by = match self.protected_by(&force.config, &account).await? {
+            Ok(protected_by) => protected_by,
+            Err(why) => {
+                let refusal = Refusal::UnresolvedUser { user: account.name.clone(), why };
+                return self.refuse(case, &force, &refusal, Some((&request, None))).await;
+            }
+        };
         let matter = Matter { case, force: &force, request: &request, account: &account };
         let target = matter.target();
         let _lane = self.lanes.enter(target.uid, target.command).await;
@@ -151,7 +158,6 @@ impl Shared {
             Ok(survey) => survey.with_nested(kills_nested),
             Err(error) => return self.cannot_see(&matter, &error).await,
         };
-        let protected_by = self.protected_by(&force.config, &account).await;
         let shared_with = self.shared_with(&force, request.playbook(), &account).await;
         let muted_by = self.muted_by(&force, case).await;
         let facts = |history| Facts {
