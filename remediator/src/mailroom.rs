@@ -26,7 +26,9 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use crate::account::Account;
-use crate::mailbox::{Archiver, FormPlan, FormReport, OpenError, Pulse, Settings};
+use crate::mailbox::{
+    Archiver, Dotlock, FormPlan, FormReport, OpenError, Pulse, Settings, left_dotlock,
+};
 
 /// How often a pulse is looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -195,7 +197,21 @@ impl Mailroom {
         self.run(what, abort, work).await?
     }
 
-    /// The same for a program that waits, and that makes no archive directory.
+    /// The lock file that mail programs of the account have left in the spool, if one is there,
+    /// unless the file systems do not answer. `procfs` says which processes run.
+    pub async fn left_dotlock(
+        &self,
+        account: Account,
+        procfs: PathBuf,
+        abort: &AtomicBool,
+    ) -> Result<Option<Dotlock>, Trouble> {
+        let what = format!("the look for a lock on the mail file of {}", account.name);
+        let spool = self.settings.spool.clone();
+        let work = move |pulse: Pulse| Ok(left_dotlock(&spool, &account, &procfs, &pulse)?);
+        self.run(what, abort, work).await?
+    }
+
+    /// [`Self::plan`] for a program that waits, and that makes no archive directory.
     pub fn plan_and_wait(&self, account: Account) -> Result<Vec<FormPlan>, Trouble> {
         let what = format!("the look at the mail file of {}", account.name);
         let settings = self.settings.clone();

@@ -1,7 +1,8 @@
 //! What people are told of a remediation: the truth, in one line and in several. Pure.
 //!
 //! - [`Story`]: what happened; [`Story::tell`] makes a [`Told`] of it.
-//! - [`FormNote`]: what became of one form of the mail file, as the journal keeps it.
+//! - [`FormNote`]: what became of one form of the mail file, as the journal keeps it; [`LockNote`]:
+//!   the lock that was found on it after a kill.
 //! - [`Told::letter`]: the same as the alert that is posted to Alertmanager.
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::alertmanager::OUTCOME;
 use crate::journal::outbox::NewLetter;
 use crate::kill::{Changed, Other, Replacement, Report, Traced, Verdict};
-use crate::mailbox::{Archived, Failure, Form, FormPlan, FormReport, Method, Planned};
+use crate::mailbox::{Archived, Dotlock, Failure, Form, FormPlan, FormReport, Method, Planned};
 use crate::printable::printable;
 
 /// The label of a mail file that does not exist, in metrics and in the journal.
@@ -163,6 +164,31 @@ impl Display for FormNote {
     }
 }
 
+/// What was found at the name of the user's lock file after a kill.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LockNote {
+    /// A lock file is there.
+    Left(Dotlock),
+    /// Whether one is there is not known, and why.
+    Unknown(String),
+}
+
+/// The line that tells of it.
+impl Display for LockNote {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Left(lock) => write!(
+                f,
+                "lock file {} is there ({lock}); mail programs may wait for it: see \"A mail lock \
+                 that is left\" in the runbook",
+                lock.path.display()
+            ),
+            Self::Unknown(why) => write!(f, "could not look for a lock on the mail file: {why}"),
+        }
+    }
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub struct Story<'a> {
@@ -178,6 +204,8 @@ pub struct Story<'a> {
     pub before: Option<u64>,
     /// What became of the mail files; `None` if that was no step.
     pub archives: Option<&'a [FormNote]>,
+    /// The lock on the mail file that was found after the kill; `None` if there was none.
+    pub lock: Option<&'a LockNote>,
     /// How it ended.
     pub end: End<'a>,
 }
@@ -226,6 +254,14 @@ impl Story<'_> {
                 severity.max(Severity::Warning)
             }
             None => severity,
+        };
+        // Nor is a mailbox that nobody can write to.
+        let severity = match self.lock {
+            Some(LockNote::Left(lock)) => {
+                summary.push_str(&format!("; lock {} is there", lock.path.display()));
+                severity.max(Severity::Warning)
+            }
+            Some(LockNote::Unknown(_)) | None => severity,
         };
         Told {
             verdict: verdict.to_owned(),
@@ -325,6 +361,7 @@ impl Story<'_> {
             | End::Interrupted(_)
             | End::Nothing(..) => {}
         }
+        lines.extend(self.lock.map(ToString::to_string));
         let (before, after) = (number(self.before), number(after));
         lines.push(format!("processes: {before} before, {after} after; verdict: {verdict}"));
         lines.push(format!("playbook {} on {}", self.playbook, self.host));
@@ -607,6 +644,7 @@ mod tests {
             playbook: "imapd_storm",
             before: Some(95),
             archives,
+            lock: None,
             end,
         }
     }
@@ -746,6 +784,35 @@ mod tests {
         let subject =
             "did not kill the 95 alice imapd processes; mail file /var/mail/alice NOT saved";
         assert_eq!(stopped.summary, subject);
+    }
+
+    #[test]
+    fn a_lock_that_is_left_is_a_warning_and_named_with_its_pid_and_age() {
+        let report =
+            Report { left: Some(0), ..Report::idle(Verdict::NoneSeenForMs(100), Duration::ZERO) };
+        let lock = Dotlock {
+            path: "/var/mail/alice.lock".into(),
+            age_seconds: Some(7),
+            pid: Some(4242),
+            host: None,
+            runs: Some(false),
+            unread: None,
+        };
+        let tell = |lock: &LockNote| {
+            Story { lock: Some(lock), ..story(End::Killed(&report), Some(&[])) }.tell()
+        };
+        let told = tell(&LockNote::Left(lock.clone()));
+        assert_eq!(told.severity, Severity::Warning);
+        assert!(told.summary.ends_with("; lock /var/mail/alice.lock is there"), "{}", told.summary);
+        let line = "lock file /var/mail/alice.lock is there (7 s old, holds pid 4242, which no longer \
+                    runs)";
+        assert!(told.description.contains(line), "{}", told.description);
+        let told = tell(&LockNote::Left(Dotlock { runs: Some(true), ..lock }));
+        assert!(told.description.contains("a process of that pid runs"), "{}", told.description);
+        // What is not known is said, and raises no alarm.
+        let told = tell(&LockNote::Unknown("no answer".to_owned()));
+        assert_eq!(told.severity, Severity::Info);
+        assert!(told.description.contains("could not look for a lock"), "{}", told.description);
     }
 
     #[test]

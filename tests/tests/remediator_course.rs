@@ -236,6 +236,45 @@ fn a_failed_archive_is_told_and_stops_the_kill_only_if_it_should() -> Result<(),
 }
 
 #[test]
+fn a_lock_that_the_killed_left_is_named_in_the_outcome_the_journal_and_on_the_page()
+-> Result<(), Fault> {
+    let name = "a_lock_that_the_killed_left_is_named_in_the_outcome_the_journal_and_on_the_page";
+    if !is_root_or_skip(name) {
+        return Ok(());
+    }
+    let uid = 44_075;
+    let receiver = Receiver::start()?;
+    let host = Host::start("core-l", "    settle: 0s\n    cooldown: 0s", &receiver.line())?;
+    let storm = Storm::raise(uid, b"core-l", 8)?;
+    let holder = storm.pids()[0];
+    let lock = host.dir().join(format!("mail/{uid}.lock"));
+    fs::write(&lock, format!("{holder}\n")).unwrap();
+    host.post(&[Post::storm(uid, "core-l")])?;
+    host.wait_for_verdicts(&["none_seen"])?;
+    let remediation = &host.remediations()?[0];
+    let summary = format!("killed all {uid} core-l processes; lock {} is there", lock.display());
+    assert_eq!(text(remediation, "summary"), summary);
+    let post = receiver.wait_for_posts(1)?.remove(0);
+    assert_eq!(text(&post["labels"], "severity"), "warning");
+    let description = text(&post["annotations"], "description");
+    let said = format!("holds pid {holder}, which no longer runs");
+    assert!(description.contains(&said), "{description}");
+    let page = host.get("/remediations/1")?.body;
+    for part in ["mail_file_lock", &lock.display().to_string(), &holder.to_string()] {
+        assert!(page.contains(part), "{part} in {page}");
+    }
+    assert!(lock.exists(), "it is for a person to remove");
+    // Nothing is said of what is not there.
+    fs::remove_file(&lock).unwrap();
+    let _storm = Storm::raise(uid, b"core-l", 8)?;
+    host.post(&[Post::storm(uid, "core-l").with("pod", "other")])?;
+    host.wait_for_verdicts(&["none_seen", "none_seen"])?;
+    let summary = format!("killed all {uid} core-l processes");
+    assert!(host.remediations()?.iter().any(|one| text(one, "summary") == summary));
+    Ok(())
+}
+
+#[test]
 fn another_name_of_an_account_is_refused_and_its_own_is_taken() -> Result<(), Fault> {
     if !is_root_or_skip("another_name_of_an_account_is_refused_and_its_own_is_taken") {
         return Ok(());

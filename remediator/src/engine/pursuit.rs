@@ -102,6 +102,7 @@ impl Shared {
             playbook: &whose.playbook,
             before: None,
             archives: None,
+            lock: None,
             end: End::Nothing(FAILED, why),
         };
         self.end(id, &force, &story.tell(), &story, None).await?;
@@ -248,7 +249,8 @@ impl Shared {
             },
             Done { kill: None, .. } => End::NoKill,
         };
-        let story = matter.story(Some(before), done.archives.as_deref(), end);
+        let lock = done.lock.as_ref();
+        let story = Story { lock, ..matter.story(Some(before), done.archives.as_deref(), end) };
         let watch = done.kill.as_ref().is_some_and(|report| is_worth_watching(&report.verdict));
         self.conclude(matter, &story, watch).await
     }
@@ -381,6 +383,7 @@ impl Shared {
             playbook,
             before: living,
             archives: None,
+            lock: None,
             end: End::Nothing(refusal.label(), &reason),
         };
         let journal = &self.parts.journal;
@@ -419,7 +422,10 @@ impl Shared {
     async fn end_interrupted(&self, matter: &Matter<'_>, living: u64) -> Result<(), Stopping> {
         let before = matter.case.before.unwrap_or(living);
         let archives = super::steps::recorded_archives(&matter.case.steps);
-        let story = matter.story(Some(before), archives.as_deref(), End::Interrupted(living));
+        let lock = self.left_lock(matter.force, matter.case, matter.account).await?;
+        let end = End::Interrupted(living);
+        let story = matter.story(Some(before), archives.as_deref(), end);
+        let story = Story { lock: lock.as_ref(), ..story };
         self.conclude(matter, &story, true).await
     }
 
@@ -512,6 +518,7 @@ impl<'a> Matter<'a> {
             playbook: self.request.playbook(),
             before,
             archives,
+            lock: None,
             end,
         }
     }
@@ -527,7 +534,7 @@ fn playbook_of<'c>(config: &'c Config, case: &Case) -> Option<&'c Playbook> {
 }
 
 /// Whether a kill was begun of which no end is on record.
-fn was_interrupted(case: &Case) -> bool {
+pub(super) fn was_interrupted(case: &Case) -> bool {
     let kill = Step::KillUserProc.label();
     case.steps.iter().any(|step| step.name == kill && step.ended.is_none())
 }

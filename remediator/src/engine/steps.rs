@@ -6,15 +6,20 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::pursuit::was_interrupted;
 use super::{Shared, Stopping};
+use crate::account::Account;
 use crate::config::{OnArchiveFailure, Step};
 use crate::force::Force;
 use crate::journal::{Case, StepRow};
 use crate::kill::{Bounds, Report, Target, Verdict, end_storm};
 use crate::mailbox::{Failure, Form, FormReport, Planned};
 use crate::mailroom::Trouble;
-use crate::outcome::{Fate, FormNote, NO_MAIL_FILE};
+use crate::outcome::{Fate, FormNote, LockNote, NO_MAIL_FILE};
 use crate::policy::Plan;
+
+/// The step in the journal that tells of a lock on the mail file; no playbook names it.
+const LOCK_STEP: &str = "mail_file_lock";
 
 /// What the steps came to.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub(super) struct Done {
     pub(super) archives: Option<Vec<FormNote>>,
     /// The kill; `None` if that was no step, or was not reached.
     pub(super) kill: Option<Report>,
+    /// The lock on the mail file that was found after the kill, if any was.
+    pub(super) lock: Option<LockNote>,
     /// Whether a failed archive ended it.
     pub(super) stopped: bool,
 }
@@ -35,7 +42,7 @@ impl Shared {
         case: &Case,
         plan: &Plan,
     ) -> Result<Done, Stopping> {
-        let mut done = Done { archives: None, kill: None, stopped: false };
+        let mut done = Done { archives: None, kill: None, lock: None, stopped: false };
         for step in plan.steps() {
             match step {
                 Step::ArchiveMailFile => {
@@ -48,7 +55,14 @@ impl Shared {
                     }
                 }
                 Step::KillUserProc if plan.is_dry_run() => {}
-                Step::KillUserProc => done.kill = Some(self.kill(case, plan).await?),
+                Step::KillUserProc => {
+                    let report = self.kill(case, plan).await?;
+                    // A kill that was cut off before, of which no report tells, has hit some, too.
+                    if report.asked > 0 || report.signalled > 0 || was_interrupted(case) {
+                        done.lock = self.left_lock(force, case, plan.account()).await?;
+                    }
+                    done.kill = Some(report);
+                }
             }
         }
         Ok(done)
@@ -177,6 +191,33 @@ impl Shared {
         );
         self.end_step(step, verdict, good, &report).await?;
         Ok(report)
+    }
+
+    /// Looks for a lock that those who were killed have left on the mail file. It is a step only
+    /// if there is something to tell, and of its own: the kill is on record by then, however long
+    /// the spool takes to answer.
+    pub(super) async fn left_lock(
+        &self,
+        force: &Arc<Force>,
+        case: &Case,
+        account: &Account,
+    ) -> Result<Option<LockNote>, Stopping> {
+        if let Some(note) = recorded(&case.steps, LOCK_STEP) {
+            return Ok(Some(note));
+        }
+        let procfs = self.parts.procfs.clone();
+        let found = force.mailroom.left_dotlock(account.clone(), procfs, &self.abort).await;
+        let (note, outcome) = match found {
+            Ok(None) => return Ok(None),
+            Ok(Some(lock)) => (LockNote::Left(lock), "left"),
+            Err(Trouble::CalledOff) => return Err(Stopping),
+            Err(trouble) => (LockNote::Unknown(trouble.chain()), "unknown"),
+        };
+        let user = account.name.as_str();
+        tracing::warn!(remediation = case.id, user, found = %note, "mail file lock after the kill");
+        let step = self.begin_step(case.id, LOCK_STEP).await?;
+        self.end_step(step, outcome, false, &note).await?;
+        Ok(Some(note))
     }
 
     fn may_own_uid(&self) -> bool {

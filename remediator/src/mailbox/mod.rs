@@ -7,7 +7,8 @@
 //! - `form`: the two mail files of a user, and the names of their archives.
 //! - `place`: opens the two directories, and no user's mount.
 //! - `spool`: opens a mail file, if it is one.
-//! - `lock`: keeps mail programs that lock from writing meanwhile.
+//! - `lock`: keeps mail programs that lock from writing meanwhile; [`Dotlock`]: a lock file of
+//!   theirs.
 //! - `version`: whether the file changed meanwhile; `certainty`: whether that would show.
 //! - `copy`: the content.
 //! - `attributes`: mode, access control list, times, owner.
@@ -23,6 +24,7 @@
 mod attributes;
 mod certainty;
 mod copy;
+mod dotlock;
 mod failure;
 mod form;
 mod lock;
@@ -47,6 +49,8 @@ use rustix::fs::fsync;
 
 use crate::account::UserName;
 
+pub use dotlock::Dotlock;
+pub(crate) use dotlock::left_dotlock;
 pub use failure::{Failure, OpenError};
 pub use form::Form;
 pub(crate) use place::places;

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 
 use crate::account::UserName;
 
+use super::dotlock::dotlock_name;
 use super::failure::{Failure, OpenError};
 use super::place::{mount_id, open_directory};
 use super::version::Version;
@@ -93,7 +94,7 @@ impl Spool {
     }
 
     /// Pins what `name` leads to: without opening it, and without entering what is mounted on it.
-    fn pin(&self, name: &str) -> Result<Option<File>, Failure> {
+    pub(super) fn pin(&self, name: &str) -> Result<Option<File>, Failure> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let pinned = match openat2(&self.dir, name, flags, Mode::empty(), RESOLVE) {
             Err(Errno::NOSYS | Errno::PERM) => self.pin_in_steps(name, flags),
@@ -104,7 +105,7 @@ impl Spool {
 
     /// Opens for reading what is pinned. Reading must not look like the user's reading, where we
     /// have the right to that.
-    fn open_pinned(&self, name: &str, pinned: &File) -> Result<Option<File>, Failure> {
+    pub(super) fn open_pinned(&self, name: &str, pinned: &File) -> Result<Option<File>, Failure> {
         let read =
             OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let open = |flags| match openat2(&self.dir, name, flags, Mode::empty(), RESOLVE) {
@@ -201,7 +202,7 @@ impl Spool {
     /// one that we left behind would stop the user's mail.
     pub(super) fn has_fresh_dotlock(&self, user: &UserName, now_epoch: u64) -> bool {
         // Pinned first: on this name, too, a user may have mounted what never answers.
-        let Ok(Some(pinned)) = self.pin(&format!("{user}.lock")) else { return false };
+        let Ok(Some(pinned)) = self.pin(&dotlock_name(user)) else { return false };
         pinned.metadata().is_ok_and(|meta| {
             let made = u64::try_from(meta.mtime());
             made.is_ok_and(|made| made.abs_diff(now_epoch) <= DOTLOCK_FRESH_SECONDS)
@@ -255,7 +256,7 @@ fn check(meta: &Metadata, path: &Path, uid: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-fn special_kind(kind: FileType) -> &'static str {
+pub(super) fn special_kind(kind: FileType) -> &'static str {
     if kind.is_fifo() {
         "FIFO"
     } else if kind.is_socket() {
