@@ -17,7 +17,9 @@ use mailbox_world::{
     NOW, World, archive, archive_one, archive_result, pass, pattern, skipped_unless_root, user,
     with_own_mounts,
 };
-use procstorm_remediator::mailbox::{Archiver, OpenError, Settings};
+use procstorm_remediator::account::Account;
+use procstorm_remediator::mailbox::{Archiver, Dotlock, OpenError, Settings};
+use procstorm_remediator::mailroom::Mailroom;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
@@ -47,10 +49,14 @@ impl Silent {
 
 /// What `work` returns, within half a minute; whatever `silent` holds up goes on after that.
 fn promptly<T: Send>(silent: Silent, work: impl FnOnce() -> T + Send) -> T {
+    promptly_within(Duration::from_secs(30), silent, work)
+}
+
+fn promptly_within<T: Send>(time: Duration, silent: Silent, work: impl FnOnce() -> T + Send) -> T {
     let (say, said) = channel();
     std::thread::scope(|scope| {
         scope.spawn(move || say.send(work()).unwrap());
-        let result = said.recv_timeout(Duration::from_secs(30));
+        let result = said.recv_timeout(time);
         drop(silent);
         result.expect("it waits for a user's file system")
     })
@@ -78,6 +84,85 @@ fn a_users_file_system_on_the_lock_of_his_mail_file_is_not_entered() {
             assert_eq!(world.read("alice.1700000000"), b"mail");
         }
     });
+}
+
+#[test]
+fn a_users_file_system_on_the_lock_is_not_entered_by_whoever_looks_who_holds_it() {
+    let name = "a_users_file_system_on_the_lock_is_not_entered_by_whoever_looks_who_holds_it";
+    if skipped_unless_root(name) {
+        return;
+    }
+    with_own_mounts(|| {
+        for answer in [None, Some(Errno::NOSYS)] {
+            let world = World::new();
+            world.mail("alice", UID, b"From a@example.org Sat Nov 28 16:00:00 2026\n\nmail\n\n");
+            archive_one(&world.archiver(), "alice", UID, NOW);
+            let lock = world.mail("alice.lock", UID, b"");
+            let silent = Silent::mount_on(&lock, UID);
+            // To restore waits 30 s for a lock.
+            let (found, refused) = promptly_within(Duration::from_secs(90), silent, || {
+                answer.into_iter().for_each(refuse_openat2);
+                let found = left_lock(&world);
+                (found, world.archiver().restore(&user("alice"), UID, None, true).unwrap_err())
+            });
+            unmount(&lock, UnmountFlags::DETACH).unwrap();
+            let lock = found.unwrap();
+            assert!(lock.unread.as_ref().is_some_and(|why| why.contains("mount")), "{lock}");
+            assert!(refused.to_string().contains("alice.lock"), "{refused}");
+        }
+    });
+}
+
+/// What the daemon finds at the lock of alice's mail file after a kill.
+fn left_lock(world: &World) -> Option<Dotlock> {
+    let account = Account { name: user("alice"), uid: UID };
+    let room = Mailroom::new(world.settings(), 1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let never = std::sync::atomic::AtomicBool::new(false);
+    runtime.block_on(room.left_dotlock(account, "/proc".into(), &never)).unwrap()
+}
+
+#[test]
+fn a_lock_is_read_only_where_mail_programs_could_have_made_it() {
+    if skipped_unless_root("a_lock_is_read_only_where_mail_programs_could_have_made_it") {
+        return;
+    }
+    let world = World::new();
+    assert_eq!(left_lock(&world), None);
+    let lock = world.spool.join("alice.lock");
+    let own = std::process::id();
+    for (text, uid, pid, runs) in [
+        (format!("{own}\n"), UID, i32::try_from(own).ok(), Some(true)),
+        ("2147483647:".to_owned(), 0, Some(i32::MAX), Some(false)),
+        ("2147483647:elsewhere.invalid".to_owned(), 8, Some(i32::MAX), None),
+        (String::new(), UID, None, None),
+        ("4242 and some secret".to_owned(), UID, None, None),
+    ] {
+        world.mail("alice.lock", uid, text.as_bytes());
+        let found = left_lock(&world).unwrap();
+        assert_eq!((found.pid, found.runs, &found.unread), (pid, runs, &None), "{text:?}");
+        assert!(found.age_seconds.is_some_and(|age| age < 60), "{found}");
+    }
+    let secret = world.mail("bob", UID + 1, b"4242");
+    let unread = |why: &str| {
+        let found = left_lock(&world).unwrap();
+        assert!(found.unread.as_ref().is_some_and(|text| text.contains(why)), "{why} in {found}");
+        assert_eq!(found.pid, None);
+    };
+    world.mail("alice.lock", UID + 1, b"4242");
+    unread("belongs to uid 43401");
+    fs::remove_file(&lock).unwrap();
+    fs::hard_link(&secret, &lock).unwrap();
+    unread("has 2 names");
+    fs::remove_file(&lock).unwrap();
+    symlink(&secret, &lock).unwrap();
+    unread("symbolic link");
+    fs::remove_file(&lock).unwrap();
+    nix::unistd::mkfifo(&lock, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    unread("it is a FIFO");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    unread("it is a directory");
 }
 
 #[test]

@@ -177,3 +177,15 @@ fn only_an_archive_of_this_user_is_taken() {
     let none = mail.archiver().restore(&bob, mail.uid, None, true);
     assert!(matches!(none, Err(RestoreError::NoArchive { .. })));
 }
+
+#[test]
+fn a_lock_that_stays_is_named_with_its_pid_and_nothing_is_written() {
+    let mail = Mail::new(&mbox(&[1]), Some(""));
+    fs::write(mail.lock(), "2147483647\n").unwrap();
+    let refused = mail.restore(true).unwrap_err().to_string();
+    for part in ["spool/alice.lock", "s old", "holds pid 2147483647, which no longer runs"] {
+        assert!(refused.contains(part), "{part} in {refused}");
+    }
+    assert_eq!(mail.text(), "");
+    assert!(mail.lock().exists());
+}

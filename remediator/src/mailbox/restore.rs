@@ -13,12 +13,13 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, openat, unlinkat};
 use rustix::io::Errno;
 
 use crate::account::UserName;
 
 use super::Archiver;
+use super::dotlock::{self, dotlock_name};
 use super::failure::Failure;
 use super::form::{Form, archive_second};
 use super::lock::lock_exclusive;
@@ -73,17 +74,11 @@ pub enum RestoreError {
     },
     /// A mail program holds the mailbox, or one that died has left its lock.
     #[error(
-        "{path} is there since {age} s (it says: {holder:?}); a mail program uses the mailbox, or \
-         has left its lock behind: if that process no longer runs, remove the file and try again"
+        "lock file {path} is there ({0}); a mail program uses the mailbox, or has left its lock \
+         behind: if that process no longer runs, remove the file and try again",
+        path = .0.path.display()
     )]
-    Dotlock {
-        /// The lock file.
-        path: PathBuf,
-        /// Its age in seconds.
-        age: u64,
-        /// What it holds: by custom, a pid.
-        holder: String,
-    },
+    Dotlock(Box<dotlock::Dotlock>),
     /// Another program holds an fcntl lock on the mailbox.
     #[error("{path} stayed locked by another program for {0} s; try again later", LOCK_WAIT.as_secs())]
     Locked {
@@ -174,7 +169,7 @@ impl Restore<'_> {
     }
 
     fn apply(mut self) -> Result<Restored, RestoreError> {
-        let _dotlock = Dotlock::take(self.spool, self.user)?;
+        let _dotlock = Dotlock::take(self.spool, self.user, self.uid)?;
         let mailbox = self.open_mailbox()?;
         let missing = self.missing(Some(&mailbox))?;
         if missing.is_empty() {
@@ -342,8 +337,8 @@ struct Dotlock<'a> {
 }
 
 impl<'a> Dotlock<'a> {
-    fn take(spool: &'a Spool, user: &UserName) -> Result<Self, RestoreError> {
-        let name = format!("{user}.lock");
+    fn take(spool: &'a Spool, user: &UserName, uid: u32) -> Result<Self, RestoreError> {
+        let name = dotlock_name(user);
         let path = spool.path_of(&name);
         let started = Instant::now();
         loop {
@@ -359,10 +354,11 @@ impl<'a> Dotlock<'a> {
                     return Ok(lock);
                 }
                 Err(Errno::EXIST) if started.elapsed() < LOCK_WAIT => pause(LOCK_RETRY),
-                Err(Errno::EXIST) => {
-                    let (age, holder) = describe(spool, &name);
-                    return Err(RestoreError::Dotlock { path, age, holder });
-                }
+                Err(Errno::EXIST) => match spool.dotlock(user, uid, Path::new("/proc")) {
+                    Some(lock) => return Err(RestoreError::Dotlock(Box::new(lock))),
+                    // It has gone just now, as it does again and again.
+                    None => return Err(RestoreError::Locked { path }),
+                },
                 Err(errno) => return Err(Failure::of("make", path, errno).into()),
             }
         }
@@ -376,18 +372,4 @@ impl Drop for Dotlock<'_> {
             tracing::error!(path = %path.display(), %error, "cannot remove the lock; remove it");
         }
     }
-}
-
-/// How old a lock file is, in seconds, and the beginning of what it holds.
-fn describe(spool: &Spool, name: &str) -> (u64, String) {
-    let made = statat(spool.dir(), name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| stat.st_mtime);
-    let now = jiff::Timestamp::now().as_second();
-    let age = made.map_or(0, |made| u64::try_from(now.saturating_sub(made)).unwrap_or_default());
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let mut text = String::new();
-    if let Ok(file) = openat(spool.dir(), name, flags, Mode::empty()) {
-        // What cannot be read is not needed.
-        File::from(file).take(32).read_to_string(&mut text).ok();
-    }
-    (age, text.trim().to_owned())
 }
