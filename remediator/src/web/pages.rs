@@ -11,6 +11,7 @@ use procstorm_exporter::web::{Response, reply};
 use serde::Serialize;
 
 use super::Site;
+use crate::config::Step as PlanStep;
 use crate::journal::Fault;
 use crate::journal::StepRow;
 use crate::journal::records::Record;
@@ -30,6 +31,26 @@ const PAGE: u32 = 50;
 
 /// The most that one answer of the API holds.
 const PAGE_MAX: u32 = 500;
+
+/// The step whose numbers are shown in words.
+const KILL: PlanStep = PlanStep::KillUserProc;
+
+/// The keys of a kill's report, as they are shown.
+const KILL_WORDS: [(&str, &str); 13] = [
+    ("matched", "Found"),
+    ("asked", "Asked to exit (SIGTERM)"),
+    ("terminated", "Ended by SIGTERM"),
+    ("signalled", "Sent SIGKILL"),
+    ("exited", "Ended by SIGKILL"),
+    ("gone", "Ended otherwise"),
+    ("left", "Alive afterwards"),
+    ("threshold", "Threshold"),
+    ("denied", "No right to signal"),
+    ("changed", "Renamed and let go"),
+    ("nested", "Left alone in other pid namespaces"),
+    ("stuck_count", "Sent SIGKILL and not exited"),
+    ("replacement_count", "Appeared during the kill"),
+];
 
 /// One answer of the API.
 #[derive(Serialize)]
@@ -219,7 +240,10 @@ fn archives(steps: &[StepRow]) -> (Vec<String>, Vec<String>) {
 }
 
 fn step(row: &StepRow) -> Step {
-    let facts = row.detail.as_deref().map(facts).unwrap_or_default();
+    let mut facts = row.detail.as_deref().map(facts).unwrap_or_default();
+    if row.name == KILL.label() {
+        facts.0 = in_words(facts.0);
+    }
     let took = row.ended.map(|ended| ended.duration_since(row.began).as_millis());
     Step {
         name: row.name.clone(),
@@ -230,6 +254,18 @@ fn step(row: &StepRow) -> Step {
         facts: facts.0,
         pids: facts.1,
     }
+}
+
+/// A kill's numbers in words and in the order of a kill, before all else that is known of it.
+fn in_words(mut facts: Vec<(String, String)>) -> Vec<(String, String)> {
+    let order = |(name, _): &(String, String)| KILL_WORDS.iter().position(|(key, _)| key == name);
+    facts.sort_by_key(|fact| order(fact).unwrap_or(KILL_WORDS.len()));
+    for (name, _) in &mut facts {
+        if let Some((_, words)) = KILL_WORDS.iter().find(|(key, _)| key == name) {
+            (*words).clone_into(name);
+        }
+    }
+    facts
 }
 
 /// The names and values in a step's detail, and the pids in it.
@@ -303,4 +339,45 @@ fn unreadable(fault: &Fault) -> Response {
 fn failed(why: &str) -> Response {
     tracing::error!(why, "a page cannot be made");
     reply::text(StatusCode::INTERNAL_SERVER_ERROR, "internal error\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kill::{Report, Verdict};
+
+    #[test]
+    fn a_kills_numbers_are_shown_in_words_and_what_was_not_counted_is_unknown() {
+        let mut report = Report::idle(Verdict::Unfinished, Duration::from_millis(5));
+        (report.matched, report.asked, report.terminated) = (10, 9, 4);
+        (report.signalled, report.exited) = (6, 5);
+        let row = |name: &str| StepRow {
+            id: 1,
+            name: name.to_owned(),
+            began: Timestamp::UNIX_EPOCH,
+            ended: None,
+            outcome: None,
+            good: None,
+            detail: serde_json::to_string(&report).ok(),
+        };
+        let shown = step(&row(KILL.label())).facts;
+        let expected = [
+            ("Found", "10"),
+            ("Asked to exit (SIGTERM)", "9"),
+            ("Ended by SIGTERM", "4"),
+            ("Sent SIGKILL", "6"),
+            ("Ended by SIGKILL", "5"),
+            ("Ended otherwise", "0"),
+            ("Alive afterwards", "unknown"),
+        ];
+        let shown = shown.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let shown: Vec<_> = shown.collect();
+        assert!(shown.starts_with(&expected), "{shown:?}");
+        for (key, words) in KILL_WORDS {
+            assert!(shown.iter().any(|(name, _)| *name == words), "{words} in {shown:?}");
+            assert!(!shown.iter().any(|(name, _)| *name == key), "{key} in {shown:?}");
+        }
+        // Another step may have keys of the same name.
+        assert!(step(&row("other")).facts.iter().any(|(name, _)| name == "asked"));
+    }
 }
