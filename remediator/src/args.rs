@@ -63,7 +63,7 @@ pub struct Args {
     pub reload: Option<u32>,
 
     /// Keep all rights: drop no capabilities, enforce neither Landlock nor the seccomp filter.
-    #[arg(long = "no-sandbox")]
+    #[arg(long = "no-sandbox", global = true)]
     pub no_sandbox: bool,
 
     /// What is logged: debug, info, warn or error.

@@ -29,6 +29,7 @@ use crate::journal::Journal;
 use crate::kill::Bounds;
 use crate::metrics::Metrics;
 use crate::outbox::{CONFIRM, Outbox};
+use crate::reach::Reach;
 use crate::sandbox::{Layer, Sandbox};
 use crate::web::token::{Token, TokenError};
 use crate::web::{self, Site};
@@ -69,6 +70,8 @@ pub struct Start {
     pub web: Settings,
     /// How the sandbox is.
     pub sandbox: Sandbox,
+    /// What the name service answers in it.
+    pub reach: Reach,
     /// Tells the service manager.
     pub notifier: Notifier,
 }
@@ -195,6 +198,7 @@ impl Daemon {
             journal: journal.clone(),
             metrics: metrics.clone(),
             letters: Arc::clone(&letters),
+            reach: start.reach.clone(),
         });
         let site = Arc::new(Site::new(web::Parts {
             journal: journal.clone(),
@@ -206,6 +210,7 @@ impl Daemon {
             security: security.clone(),
             procfs: start.procfs,
             sandbox: start.sandbox,
+            reach: start.reach,
         }));
         let (file, machine) = (start.config_file, start.machine);
         let exposed = exposed.is_some();
@@ -305,6 +310,9 @@ impl Daemon {
         let dirs = |config: &Config| (config.mail.spool.clone(), config.mail.archive.clone());
         if closed && dirs(&config) != dirs(&before.config) {
             return Err(ReloadError::Fixed("with the sandbox, mail.spool or mail.archive"));
+        }
+        if closed && config.readable != before.config.readable {
+            return Err(ReloadError::Fixed("with the sandbox, sandbox.read"));
         }
         let web = self.security.as_ref().map(|security| security.read()).transpose()?;
         let guarded = web.as_ref().is_some_and(Reading::asks_who_speaks);

@@ -3,11 +3,13 @@
 use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use jiff::Timestamp;
 use procstorm_exporter::name_service::NameService;
 
-use crate::account::{Account, Protected};
+use crate::account::{Account, Protected, UserName};
+use crate::args::Args;
 use crate::config::{Config, LoadError, Playbook, Step};
 use crate::engine::look_up;
 use crate::force::Force;
@@ -20,6 +22,7 @@ use crate::policy::{
 };
 use crate::printable::printable;
 use crate::protection::{Protection, groups_of};
+use crate::sandbox::{Places, files};
 
 /// Why nothing can be explained.
 #[derive(Debug, thiserror::Error)]
@@ -35,35 +38,35 @@ pub enum ExplainError {
     Payload(PathBuf, #[source] BadPayload),
 }
 
-/// [`explain`] of two files; `machine` is the host's name where the policy gives none. The caller
-/// stands for the daemon.
-pub fn report(
-    policy: &Path,
-    machine: &str,
-    payload: &Path,
-    procfs: &Path,
-) -> Result<String, ExplainError> {
-    let config = Config::read(policy, machine)?;
+/// [`explain`] of a payload under the policy of `args`; `machine` is the host's name where that
+/// gives none. The caller stands for the daemon with these arguments.
+pub fn report(args: &Args, machine: &str, payload: &Path) -> Result<String, ExplainError> {
+    let config = Config::read(&args.config_file, machine)?;
     let body = std::fs::read(payload).map_err(|e| ExplainError::Read(payload.to_owned(), e))?;
     let notification = Notification::parse(&body)
         .map_err(|error| ExplainError::Payload(payload.to_owned(), error))?;
-    Ok(explain(&config, &notification, procfs, nix::unistd::geteuid().as_raw()))
+    let own_uid = nix::unistd::geteuid().as_raw();
+    let confined = (!args.no_sandbox).then(|| confined(&config)).flatten();
+    Ok(explain(&config, &notification, &args.procfs, own_uid, confined))
 }
 
 /// What would be done with each alert of `notification`, in the state that the machine is in now.
 ///
 /// The cool-down and the limits are not considered: they depend on what the daemon has done.
-/// `own_uid` is the uid that the daemon would run as.
+/// `own_uid` is the uid that the daemon would run as, `confined` the name service as it answers
+/// there.
 #[must_use]
 pub fn explain(
     config: &Config,
     notification: &Notification,
     procfs: &Path,
     own_uid: u32,
+    confined: Option<NameService>,
 ) -> String {
     let force = Force::new(config.clone(), None);
     let names = NameService::default();
-    let looker = Looker { force: &force, names: &names, procfs, own_uid };
+    let confined = confined.as_ref();
+    let looker = Looker { force: &force, names: &names, confined, procfs, own_uid };
     let alerts = notification.alerts.iter().zip(1..);
     let mut text: String = alerts
         .map(|(alert, number)| format!("{}\n{}\n", Heading(number, alert), looker.verdict(alert)))
@@ -74,6 +77,19 @@ pub fn explain(
     }
     text.push_str("Cool-down and limits are not considered here.\n");
     text
+}
+
+/// The name service as the daemon has it: on threads that read only what its sandbox leaves open.
+/// `None` where it cannot be had.
+fn confined(config: &Config) -> Option<NameService> {
+    let read =
+        config.readable.iter().cloned().chain(config.mail.spool.parent().map(Path::to_owned));
+    let places = Places { read: read.collect(), write: Vec::new() };
+    let thread = thread::Builder::new().name("confined".to_owned()).spawn(move || {
+        // For this thread, and those that the name service starts here.
+        files::restrict(&places).restricts().then(NameService::default)
+    });
+    thread.ok()?.join().ok()?
 }
 
 struct Heading<'a>(usize, &'a Alert);
@@ -96,6 +112,7 @@ impl Display for Heading<'_> {
 struct Looker<'a> {
     force: &'a Force,
     names: &'a NameService,
+    confined: Option<&'a NameService>,
     procfs: &'a Path,
     own_uid: u32,
 }
@@ -108,7 +125,7 @@ impl Looker<'_> {
     fn judge(&self, alert: &Alert) -> Result<String, String> {
         let config = &self.force.config;
         let request = admit(config, alert).map_err(|refusal| refusal.to_string())?;
-        let identity = look_up(self.names, request.user())?;
+        let identity = self.identity(request.user())?;
         let account = allowed_account(config, &request, &identity, self.own_uid)
             .map_err(|refusal| refusal.to_string())?;
         let target = Target { uid: account.uid, command: *request.command() };
@@ -118,6 +135,28 @@ impl Looker<'_> {
         self.decide(&request, identity, &found)
     }
 
+    /// Who the user is to the daemon.
+    fn identity(&self, user: &UserName) -> Result<Identity, String> {
+        // Outside first, as the daemon does: what the C library loads for it is there inside.
+        let outside = look_up(self.names, user);
+        let Some(confined) = self.confined else { return outside };
+        let inside = look_up(confined, user);
+        let known =
+            matches!(outside, Ok(Identity::Named(_) | Identity::Alias(_) | Identity::Unusable(_)));
+        if inside == outside || !known {
+            return inside;
+        }
+        let answer = match inside {
+            Ok(Identity::Unknown | Identity::Nameless(_)) => "knows no such account".to_owned(),
+            Ok(_) => "takes it for another account".to_owned(),
+            Err(why) => format!("fails ({why})"),
+        };
+        Err(format!(
+            "in the daemon's sandbox the name service {answer}, though outside of it the account is \
+             known: write the directories that its modules read into sandbox.read of the policy"
+        ))
+    }
+
     fn decide(
         &self,
         request: &Request,
@@ -125,7 +164,7 @@ impl Looker<'_> {
         found: &Survey,
     ) -> Result<String, String> {
         let protected = &self.force.config.accounts.protected;
-        let protection = Protection::resolve(protected, self.names, None);
+        let protection = Protection::resolve(protected, self.confined.unwrap_or(self.names), None);
         let protected_by = match &identity {
             Identity::Named(account) => self.protected_by(&protection, account)?,
             Identity::Alias(_)

@@ -22,6 +22,7 @@
 //! - [`force`]: what of it is in force.
 //! - [`metrics`]: what Prometheus is told.
 //! - [`protection`]: whom the policy protects, by uid.
+//! - [`reach`]: whether the name service answers in the sandbox as outside.
 //! - [`resolver`]: host names, looked up without a new thread.
 //! - [`printable`]: names from outside, made fit for people.
 //! - [`restore`]: brings archived mail back into a mailbox.
@@ -52,6 +53,7 @@ pub mod payload;
 pub mod policy;
 pub mod printable;
 pub mod protection;
+pub mod reach;
 pub mod resolver;
 pub mod restore;
 pub mod sandbox;

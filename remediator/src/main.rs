@@ -54,7 +54,7 @@ fn check(args: &Args) -> Result<(), Box<dyn Error>> {
 }
 
 fn explain(args: &Args, payload: &Path) -> Result<(), Box<dyn Error>> {
-    print(&explain::report(&args.config_file, &machine()?, payload, &args.procfs)?)
+    print(&explain::report(args, &machine()?, payload)?)
 }
 
 fn restore(args: &Args, user: &str, name: Option<&str>, apply: bool) -> Result<(), Box<dyn Error>> {

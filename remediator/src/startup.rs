@@ -24,6 +24,7 @@ use crate::config::{Config, LoadError, Mail};
 use crate::daemon::{Start, StartError};
 use crate::kill::Bounds;
 use crate::mailbox;
+use crate::reach::{Reach, Sample};
 use crate::sandbox::{self, Places, Sandbox};
 use crate::web::CONNECTIONS_MAX;
 
@@ -43,15 +44,18 @@ pub fn prepare(args: &Args) -> Result<Start, Box<dyn Error>> {
     let security = args.web_config.as_deref().map(Security::open).transpose()?.map(Arc::new);
     let config = Config::read(&args.config_file, &machine)?;
     let own_names = OwnNames::of_this_machine();
-    let sandbox = if args.no_sandbox {
-        Sandbox::disabled()
+    let (sandbox, reach) = if args.no_sandbox {
+        (Sandbox::disabled(), Reach::default())
     } else {
         let mut files = security.as_ref().map(|security| security.files()).unwrap_or_default();
         files.push(args.config_file.clone());
         // A certificate is often a symlink to what was issued last, in another directory.
         let ends: Vec<_> = files.iter().filter_map(|file| file.canonicalize().ok()).collect();
         let files: Vec<_> = files.iter().chain(&ends).map(PathBuf::as_path).collect();
-        sandbox::enter(&places(&config, &args.procfs, &files), &args.procfs)
+        let places = places(&config, &args.procfs, &files);
+        let sample = Sample::take(&config);
+        let sandbox = sandbox::enter(&places, &args.procfs);
+        (sandbox, sample.compare())
     };
     Ok(Start {
         config_file: args.config_file.clone(),
@@ -66,6 +70,7 @@ pub fn prepare(args: &Args) -> Result<Start, Box<dyn Error>> {
             ..server::Settings::default()
         },
         sandbox,
+        reach,
         // Their thread is in the sandbox, too.
         notifier: Notifier::start(),
     })
@@ -122,6 +127,7 @@ fn places(config: &Config, procfs: &Path, files: &[&Path]) -> Places {
         parent => parent.to_owned(),
     });
     let read = std::iter::once(procfs.to_owned()).chain(mail.read).chain(of_files);
+    let read = read.chain(config.readable.iter().cloned());
     // The last is where the results of reloads are written.
     let write = std::iter::once(config.state.clone()).chain(mail.write).chain(reload::directory());
     Places { read: read.collect(), write: write.collect() }

@@ -114,3 +114,13 @@ fn a_command_that_looks_like_a_pattern_is_a_warning() {
         assert_eq!(Config::parse(&text, "here").unwrap().warnings(&text), [], "{command}");
     }
 }
+
+#[test]
+fn what_the_sandbox_leaves_open_is_explained() {
+    let text = "host: here\nsandbox: {read: [/srv/accounts, /srv/x]}\nplaybooks:\n  p:\n    \
+                alerts: [A]\n    command: imapd\n    threshold: 9\n    steps: [kill_user_proc]\n";
+    let explained = Config::parse(text, "x").unwrap().explain();
+    assert!(explained.contains("also reads /srv/accounts, /srv/x.\n"), "{explained}");
+    let none = Config::parse(&text.replace("/srv/accounts, /srv/x", ""), "x").unwrap();
+    assert!(!none.explain().contains("sandbox"));
+}

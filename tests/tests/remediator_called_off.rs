@@ -17,6 +17,7 @@ use procstorm_remediator::kill::{Bounds, Target, survey};
 use procstorm_remediator::metrics::Metrics;
 use procstorm_remediator::payload::{Alert, Status};
 use procstorm_remediator::policy::admit;
+use procstorm_remediator::reach::Reach;
 use procstorm_tests::fault::Fault;
 use procstorm_tests::opponent::Opponent;
 use procstorm_tests::skip::is_root_or_skip;
@@ -43,6 +44,7 @@ fn parts(journal: &Journal, bounds: Bounds) -> Parts {
         journal: journal.clone(),
         metrics: Metrics::new().unwrap(),
         letters: Arc::new(Notify::new()),
+        reach: Reach::default(),
     }
 }
 

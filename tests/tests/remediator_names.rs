@@ -1,4 +1,5 @@
-//! A name service that does not answer holds up nobody but those whom only it knows.
+//! A name service that does not answer, or that the sandbox keeps from its files, holds up nobody but
+//! those whom only it knows, and never in silence.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -6,27 +7,54 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use procstorm_tests::accounts::Accounts;
 use procstorm_tests::fault::Fault;
-use procstorm_tests::host::{Host, Post};
+use procstorm_tests::host::{Host, Post, notification};
+use procstorm_tests::programs;
 use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::storm::Storm;
 use procstorm_tests::wait;
 
 const SOON: Duration = Duration::from_secs(60);
 
-const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../exporter/tests/program/hang.c");
+const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../exporter/tests/program");
 
-/// Builds the module into `directory`. Returns its path.
-fn build(directory: &Path) -> PathBuf {
-    let module = directory.join("libnss_hang.so.2");
+/// Builds the module `name` from `name.c` into `directory`, with these definitions. Returns its path.
+fn build(name: &str, directory: &Path, definitions: &[String]) -> PathBuf {
+    let library = format!("libnss_{name}.so.2");
+    let module = directory.join(&library);
     let status = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-Wall", "-Wl,-soname,libnss_hang.so.2"])
-        .arg(format!("-DHANG_FILE=\"{}\"", directory.join("hang").display()))
+        .args(["-shared", "-fPIC", "-O1", "-Wall"])
+        .arg(format!("-Wl,-soname,{library}"))
+        .args(definitions.iter().map(|definition| format!("-D{definition}")))
         .arg("-o")
-        .args([module.as_path(), Path::new(SOURCE)])
+        .args([module.as_path(), &Path::new(SOURCES).join(format!("{name}.c"))])
         .status();
     assert!(status.unwrap().success());
     module
+}
+
+/// The module that does not answer as long as `hang` exists.
+fn build_hanging(directory: &Path, hang: &Path) -> PathBuf {
+    build("hang", directory, &[format!("HANG_FILE=\"{}\"", hang.display())])
+}
+
+/// The module that reads the file `users` in `directory`, and behaves as `further` says.
+fn build_far(directory: &Path, further: &[&str]) -> PathBuf {
+    let file = format!("FAR_FILE=\"{}\"", directory.join("users").display());
+    let further = further.iter().map(|definition| (*definition).to_owned());
+    let definitions: Vec<_> = [file].into_iter().chain(further).collect();
+    build("far", directory, &definitions)
+}
+
+/// Waits until `/-/ready` says each of `parts`; with none, until it is ready.
+fn wait_until_ready_says(host: &Host, parts: &[&str]) -> Result<(), Fault> {
+    let said = || host.get("/-/ready").map(|answer| answer.body).unwrap_or_default();
+    wait::until("/-/ready says it", SOON, || match parts {
+        [] => (host.get("/-/ready").ok()?.status == 200).then_some(()),
+        parts => parts.iter().all(|part| said().contains(part)).then_some(()),
+    })
+    .map_err(|fault| Fault::new(format!("{}: {:?}\n{}", fault.whole(), said(), host.daemon.log())))
 }
 
 #[test]
@@ -36,8 +64,8 @@ fn a_name_service_that_hangs_delays_no_answer_and_nobody_else() -> Result<(), Fa
     }
     let (known, unknown, quick) = (47_150, 47_151, 47_152);
     let directory = tempfile::tempdir().unwrap();
-    let module = build(directory.path());
     let hang = directory.path().join("hang");
+    let module = build_hanging(directory.path(), &hang);
     let playbook = "    settle: 0s\n    cooldown: 0s";
     let service = Some(("hang", module.as_path()));
     let host = Host::start_served(&[("quick", quick)], service, "core-n", playbook, "")?;
@@ -77,8 +105,8 @@ fn whoever_may_be_protected_is_left_alone_until_the_name_service_says() -> Resul
     }
     let (protected, other) = (47_160, 47_161);
     let directory = tempfile::tempdir().unwrap();
-    let module = build(directory.path());
     let hang = directory.path().join("hang");
+    let module = build_hanging(directory.path(), &hang);
     fs::write(&hang, "").unwrap();
     let users = [("alice", protected), ("bob", other)];
     let service = Some(("hang", module.as_path()));
@@ -102,5 +130,120 @@ fn whoever_may_be_protected_is_left_alone_until_the_name_service_says() -> Resul
         host.daemon.log().contains("protected_user").then_some(())
     })?;
     assert_eq!(alices.living()?, 6);
+    Ok(())
+}
+
+#[test]
+fn accounts_that_the_sandbox_hides_are_named_and_not_called_unknown() -> Result<(), Fault> {
+    if !is_root_or_skip("accounts_that_the_sandbox_hides_are_named_and_not_called_unknown") {
+        return Ok(());
+    }
+    let playbook = "    settle: 0s\n    cooldown: 0s";
+    // Whether the module lists its accounts, fails, or says that there is none.
+    for (number, further, told) in [
+        (0, ["FAR_LISTS", "FAR_SILENT"].as_slice(), "account \"far47260\": not found"),
+        (1, &["FAR_LISTS"], "account \"far47261\": Permission denied"),
+        (2, &[], "account \"procstorm-no-such-account\": Permission denied"),
+    ] {
+        let (uid, away) = (47_260 + number, tempfile::tempdir().unwrap());
+        let user = format!("far{uid}");
+        fs::write(away.path().join("users"), format!("{user} {uid}\n")).unwrap();
+        let module = build_far(away.path(), further);
+        let service = Some(("far", module.as_path()));
+        let mut host = Host::start_served(&[("near", 47_170)], service, "core-f", playbook, "")?;
+        wait_until_ready_says(&host, &[told, "libnss_far.so.2", "sandbox.read"])?;
+        let storm = Storm::raise(uid, b"core-f", 6)?;
+        let alert = Post::storm(0, "core-f").with("user", &user);
+        host.post(std::slice::from_ref(&alert))?;
+        wait::until("the user is not found", SOON, || {
+            host.daemon.log().contains("in the sandbox the name service").then_some(())
+        })?;
+        host.wait_for_verdicts(&["running"])?;
+        assert_eq!(storm.living()?, 6, "{}", host.daemon.log());
+
+        // As it says what to do, that is done.
+        let read = format!("sandbox: {{read: [{}]}}", away.path().display());
+        host.change_policy("core-f", playbook, &read)?;
+        host.stop()?;
+        host.restart()?;
+        wait_until_ready_says(&host, &[])?;
+        wait::until("the storm is dead", SOON, || (storm.living().ok()? == 0).then_some(()))?;
+        host.wait_for_verdicts(&["none_seen"])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_service_that_shows_nobody_at_the_start_makes_no_user_unknown() -> Result<(), Fault> {
+    if !is_root_or_skip("a_service_that_shows_nobody_at_the_start_makes_no_user_unknown") {
+        return Ok(());
+    }
+    let away = tempfile::tempdir().unwrap();
+    let users = away.path().join("users");
+    fs::write(&users, "far47265 47265\n").unwrap();
+    // Neither a list nor an error betrays that it cannot read.
+    let module = build_far(away.path(), &["FAR_SILENT"]);
+    let service = Some(("far", module.as_path()));
+    let host = Host::start_served(&[("near", 47_170)], service, "core-g", "", "")?;
+    let storm = Storm::raise(47_265, b"core-g", 6)?;
+    host.post(&[Post::storm(0, "core-g").with("user", "far47265")])?;
+    let told = "asks far (libnss_far.so.2), and whether it can answer in the sandbox is not known";
+    wait::until("the user is not found", SOON, || host.daemon.log().contains(told).then_some(()))?;
+    host.wait_for_verdicts(&["running"])?;
+    assert_eq!(storm.living()?, 6);
+    Ok(())
+}
+
+#[test]
+fn a_name_service_that_hangs_does_not_delay_the_start() -> Result<(), Fault> {
+    if !is_root_or_skip("a_name_service_that_hangs_does_not_delay_the_start") {
+        return Ok(());
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let hang = directory.path().join("hang");
+    let module = build_hanging(directory.path(), &hang);
+    fs::write(&hang, "").unwrap();
+    let service = Some(("hang", module.as_path()));
+    let host = Host::start_served(&[("quick", 47_182)], service, "core-h", "    settle: 0s", "")?;
+    assert!(host.daemon.log().contains("the name service does not answer within 1s"));
+    let storm = Storm::raise(47_182, b"core-h", 6)?;
+    host.post(&[Post::storm(0, "core-h").with("user", "quick")])?;
+    wait::until("the storm is dead", SOON, || (storm.living().ok()? == 0).then_some(()))?;
+    fs::remove_file(&hang).unwrap();
+    wait_until_ready_says(&host, &[])
+}
+
+#[test]
+fn explain_says_what_the_daemon_would_find_in_its_sandbox() -> Result<(), Fault> {
+    if !is_root_or_skip("explain_says_what_the_daemon_would_find_in_its_sandbox") {
+        return Ok(());
+    }
+    let away = tempfile::tempdir().unwrap();
+    fs::write(away.path().join("users"), "far47190 47190\n").unwrap();
+    let module = build_far(away.path(), &["FAR_SILENT"]);
+    let host = Host::start("core-x", "", "")?;
+    let accounts = Accounts::only(&[("near", 47_191)], away.path())?.served_by("far", &module)?;
+    let payload = away.path().join("payload.json");
+    let alert = Post::storm(0, "core-x").with("user", "far47190");
+    fs::write(&payload, notification(&[alert]).to_string()).unwrap();
+    let said = |further: &[&str]| -> Result<String, Fault> {
+        let mut command = accounts.command(&programs::ours("procstorm-remediator")?)?;
+        command.arg("explain").arg("--payload").arg(&payload).args(further);
+        command.arg("--config.file").arg(host.dir().join("remediator.yml"));
+        let output = command.output().unwrap();
+        Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let confined = said(&[])?;
+    let why =
+        "in the daemon's sandbox the name service knows no such account, though outside of it";
+    assert!(confined.contains(why) && confined.contains("sandbox.read"), "{confined}");
+    // It is known outside, and to a daemon that may read there.
+    let below = "0 processes live, below the threshold";
+    let free = said(&["--no-sandbox"])?;
+    assert!(free.contains(below), "{free}");
+    let read = format!("sandbox: {{read: [{}]}}", away.path().display());
+    host.change_policy("core-x", "", &read)?;
+    let confined = said(&[])?;
+    assert!(confined.contains(below), "{confined}");
     Ok(())
 }

@@ -36,6 +36,11 @@ impl Display for Explanation<'_> {
         }
         accounts(config, f)?;
         mail(config, f)?;
+        if !config.readable.is_empty() {
+            let read: Vec<_> =
+                config.readable.iter().map(|path| path.display().to_string()).collect();
+            writeln!(f, "In its sandbox the daemon also reads {}.", read.join(", "))?;
+        }
         if config.dry_run {
             writeln!(f, "DRY RUN: nothing is written to the archive and nothing is signalled.")?;
         }

@@ -50,6 +50,8 @@ pub struct Config {
     pub mail: Mail,
     /// Who may be acted upon.
     pub accounts: Accounts,
+    /// What the sandbox leaves open to be read, besides what the daemon needs itself.
+    pub readable: Vec<PathBuf>,
     /// Whether nothing is written or signalled, whatever the playbook.
     pub dry_run: bool,
     /// How many remediations may act at once.
@@ -303,6 +305,7 @@ fn read_document(mut top: Section<'_>, machine: &str) -> Option<Config> {
     let alertmanager = top.or("alertmanager", None, |value| alertmanager(value).map(Some));
     let mail = read_mail(top.section("mail"));
     let accounts = read_accounts(top.section("accounts"));
+    let readable = read_sandbox(top.section("sandbox"));
     let dry_run = top.or("dry_run", false, boolean);
     let parallel = top.or("parallel", 4, number(1));
     let history = top.or("history", Duration::from_secs(90 * 86_400), parsed(positive));
@@ -314,6 +317,7 @@ fn read_document(mut top: Section<'_>, machine: &str) -> Option<Config> {
         "alertmanager",
         "mail",
         "accounts",
+        "sandbox",
         "dry_run",
         "parallel",
         "history",
@@ -326,6 +330,7 @@ fn read_document(mut top: Section<'_>, machine: &str) -> Option<Config> {
         alertmanager: alertmanager?,
         mail: mail?,
         accounts: accounts?,
+        readable: readable?,
         dry_run: dry_run?,
         parallel: parallel?,
         history: history?,
@@ -372,6 +377,23 @@ fn read_accounts(mut accounts: Section<'_>) -> Option<Accounts> {
         allow_nameless: allow_nameless?,
         allow_shared_uid: allow_shared_uid?,
     })
+}
+
+fn read_sandbox(mut sandbox: Section<'_>) -> Option<Vec<PathBuf>> {
+    let read = sandbox.or("read", Vec::new(), list(readable));
+    sandbox.finish(&["read"]);
+    read
+}
+
+/// A directory, but not all of them.
+fn readable(value: &Value) -> Result<PathBuf, String> {
+    let place = path(value)?;
+    if place.parent().is_none() {
+        return Err("must not be /, which would leave every file open; name the directories that \
+                    the name service's modules read"
+            .to_owned());
+    }
+    Ok(place)
 }
 
 fn read_playbooks(mut section: Section<'_>) -> Option<BTreeMap<String, Playbook>> {

@@ -43,7 +43,13 @@ impl Shared {
         loop {
             let (names, who) = (self.names.clone(), user.clone());
             let why = match self.askers.run(move || look_up(&names, &who)).await {
-                Ok(Ok(identity)) => return Ok(identity),
+                Ok(Ok(identity)) => match self.parts.reach.doubt(&identity) {
+                    None => return Ok(identity),
+                    Some(doubt) => {
+                        tracing::warn!(%user, doubt, "the user is not found");
+                        doubt
+                    }
+                },
                 Ok(Err(error)) => {
                     tracing::warn!(%user, error, "name service unavailable");
                     error

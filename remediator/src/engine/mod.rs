@@ -36,6 +36,7 @@ use crate::journal::{Fault, Journal};
 use crate::kill::Bounds;
 use crate::metrics::Metrics;
 use crate::protection::Protection;
+use crate::reach::Reach;
 use claims::Claims;
 use lanes::Lanes;
 
@@ -68,6 +69,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Who wants to know of new letters.
     pub letters: Arc<Notify>,
+    /// Whether "not found" can be relied upon.
+    pub reach: Reach,
 }
 
 /// The handle of the engine; clones are of the same.

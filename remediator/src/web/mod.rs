@@ -38,6 +38,7 @@ use crate::engine::Engine;
 use crate::force::InForce;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
+use crate::reach::Reach;
 use crate::sandbox::Sandbox;
 use crate::status::STYLESHEET;
 use token::Token;
@@ -66,6 +67,8 @@ pub struct Site {
     pub procfs: PathBuf,
     /// How the sandbox is.
     pub sandbox: Sandbox,
+    /// What the name service answers in it.
+    pub reach: Reach,
     /// When a post without the token was last told to the log.
     told_unauthorized: Mutex<Option<Instant>>,
     /// The look at /proc that is under way.
@@ -93,14 +96,26 @@ pub struct Parts {
     pub procfs: PathBuf,
     /// How the sandbox is.
     pub sandbox: Sandbox,
+    /// What the name service answers in it.
+    pub reach: Reach,
 }
 
 impl Site {
     /// A site of these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { journal, engine, force, metrics, token, exposed, security, procfs, sandbox } =
-            parts;
+        let Parts {
+            journal,
+            engine,
+            force,
+            metrics,
+            token,
+            exposed,
+            security,
+            procfs,
+            sandbox,
+            reach,
+        } = parts;
         Self {
             journal,
             engine,
@@ -111,6 +126,7 @@ impl Site {
             security,
             procfs,
             sandbox,
+            reach,
             told_unauthorized: Mutex::default(),
             seeing: SingleFlight::on(Workers::start("look-proc", 1)),
         }

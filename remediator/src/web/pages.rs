@@ -159,6 +159,7 @@ impl Site {
         }
         obstacles.extend(self.loss().await);
         obstacles.extend(self.sandbox.faults());
+        obstacles.extend(self.reach.fault());
         obstacles
     }
 
