@@ -6,8 +6,7 @@ use nix::unistd::User;
 
 use crate::account::{NameFault, UserName};
 use crate::config::{Config, LoadError};
-use crate::force::Force;
-use crate::mailbox::{OpenError, RestoreError, Restored};
+use crate::mailbox::{Archiver, OpenError, RestoreError, Restored, Settings};
 
 /// Why nothing was restored.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +46,8 @@ pub fn report(
     let user = User::from_name(name.as_str())
         .map_err(|error| Error::NameService(name.clone(), error))?
         .ok_or_else(|| Error::NoUser(name.clone()))?;
-    let archiver = Force::new(config, None).archiver()?;
+    // Without threads: a signal that restoring holds back would reach one of them.
+    let archiver = Archiver::open(Settings::from(&config.mail))?;
     Ok(text(&archiver.restore(&name, user.uid.as_raw(), archive, apply)?))
 }
 

@@ -189,3 +189,78 @@ fn a_lock_that_stays_is_named_with_its_pid_and_nothing_is_written() {
     assert_eq!(mail.text(), "");
     assert!(mail.lock().exists());
 }
+
+fn try_to_lock(file: &fs::File) -> nix::Result<i32> {
+    let kind = i16::try_from(libc::F_WRLCK).unwrap();
+    let whole = libc::flock { l_type: kind, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+    fcntl(file, FcntlArg::F_OFD_SETLK(&whole))
+}
+
+#[test]
+fn a_mailbox_that_is_made_is_locked_while_it_is_filled() {
+    // Large enough to be seen in between.
+    let mail = Mail::new(&mbox(&(0..50_000).collect::<Vec<_>>()), None);
+    std::thread::scope(|scope| {
+        let restored = scope.spawn(|| mail.restore(true).unwrap());
+        let begun = std::time::Instant::now();
+        let file = loop {
+            assert!(begun.elapsed() < Duration::from_secs(60) && !restored.is_finished());
+            let file = fs::OpenOptions::new().write(true).open(mail.mailbox());
+            match file {
+                Ok(file) if file.metadata().unwrap().len() > 0 => break file,
+                Ok(_) | Err(_) => std::thread::yield_now(),
+            }
+        };
+        let locked = try_to_lock(&file);
+        assert!(!restored.is_finished(), "too small to be seen in between");
+        assert_eq!(locked, Err(nix::errno::Errno::EAGAIN));
+        assert_eq!(restored.join().unwrap().missing, 50_000);
+        try_to_lock(&file).unwrap();
+    });
+}
+
+#[test]
+fn who_interrupts_it_leaves_no_lock_and_no_half_of_a_message() {
+    let mut mail = Mail::new(&mbox(&[1]), Some("kept\n"));
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: interrupted: only root may give a mailbox to a user with a name");
+        return;
+    }
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    (mail.uid, mail.user) = (nobody.uid.as_raw(), UserName::new("nobody").unwrap());
+    let at = |name: &str| mail.root.path().join(name);
+    for name in ["spool/nobody", "arc/nobody.1700000000"] {
+        let like_alices = at(&name.replace("nobody", "alice"));
+        fs::rename(like_alices, at(name)).unwrap();
+        chown(at(name), Some(mail.uid), None).unwrap();
+    }
+    let policy = at("policy.yml");
+    let text = include_str!("../remediator.yml")
+        .replace("/var/mail/arc", at("arc").to_str().unwrap())
+        .replace("/var/mail", at("spool").to_str().unwrap());
+    fs::write(&policy, text).unwrap();
+    let held = fs::OpenOptions::new().write(true).open(at("spool/nobody")).unwrap();
+    try_to_lock(&held).unwrap();
+    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_procstorm-remediator"))
+        .args(["restore", "--user", "nobody", "--apply", "--config.file"])
+        .arg(&policy)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begun = std::time::Instant::now();
+    while !at("spool/nobody.lock").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no lock");
+        if program.try_wait().unwrap().is_some() {
+            panic!("it ended: {:?}", program.wait_with_output());
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    let pid = rustix::process::Pid::from_child(&program);
+    let pinned = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    rustix::process::pidfd_send_signal(&pinned, rustix::process::Signal::INT).unwrap();
+    let ended = program.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.code() == Some(1) && said.contains("called off"), "{ended:?}");
+    assert!(!at("spool/nobody.lock").exists());
+    assert_eq!(fs::read_to_string(at("spool/nobody")).unwrap(), "kept\n");
+}

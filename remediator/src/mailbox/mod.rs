@@ -18,7 +18,8 @@
 //! - `retention`: what is kept for how long.
 //! - [`Pulse`]: a sign of life of work that may hang.
 //! - `pace`: deadline, order to stop, progress in the log.
-//! - `restore`: the way back: appends an archive's messages that a mailbox lacks; `mbox` tells them.
+//! - `restore`: the way back: appends an archive's messages that a mailbox lacks; `mbox` tells them,
+//!   `interrupt` holds back what would end it in the middle.
 //! - `failure`, `report`: what is returned.
 
 mod attributes;
@@ -27,6 +28,7 @@ mod copy;
 mod dotlock;
 mod failure;
 mod form;
+mod interrupt;
 mod lock;
 mod mark;
 mod mbox;

@@ -22,6 +22,7 @@ use super::Archiver;
 use super::dotlock::{self, dotlock_name};
 use super::failure::Failure;
 use super::form::{Form, archive_second};
+use super::interrupt::Interrupts;
 use super::lock::lock_exclusive;
 use super::mbox::{self, Message, is_empty, is_numbering};
 use super::pace::pause;
@@ -88,6 +89,12 @@ pub enum RestoreError {
     /// The mailbox was replaced by another while its lock was waited for.
     #[error("{path} was replaced by another file meanwhile; try again")]
     Replaced {
+        /// The mailbox.
+        path: PathBuf,
+    },
+    /// A signal told the program to end.
+    #[error("called off by a signal; nothing was added to {path}")]
+    CalledOff {
         /// The mailbox.
         path: PathBuf,
     },
@@ -169,8 +176,12 @@ impl Restore<'_> {
     }
 
     fn apply(mut self) -> Result<Restored, RestoreError> {
-        let _dotlock = Dotlock::take(self.spool, self.user, self.uid)?;
-        let mailbox = self.open_mailbox()?;
+        let interrupts = Interrupts::hold();
+        let called_off = || RestoreError::CalledOff { path: self.report.mailbox.clone() };
+        let Some(_dotlock) = Dotlock::take(self.spool, self.user, self.uid, &interrupts)? else {
+            return Err(called_off());
+        };
+        let Some(mailbox) = self.open_mailbox(&interrupts)? else { return Err(called_off()) };
         let missing = self.missing(Some(&mailbox))?;
         if missing.is_empty() {
             return Ok(self.report);
@@ -178,16 +189,20 @@ impl Restore<'_> {
         let path = self.report.mailbox.clone();
         let failed = |action| move |source| RestoreError::Io { action, path, source };
         let before = mailbox.metadata().map_err(failed("stat"))?.len();
-        let done = self.append(&mailbox, before, &missing).and_then(|()| mailbox.sync_all());
+        let done = self.append(&mailbox, before, &missing, &interrupts);
+        let done = done.and_then(|whole| mailbox.sync_all().map(|()| whole));
         let path = self.report.mailbox.clone();
-        if let Err(source) = done {
+        if !matches!(done, Ok(true)) {
             // Back to what it was: a message's half would be taken for mail.
             mailbox.set_len(before).map_err(|error| RestoreError::Io {
                 action: "take back what was appended to",
                 path: path.clone(),
                 source: error,
             })?;
-            return Err(RestoreError::Io { action: "append to", path, source });
+            return Err(match done {
+                Ok(_) => RestoreError::CalledOff { path },
+                Err(source) => RestoreError::Io { action: "append to", path, source },
+            });
         }
         let failed = |source| RestoreError::Io { action: "stat", path, source };
         let after = mailbox.metadata().map_err(failed)?.len();
@@ -214,12 +229,19 @@ impl Restore<'_> {
         Ok(missing)
     }
 
-    /// Opens the mailbox for writing, locked; makes it where there is none.
-    fn open_mailbox(&self) -> Result<File, RestoreError> {
+    /// Opens the mailbox for writing, locked; makes it where there is none. `None` if it is called
+    /// off.
+    fn open_mailbox(&self, interrupts: &Interrupts) -> Result<Option<File>, RestoreError> {
         let name = Form::Mbox.source_name(self.user);
         let path = &self.report.mailbox;
-        let Some(mailbox) = self.spool.find(&name, self.uid)? else {
-            return self.make_mailbox(&name);
+        let mailbox = match self.spool.find(&name, self.uid)? {
+            Some(mailbox) => mailbox,
+            None => {
+                self.make_mailbox(&name)?;
+                // Locked like any other: it may be delivered to as soon as it is there.
+                let gone = || RestoreError::Replaced { path: path.clone() };
+                self.spool.find(&name, self.uid)?.ok_or_else(gone)?
+            }
         };
         // The file that was checked, and no other that has its name by now.
         let pinned = format!("/proc/self/fd/{}", mailbox.file.as_raw_fd());
@@ -231,16 +253,19 @@ impl Restore<'_> {
             if started.elapsed() >= LOCK_WAIT {
                 return Err(RestoreError::Locked { path: path.clone() });
             }
+            if interrupts.any() {
+                return Ok(None);
+            }
             pause(LOCK_RETRY);
         }
         if !self.spool.still_names(&mailbox) {
             return Err(RestoreError::Replaced { path: path.clone() });
         }
-        Ok(file)
+        Ok(Some(file))
     }
 
-    /// A new mailbox, with the archive's owner, group and mode.
-    fn make_mailbox(&self, name: &str) -> Result<File, RestoreError> {
+    /// Makes a new mailbox, with the archive's owner, group and mode, or none.
+    fn make_mailbox(&self, name: &str) -> Result<(), RestoreError> {
         let path = self.report.mailbox.clone();
         let failed = |action| {
             let path = path.clone();
@@ -250,24 +275,39 @@ impl Restore<'_> {
             OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::RDWR | OFlags::CLOEXEC;
         let file = openat(self.spool.dir(), name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(failed("make"))?;
-        let meta = stat(&self.archive, &self.report.archive)?;
-        let (owner, group) = (Uid::from_raw(self.uid), Gid::from_raw(meta.gid()));
-        fchown(&file, Some(owner), Some(group)).map_err(failed("change the owner of"))?;
-        let mode = Mode::from_raw_mode(meta.mode() & MODE_KEPT);
-        fchmod(&file, mode).map_err(failed("change the mode of"))?;
-        Ok(File::from(file))
+        let given = stat(&self.archive, &self.report.archive).and_then(|meta| {
+            let (owner, group) = (Uid::from_raw(self.uid), Gid::from_raw(meta.gid()));
+            fchown(&file, Some(owner), Some(group)).map_err(failed("change the owner of"))?;
+            let mode = Mode::from_raw_mode(meta.mode() & MODE_KEPT);
+            Ok(fchmod(&file, mode).map_err(failed("change the mode of"))?)
+        });
+        if given.is_err() {
+            // A mailbox that is not the user's would stop the user's mail.
+            unlinkat(self.spool.dir(), name, AtFlags::empty()).map_err(failed("remove"))?;
+        }
+        given
     }
 
-    /// Writes the messages to the end of `mailbox`, which is `at` bytes long.
-    fn append(&self, mut mailbox: &File, at: u64, missing: &[Message]) -> io::Result<()> {
+    /// Writes the messages to the end of `mailbox`, which is `at` bytes long. False if it is called
+    /// off in the middle.
+    fn append(
+        &self,
+        mut mailbox: &File,
+        at: u64,
+        missing: &[Message],
+        interrupts: &Interrupts,
+    ) -> io::Result<bool> {
         let ending = ending(mailbox, at)?;
         mailbox.seek(SeekFrom::Start(at))?;
         let mut output = BufWriter::new(mailbox);
         output.write_all(ending)?;
         for message in missing {
+            if interrupts.any() {
+                return Ok(false);
+            }
             self.copy(message, &mut output)?;
         }
-        output.flush()
+        output.flush().map(|()| true)
     }
 
     /// Copies a message, but for the headers that number it in the mailbox that it was in.
@@ -337,7 +377,13 @@ struct Dotlock<'a> {
 }
 
 impl<'a> Dotlock<'a> {
-    fn take(spool: &'a Spool, user: &UserName, uid: u32) -> Result<Self, RestoreError> {
+    /// `None` if it is called off.
+    fn take(
+        spool: &'a Spool,
+        user: &UserName,
+        uid: u32,
+        interrupts: &Interrupts,
+    ) -> Result<Option<Self>, RestoreError> {
         let name = dotlock_name(user);
         let path = spool.path_of(&name);
         let started = Instant::now();
@@ -351,8 +397,9 @@ impl<'a> Dotlock<'a> {
                     File::from(file)
                         .write_all(pid.as_bytes())
                         .map_err(|source| RestoreError::Io { action: "write", path, source })?;
-                    return Ok(lock);
+                    return Ok(Some(lock));
                 }
+                Err(Errno::EXIST) if interrupts.any() => return Ok(None),
                 Err(Errno::EXIST) if started.elapsed() < LOCK_WAIT => pause(LOCK_RETRY),
                 Err(Errno::EXIST) => match spool.dotlock(user, uid, Path::new("/proc")) {
                     Some(lock) => return Err(RestoreError::Dotlock(Box::new(lock))),
