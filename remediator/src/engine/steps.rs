@@ -210,7 +210,7 @@ impl Shared {
         let (note, outcome) = match found {
             Ok(None) => return Ok(None),
             Ok(Some(lock)) => (LockNote::Left(lock), "left"),
-            Err(Trouble::CalledOff) => return Err(Stopping),
+            // Nor as the daemon stops: the kill is over, and how it ended is not to wait for a start.
             Err(trouble) => (LockNote::Unknown(trouble.chain()), "unknown"),
         };
         let user = account.name.as_str();
