@@ -7,8 +7,9 @@
 //! once, until a lost thread returns or a further try succeeds; and storms are ended, as the
 //! playbook's `on_archive_failure` says.
 //!
-//! The threads exist from the start, and are never replaced: with all of them lost, nothing more is
-//! tried until one returns.
+//! The threads exist from the start. They are replaced only when a try shows that the file systems
+//! answer, while earlier calls still do not return: as after `umount -l` of a dead server, when the
+//! calls into it may never return, and what is mounted now is another.
 //!
 //! - [`Mailroom`]: archives, plans, prunes, and says what is in the way.
 //! - [`Trouble`]: why it was not even tried, or not to the end.
@@ -39,8 +40,14 @@ const ABORT_WAIT: Duration = Duration::from_secs(3);
 /// How long after a try that does not answer another may be made.
 const PROBE_AGAIN: Duration = Duration::from_secs(30);
 
-/// So many tries may be lost at once; they must not take the threads that archives need.
+/// So many tries may be lost before they become rare. They have threads of their own.
 const PROBES_LOST_MAX: usize = 3;
+
+/// The longest time between two tries, of which each costs a thread until it returns.
+const PROBE_RARELY: Duration = Duration::from_secs(3600);
+
+/// The most tries that may be lost in all.
+const PROBES_EVER_MAX: usize = 64;
 
 /// How many threads there are beside one for each remediation that may act.
 const SPARE_THREADS: usize = 4;
@@ -103,8 +110,47 @@ impl Trouble {
 #[derive(Clone, Debug)]
 pub struct Mailroom {
     settings: Settings,
-    workers: Workers,
+    crew: Arc<Crew>,
     desk: Arc<Mutex<Desk>>,
+}
+
+/// Who does the work.
+#[derive(Debug)]
+struct Crew {
+    size: usize,
+    /// Replaced when they are lost and the file systems answer again.
+    hands: Mutex<Workers>,
+    /// Likewise.
+    scouts: Mutex<Workers>,
+}
+
+impl Crew {
+    fn of(size: usize) -> Self {
+        let hands = Mutex::new(Workers::start("mail", size));
+        let scouts = Mutex::new(Workers::start("mail-try", PROBES_LOST_MAX));
+        Self { size, hands, scouts }
+    }
+
+    fn hands(&self) -> Workers {
+        self.hands.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn scouts(&self) -> Workers {
+        self.scouts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// New threads for all. The lost ones end when they return.
+    fn replace(&self) {
+        let Self { hands, scouts, .. } = Self::of(self.size);
+        for (old, new) in [(&self.hands, hands), (&self.scouts, scouts)] {
+            let new = new.into_inner().unwrap_or_else(PoisonError::into_inner);
+            // Where none can be had now, some of the old may still be free.
+            if new.check().is_err() {
+                continue;
+            }
+            *old.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        }
+    }
 }
 
 /// What is under way.
@@ -139,7 +185,7 @@ impl Mailroom {
     pub fn new(settings: Settings, parallel: u32) -> Self {
         let parallel = usize::try_from(parallel).unwrap_or(THREADS_MAX);
         let threads = parallel.saturating_add(SPARE_THREADS).min(THREADS_MAX);
-        Self { settings, workers: Workers::start("mail", threads), desk: Arc::default() }
+        Self { settings, crew: Arc::new(Crew::of(threads)), desk: Arc::default() }
     }
 
     /// The room after a reload: the same threads; and the same knowledge, if it is about the same
@@ -149,7 +195,7 @@ impl Mailroom {
         let places = |settings: &Settings| (settings.spool.clone(), settings.archive.clone());
         let same = places(&settings) == places(&self.settings);
         let desk = if same { Arc::clone(&self.desk) } else { Arc::default() };
-        Self { settings, workers: self.workers.clone(), desk }
+        Self { settings, crew: Arc::clone(&self.crew), desk }
     }
 
     /// [`Archiver::archive`], unless the file systems do not answer.
@@ -223,7 +269,8 @@ impl Mailroom {
             Ok(archiver.plan(&account.name, account.uid, epoch_seconds()))
         };
         let (answer, answered) = mpsc::channel();
-        let pulse = self.begin(what.clone(), false, work, move |result| {
+        let hands = self.crew.hands();
+        let pulse = self.begin(&hands, what.clone(), false, work, move |result| {
             answer.send(result).unwrap_or_default();
         });
         loop {
@@ -303,7 +350,9 @@ impl Mailroom {
             return Err(trouble);
         }
         let (answer, mut answered) = oneshot::channel();
-        let pulse = self.begin(what.clone(), false, work, |result| drop(answer.send(result)));
+        let hands = self.crew.hands();
+        let deliver = |result| drop(answer.send(result));
+        let pulse = self.begin(&hands, what.clone(), false, work, deliver);
         let mut aborted: Option<Instant> = None;
         loop {
             match timeout(LOOK, &mut answered).await {
@@ -329,9 +378,10 @@ impl Mailroom {
         }
     }
 
-    /// Submits `work`; `deliver` gets its result, unless it panics.
+    /// Submits `work` to `workers`; `deliver` gets its result, unless it panics.
     fn begin<T>(
         &self,
+        workers: &Workers,
         what: String,
         is_probe: bool,
         work: impl FnOnce(Pulse) -> T + Send + 'static,
@@ -344,7 +394,7 @@ impl Mailroom {
         desk.jobs.insert(id, Job { what, pulse: pulse.clone(), has_thread: false, is_probe });
         drop(desk);
         let (desk, begun) = (Arc::clone(&self.desk), pulse.clone());
-        self.workers.submit(move || {
+        workers.submit(move || {
             // Nobody waits for what has waited too long for a thread.
             if !begun.is_given_up() {
                 lock(&desk).jobs.entry(id).and_modify(|job| job.has_thread = true);
@@ -369,9 +419,19 @@ impl Mailroom {
             return Some(probe.clone());
         }
         let lost = |job: &&Job| job.is_probe && job.pulse.is_lost();
-        if desk.jobs.values().filter(lost).count() >= PROBES_LOST_MAX {
+        let lost_ever = desk.jobs.values().filter(lost).count();
+        // Those before say nothing of what is mounted now.
+        let lost = desk.jobs.range(desk.outdated..).map(|(_, job)| job).filter(lost).count();
+        let rare = pause_after(lost);
+        if lost_ever >= PROBES_EVER_MAX
+            || desk.probe.as_ref().is_some_and(|probe| probe.begun.elapsed() < rare)
+        {
             return None;
         }
+        let scouts = match lost {
+            0..PROBES_LOST_MAX => self.crew.scouts(),
+            _ => Workers::start("mail-try", 1),
+        };
         let (say, result) = watch::channel(None);
         let probe = Probe { begun: Instant::now(), result };
         desk.probe = Some(probe.clone());
@@ -382,9 +442,16 @@ impl Mailroom {
             Ok(archiver) => archiver.probe().err().map(|failure| failure.chain()),
             Err(error) => Some(chain(&error)),
         };
-        self.begin("a try".to_owned(), true, work, move |found| {
+        let crew = Arc::clone(&self.crew);
+        self.begin(&scouts, "a try".to_owned(), true, work, move |found| {
             // It answers, whatever it says: what hung before may be another file system by now.
-            lock(&desk).outdated = this;
+            let mut desk = lock(&desk);
+            let holds = |(_, job): (&u64, &Job)| job.has_thread && job.pulse.is_lost();
+            if desk.jobs.range(desk.outdated..this).any(holds) {
+                crew.replace();
+            }
+            desk.outdated = desk.outdated.max(this);
+            drop(desk);
             say.send_replace(Some(found));
         });
         Some(probe)
@@ -417,6 +484,15 @@ impl Desk {
     }
 }
 
+/// How long after a try that was lost the next one may be made.
+fn pause_after(lost: usize) -> Duration {
+    let beyond = u32::try_from(lost.saturating_sub(PROBES_LOST_MAX)).unwrap_or(u32::MAX);
+    match lost {
+        0..PROBES_LOST_MAX => Duration::ZERO,
+        _ => PROBE_AGAIN.saturating_mul(2u32.saturating_pow(beyond)).min(PROBE_RARELY),
+    }
+}
+
 fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
     desk.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -437,4 +513,59 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 fn epoch_seconds() -> u64 {
     u64::try_from(Timestamp::now().as_second()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::account::UserName;
+
+    #[test]
+    fn what_is_mounted_in_place_of_a_dead_server_is_used_though_every_thread_is_lost() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (spool, archive) = (root.path().join("mail"), root.path().join("arc"));
+        fs::create_dir(&spool).expect("a spool");
+        let room = Mailroom::new(Settings { spool, archive, ..Settings::default() }, 1);
+        let mut held = Vec::new();
+        for (workers, count, is_probe) in [
+            (room.crew.hands(), room.crew.size, false),
+            (room.crew.scouts(), PROBES_LOST_MAX, true),
+        ] {
+            for _ in 0..count {
+                let (release, hold) = channel::<()>();
+                held.push(release);
+                let (begin, begun) = channel::<()>();
+                let work = move |_pulse: Pulse| {
+                    begin.send(()).unwrap_or_default();
+                    hold.recv().unwrap_or_default();
+                };
+                let call = "a call into it".to_owned();
+                let pulse = room.begin(&workers, call, is_probe, work, drop);
+                begun.recv_timeout(Duration::from_secs(60)).expect("a thread");
+                pulse.give_up();
+            }
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let account = Account { name: UserName::new("alice").expect("a name"), uid: 40_399 };
+        let plan = || runtime.block_on(room.plan(account.clone(), &AtomicBool::new(false)));
+        assert!(matches!(plan(), Err(Trouble::Silent { .. })), "known to hang");
+        let obstacle = runtime.block_on(room.obstacle(Duration::from_secs(60)));
+        let begun = Instant::now();
+        while room.hangs().is_some() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{obstacle:?}");
+            std::thread::yield_now();
+        }
+        assert!(plan().is_ok_and(|plans| plans.is_empty()), "it is used");
+        drop(held);
+    }
+
+    #[test]
+    fn tries_become_rare_and_never_end() {
+        let seconds = |lost| pause_after(lost).as_secs();
+        assert_eq!([0, 2, 3, 4, 5, 63].map(seconds), [0, 0, 30, 60, 120, 3600]);
+    }
 }
