@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::unistd::{Group, Uid, User};
 
+use crate::account::Protected;
 use crate::policy::Identity;
 pub use sample::Sample;
 use services::Services;
@@ -100,6 +101,28 @@ impl Reach {
             | Identity::Unusable(_)
             | Identity::Unresolved(_) => None,
         }
+    }
+
+    /// Which of `list` protects a uid by what was known outside of it alone. Fails for a group that
+    /// the sandbox hides: who is in it cannot be told.
+    pub fn protected_by(&self, list: &[Protected], uid: u32) -> Result<Option<Protected>, String> {
+        let state = self.lock();
+        for Difference { question, outside, .. } in &state.different {
+            let Answer::Known(id) = outside else { continue };
+            let is_meant = |entry: &&Protected| match (entry, question) {
+                (Protected::Name(name), Question::Account(asked)) => name.as_str() == asked,
+                (Protected::Group(name), Question::Group(asked)) => name == asked,
+                (Protected::Name(_) | Protected::Uid(_) | Protected::Group(_), _) => false,
+            };
+            match list.iter().find(is_meant) {
+                Some(Protected::Group(_)) => {
+                    return Err(format!("the sandbox hides who is in {question}"));
+                }
+                Some(entry) if *id == uid => return Ok(Some(entry.clone())),
+                Some(_) | None => {}
+            }
+        }
+        Ok(None)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -286,6 +309,20 @@ mod tests {
         tried.lock().reaches_beyond_files = true;
         assert_eq!(tried.doubt(&Identity::Unknown), None);
         assert_eq!(reach("passwd: files far\n").doubt(&Identity::Nameless(4711)), None);
+    }
+
+    #[test]
+    fn an_account_that_the_sandbox_hides_stays_protected() {
+        let reach = reach("passwd: files far\n");
+        let list =
+            ["far-alias", "@far-staff"].map(|text| Protected::parse(text).expect("an entry"));
+        assert_eq!(reach.protected_by(&list, 4711), Ok(None));
+        reach.ask(Question::Account("far-alias".to_owned()), Answer::Known(4711));
+        assert_eq!(reach.protected_by(&list, 4711), Ok(list.first().cloned()));
+        assert_eq!(reach.protected_by(&list, 4712), Ok(None));
+        reach.ask(Question::Group("far-staff".to_owned()), Answer::Known(4711));
+        let hidden = "the sandbox hides who is in group \"far-staff\"".to_owned();
+        assert_eq!(reach.protected_by(&list, 4712), Err(hidden));
     }
 
     #[test]

@@ -90,7 +90,13 @@ impl Shared {
             if let Some(protected) = protection.of(account, &[]) {
                 return Ok(Ok(Some(protected.clone())));
             }
-            let why = if let Some(entry) = protection.unanswered() {
+            let hidden = self.parts.reach.protected_by(&config.accounts.protected, account.uid);
+            if let Ok(Some(protected)) = hidden {
+                return Ok(Ok(Some(protected)));
+            }
+            let why = if let Err(why) = hidden {
+                why
+            } else if let Some(entry) = protection.unanswered() {
                 format!("the name service does not say who {} is", entry.kind())
             } else if !protection.has_groups() {
                 return Ok(Ok(None));
