@@ -93,6 +93,7 @@ pub fn report(question: &Question<'_>) -> Result<String, CheckError> {
             return Err(CheckError::Disagree(verdict.disagreements));
         }
         text.push_str(&spoken(&verdict, rules.requests.len(), others));
+        text.push_str(&beyond(&config));
     }
     Ok(text)
 }
@@ -113,6 +114,26 @@ fn asks(security: &Security) -> WebAsks {
 fn alertmanagers(config: &Config) -> Vec<String> {
     let hosts = config.alertmanager.iter().filter_map(|uri| uri.host());
     hosts.map(|host| host.trim_matches(['[', ']']).to_owned()).collect()
+}
+
+/// What the three files cannot show, whatever stands in them.
+fn beyond(config: &Config) -> String {
+    let mut text = format!(
+        "Not compared: the label host of this host's targets in Prometheus, which must be exactly \
+         {:?}",
+        config.host
+    );
+    for (name, playbook) in &config.playbooks {
+        let commands: Vec<_> = playbook.commands.iter().map(|command| command.to_text()).collect();
+        write!(
+            text,
+            "; and which commands the rules find, of which {name} acts only on {}",
+            commands.join(", ")
+        )
+        .ok();
+    }
+    text.push_str(".\n");
+    text
 }
 
 /// What is said where nothing disagrees.
