@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Programs that tests/tools.sh unpacked come first, then the machine's own.
 export PATH := $(abspath $(TARGET))/tools/$(or $(PROCSTORM_STACK),.)/bin:$(abspath $(TARGET))/tools/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: help rust build release install packages demo run test field-kernels field-arm64 generations check lint fmt docs deny \
+.PHONY: help rust build release install packages demo run test field field-arm64 field-kernels generations check lint fmt docs deny \
     rules unit bench fuzz clean
 
 help: ## list the targets
@@ -51,6 +51,12 @@ test: rust ## everything that must hold: formatting, lints, docs, rules, all tes
 	$(MAKE) --no-print-directory lint docs rules deny unit
 	@if [ "$$PROCSTORM_STACK" = bookworm ]; then $(MAKE) --no-print-directory generations; \
 	else echo "SKIPPED: make generations: PROCSTORM_STACK is $$PROCSTORM_STACK"; fi
+
+# With the control: twenty mailboxes that SIGTERM leaves whole, and what SIGKILL at once does to them.
+field: build ## what takes too long for make test: a mail server, arm64, other kernels
+	@tests/tools.sh test
+	$(CARGO) test -p procstorm-tests --test mail_server -- --ignored
+	$(MAKE) --no-print-directory field-arm64 field-kernels
 
 field-arm64: rust ## cross-built packages, whose programs run under qemu-user
 	tests/arm64.sh
