@@ -296,11 +296,12 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         self.up = None;
-        // Control groups stay when their processes are gone.
+        // Whatever runs in the machine outlives its nspawn; and control groups outlive both.
         let group = self.group();
         let mut clean = Command::new(programs::other("unshare").unwrap_or_default());
         clean.args(["--mount", "--propagation", "private", "sh", "-c"]).arg(format!(
             "umount -R -l /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup
+             echo 1 >/sys/fs/cgroup/{group}/cgroup.kill
              for try in 1 2 3 4 5; do
                  find /sys/fs/cgroup/{group} -depth -type d -exec rmdir {{}} + 2>/dev/null && break
                  sleep 0.2
