@@ -27,7 +27,7 @@ const STATE_HEADERS: [&str; 9] = [
 ];
 
 /// Headers that number a message within its mailbox: meaningless in another one.
-const NUMBERING_HEADERS: [&str; 3] = ["x-uid", "x-imap", "x-imapbase"];
+pub(super) const NUMBERING_HEADERS: [&str; 3] = ["x-uid", "x-imap", "x-imapbase"];
 
 /// The subject of the first message of mailboxes that UW-IMAP or Courier have written: not mail.
 const FOLDER_DATA: &[u8] = b"Subject: DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA";
@@ -75,11 +75,6 @@ pub(super) fn messages(mbox: impl BufRead) -> io::Result<Vec<Message>> {
     Ok(found)
 }
 
-/// Whether a header line numbers its message within its mailbox.
-pub(super) fn is_numbering(line: &[u8]) -> bool {
-    is_header(line, &NUMBERING_HEADERS)
-}
-
 /// Whether a line has nothing but its end.
 pub(super) fn is_empty(line: &[u8]) -> bool {
     matches!(line, b"\n" | b"\r\n")
@@ -103,13 +98,37 @@ fn is_header(line: &[u8], names: &[&str]) -> bool {
     names.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
 }
 
+/// Tells which lines of a message are headers of certain names, with their continuations.
+pub(super) struct Headers {
+    names: &'static [&'static str],
+    in_body: bool,
+    /// Whether the header line before this one has such a name, and so its continuation.
+    is_named: bool,
+}
+
+impl Headers {
+    /// At the beginning of a message.
+    pub(super) fn new(names: &'static [&'static str]) -> Self {
+        Self { names, in_body: false, is_named: false }
+    }
+
+    /// Whether the next line, or part of one, belongs to such a header.
+    pub(super) fn is_named(&mut self, line: &[u8], is_start: bool) -> bool {
+        if !self.in_body && is_start {
+            self.in_body = is_empty(line);
+            if !line.first().is_some_and(|byte| b" \t".contains(byte)) {
+                self.is_named = is_header(line, self.names);
+            }
+        }
+        self.is_named && !self.in_body
+    }
+}
+
 /// A message being read.
 struct Draft {
     start: u64,
     hash: Context,
-    in_body: bool,
-    /// Whether the header line before this one is left out, and so its continuation.
-    skips: bool,
+    headers: Headers,
     /// Line ends that count only if something follows: how many lines end a message differs.
     pending: u32,
     is_folder_data: bool,
@@ -118,19 +137,17 @@ struct Draft {
 impl Draft {
     fn new(start: u64) -> Self {
         let hash = Context::new(&SHA256);
-        Self { start, hash, in_body: false, skips: false, pending: 0, is_folder_data: false }
+        let headers = Headers::new(&STATE_HEADERS);
+        Self { start, hash, headers, pending: 0, is_folder_data: false }
     }
 
     fn add(&mut self, line: &[u8], is_start: bool) {
-        if !self.in_body && is_start {
-            self.in_body = is_empty(line);
-            let continues = line.first().is_some_and(|byte| b" \t".contains(byte));
-            self.skips = if continues { self.skips } else { is_header(line, &STATE_HEADERS) };
-            self.is_folder_data |= line.starts_with(FOLDER_DATA);
-        }
-        if self.skips && !self.in_body {
+        if self.headers.is_named(line, is_start) {
             return;
         }
+        // Mail with that subject is mail, unless it is where servers put their record.
+        let may_be = self.start == 0 && is_start && !self.headers.in_body;
+        self.is_folder_data |= may_be && line.starts_with(FOLDER_DATA);
         let end = line.iter().rposition(|byte| !b"\r\n".contains(byte));
         let Some(content) = end.and_then(|end| line.get(..=end)) else {
             self.pending = self.pending.saturating_add(1);
@@ -242,6 +259,9 @@ mod tests {
         let text = "Subject: DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA\nX-IMAP: 1 2\n";
         let found = of(&format!("{}{}", message(text, "x\n"), message("Subject: a\n", "b\n")));
         assert_eq!(found.iter().map(|it| it.is_folder_data).collect::<Vec<_>>(), [true, false]);
+        // Anybody may send mail with that subject.
+        let found = of(&format!("{}{}", message("Subject: a\n", "b\n"), message(text, "x\n")));
+        assert_eq!(found.iter().map(|it| it.is_folder_data).collect::<Vec<_>>(), [false, false]);
     }
 
     #[test]

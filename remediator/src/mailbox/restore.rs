@@ -24,7 +24,7 @@ use super::failure::Failure;
 use super::form::{Form, archive_second};
 use super::interrupt::Interrupts;
 use super::lock::lock_exclusive;
-use super::mbox::{self, Message, is_empty, is_numbering};
+use super::mbox::{self, Headers, Message, NUMBERING_HEADERS, is_empty};
 use super::pace::pause;
 use super::spool::Spool;
 
@@ -317,14 +317,9 @@ impl Restore<'_> {
         let mut input = BufReader::new(archive.take(message.end.saturating_sub(message.start)));
         let mut last = Vec::new();
         let mut lines = mbox::Lines::new(&mut input);
-        let (mut in_body, mut skips, mut ended) = (false, false, [true, false]);
+        let (mut headers, mut ended) = (Headers::new(&NUMBERING_HEADERS), [true, false]);
         while let Some(is_start) = lines.next(&mut last)? {
-            if !in_body && is_start {
-                in_body = is_empty(&last);
-                let continues = last.first().is_some_and(|byte| b" \t".contains(byte));
-                skips = if continues { skips } else { is_numbering(&last) };
-            }
-            if in_body || !skips {
+            if !headers.is_named(&last, is_start) {
                 output.write_all(&last)?;
                 ended = [last.ends_with(b"\n"), is_start && is_empty(&last)];
             }
