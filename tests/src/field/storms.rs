@@ -78,7 +78,14 @@ pub fn ended_elsewhere(machine: &Machine, user: &str, mail: &Machine) -> Result<
                  journalctl --no-pager -n 40 -u 'procstorm-*' -o short-iso",
             )
             .unwrap_or_default();
-        Fault::new(format!("{}\n{log}", fault.whole()))
+        let mailed = mail
+            .run(
+                "journalctl --no-pager -n 40 -u prometheus-alertmanager -u opensmtpd -o short-iso
+                 grep '^Subject:' /var/mail/oncall; smtpctl show queue
+                 curl -sS http://127.0.0.1:9093/api/v2/alerts",
+            )
+            .unwrap_or_default();
+        Fault::new(format!("{}\n{log}\non {}:\n{mailed}", fault.whole(), mail.name()))
     };
     wait::until(&format!("the storm of {user} ends"), LIMIT, || {
         (alive(machine, user).ok()? == 0).then_some(())
