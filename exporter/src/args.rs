@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use hyper::http::uri::PathAndQuery;
+use procstorm_toolkit::logging::{Format, Level};
 
 use crate::fold::Limits;
-use crate::logging::{Format, Level};
 use crate::scan;
 
 /// Where it listens if nothing else is asked for.

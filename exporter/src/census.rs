@@ -4,14 +4,14 @@
 //! - [`count_living`]: counts one group, recognised by the same rules, without the dead.
 //!
 //! A user is the effective uid, a command the kernel's name of the process (see
-//! [`process`](crate::process)): `ps -eo user,comm` shows the same. Threads are not processes.
+//! [`process`](procstorm_processes::process)): `ps -eo user,comm` shows the same. Threads are not processes.
 
 use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
 
-use crate::proc_dir::{Glance, ProcDir};
-use crate::process::Command;
+use procstorm_processes::proc_dir::{Glance, ProcDir};
+use procstorm_processes::process::Command;
 
 /// How much of the directory is read at once. What a scan costs is the reading of each process,
 /// not of the directory, so that a larger one gains nothing.

@@ -7,6 +7,10 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
+use procstorm_toolkit::systemd::notice::Notifier;
+use procstorm_toolkit::systemd::reload::Report;
+use procstorm_toolkit::web;
+use procstorm_toolkit::workers::Workers;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
@@ -15,10 +19,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::server::Exporter;
-use crate::systemd::notice::Notifier;
-use crate::systemd::reload::Report;
-use crate::web;
-use crate::workers::Workers;
 
 /// Descriptors that connections must leave: three for a scan, two for each of the name service's
 /// four threads, the rest for the web configuration's files and a connection that is refused.

@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use clap::Parser;
 use procstorm_exporter::args::{Args, LISTEN};
-use procstorm_exporter::scarcity::allocator::{self, WithReserve};
+use procstorm_exporter::daemon;
 use procstorm_exporter::server::Exporter;
-use procstorm_exporter::systemd::{Carried, exit_status, reload};
-use procstorm_exporter::web::listen::listeners;
-use procstorm_exporter::web::security::Security;
-use procstorm_exporter::{daemon, logging, web};
+use procstorm_toolkit::scarcity::allocator::{self, WithReserve};
+use procstorm_toolkit::systemd::{Carried, exit_status, reload};
+use procstorm_toolkit::web::listen::listeners;
+use procstorm_toolkit::web::security::Security;
+use procstorm_toolkit::{logging, web};
 
 #[global_allocator]
 static ALLOCATOR: WithReserve = WithReserve;

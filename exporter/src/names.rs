@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::name_service::NameService;
+use procstorm_processes::name_service::NameService;
 
 /// How long a scan waits for the names of users that are new.
 const DEADLINE: Duration = Duration::from_millis(200);

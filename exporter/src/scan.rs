@@ -5,13 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use procstorm_processes::name_service::NameService;
+use procstorm_processes::proc_dir::ProcDir;
+use procstorm_processes::visibility::{Blindness, look};
+use procstorm_toolkit::scarcity::{Descriptors, is_shortage};
+
 use crate::census::Census;
 use crate::fold::{Counts, Folded, Limits, fold};
-use crate::name_service::NameService;
 use crate::names::Names;
-use crate::proc_dir::ProcDir;
-use crate::scarcity::{Descriptors, is_shortage};
-use crate::sight::{Blindness, look};
 
 /// What is looked at, and how much of it is shown.
 #[derive(Clone, Debug)]
@@ -157,16 +158,6 @@ impl Scanner {
             _ => {}
         }
         self.was_blind = blindness.is_some();
-    }
-}
-
-/// What stands in the way of a scan of `procfs` that tells the truth, in one line.
-#[must_use]
-pub fn obstacle(procfs: &Path) -> Option<String> {
-    let fault = |source| ScanError { path: procfs.to_owned(), source };
-    match open(procfs).and_then(|proc| look(&proc).map_err(fault)) {
-        Ok(blindness) => blindness.map(|reason| format!("blind: {reason}")),
-        Err(error) => Some(format!("{error}: {}", error.source)),
     }
 }
 

@@ -18,18 +18,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue, VARY};
 use hyper::{Method, StatusCode};
+use procstorm_processes::name_service::NameService;
+use procstorm_processes::visibility::obstacle;
+use procstorm_toolkit::single_flight::SingleFlight;
+use procstorm_toolkit::web::security::Security;
+use procstorm_toolkit::web::security::config::ConfigError;
+use procstorm_toolkit::web::{Request, Response, gzip, reply};
+use procstorm_toolkit::workers::{Missing, Workers};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::args::Args;
 use crate::exposition::{CONTENT_TYPE, Exposition};
-use crate::name_service::NameService;
-use crate::scan::{Scanner, obstacle};
-use crate::single_flight::SingleFlight;
-use crate::web::security::Security;
-use crate::web::security::config::ConfigError;
-use crate::web::{Request, Response, gzip, reply};
-use crate::workers::{Missing, Workers};
+use crate::scan::Scanner;
 
 /// The header in which Prometheus says how long it will wait.
 const SCRAPE_TIMEOUT: &str = "x-prometheus-scrape-timeout-seconds";

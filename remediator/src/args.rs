@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use procstorm_exporter::logging::{Format, Level};
+use procstorm_toolkit::logging::{Format, Level};
 
 /// Where it listens if nothing else is asked for.
 pub const LISTEN: &str = "127.0.0.1:9958";

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use procstorm_exporter::name_service::NameService;
-use procstorm_exporter::web::security::Security;
-use procstorm_exporter::web::security::config::ConfigError;
+use procstorm_processes::name_service::NameService;
+use procstorm_toolkit::web::security::Security;
+use procstorm_toolkit::web::security::config::ConfigError;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use procstorm_exporter::systemd::{notice::Notifier, reload::Report};
-use procstorm_exporter::web::security::config::ConfigError;
-use procstorm_exporter::web::security::{Reading, Security};
-use procstorm_exporter::web::{Knows, Settings, serve};
+use procstorm_toolkit::systemd::{notice::Notifier, reload::Report};
+use procstorm_toolkit::web::security::config::ConfigError;
+use procstorm_toolkit::web::security::{Reading, Security};
+use procstorm_toolkit::web::{Knows, Settings, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use jiff::Timestamp;
-use procstorm_exporter::name_service::NameService;
+use procstorm_processes::name_service::NameService;
 
 use crate::account::{Account, Protected, UserName};
 use crate::args::Args;

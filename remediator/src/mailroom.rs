@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use procstorm_exporter::workers::Workers;
+use procstorm_toolkit::workers::Workers;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 

@@ -6,9 +6,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use procstorm_exporter::logging;
-use procstorm_exporter::systemd::reload;
-use procstorm_exporter::web::listen::listeners;
 use procstorm_remediator::args::{Args, LISTEN, Task};
 use procstorm_remediator::check::{self, Others, Question};
 use procstorm_remediator::complaint::complain;
@@ -16,6 +13,9 @@ use procstorm_remediator::daemon::{orders, run};
 use procstorm_remediator::explain;
 use procstorm_remediator::restore;
 use procstorm_remediator::startup::{exit_status, machine, prepare};
+use procstorm_toolkit::logging;
+use procstorm_toolkit::systemd::reload;
+use procstorm_toolkit::web::listen::listeners;
 
 fn main() -> ExitCode {
     let args = Args::parse();

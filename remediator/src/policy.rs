@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use procstorm_exporter::process::Command;
+use procstorm_processes::process::Command;
 
 use crate::account::{Account, NameFault, Protected, UserName};
 use crate::alertmanager::Muted;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
-use procstorm_exporter::name_service::NameService;
+use procstorm_processes::name_service::NameService;
 
 use crate::account::{Account, Protected};
 

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::vec::IntoIter;
 
 use hyper_util::client::legacy::connect::dns::Name;
-use procstorm_exporter::workers::Workers;
+use procstorm_toolkit::workers::Workers;
 use tower_service::Service;
 
 /// So many names are looked up at once; one that hangs does so for some seconds.

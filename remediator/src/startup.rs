@@ -11,11 +11,11 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use procstorm_exporter::scarcity::allocator::{self, WithReserve};
-use procstorm_exporter::web::security::Security;
-use procstorm_exporter::web::{self as server, OwnNames};
+use procstorm_toolkit::scarcity::allocator::{self, WithReserve};
+use procstorm_toolkit::web::security::Security;
+use procstorm_toolkit::web::{self as server, OwnNames};
 
-use procstorm_exporter::systemd::{self, is_not_there, notice::Notifier, reload};
+use procstorm_toolkit::systemd::{self, is_not_there, notice::Notifier, reload};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
@@ -93,7 +93,7 @@ fn kernel() -> Result<(), UnfitKernel> {
     }
 }
 
-/// With which status the program ends because of `error`: one of `procstorm_exporter::systemd`.
+/// With which status the program ends because of `error`: one of `procstorm_toolkit::systemd`.
 #[must_use]
 pub fn exit_status(error: &(dyn Error + 'static)) -> u8 {
     let lasts = match (error.downcast_ref::<LoadError>(), error.downcast_ref::<StartError>()) {

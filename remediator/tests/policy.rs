@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use procstorm_exporter::process::Command;
+use procstorm_processes::process::Command;
 use procstorm_remediator::account::{Account, Protected, UserName};
 use procstorm_remediator::alertmanager::Muted;
 use procstorm_remediator::config::{Config, Step};

@@ -11,7 +11,7 @@ use std::process::{Command as Program, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use procstorm_exporter::process::Command;
+use procstorm_processes::process::Command;
 use procstorm_remediator::kill::{Bounds, Target, end_storm};
 use procstorm_tests::opponent::Opponent;
 use procstorm_tests::skip::is_root_or_skip;

@@ -10,8 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use procstorm_exporter::process::{Command, Stat};
-use procstorm_exporter::web::security::config::WebConfig;
+use procstorm_processes::process::{Command, Stat};
 use procstorm_remediator::account::UserName;
 use procstorm_remediator::agreement::routes::Routing;
 use procstorm_remediator::agreement::rules::Rules;
@@ -19,6 +18,7 @@ use procstorm_remediator::config::Config;
 use procstorm_remediator::payload::Notification;
 use procstorm_remediator::policy::admit;
 use procstorm_remediator::printable::printable;
+use procstorm_toolkit::web::security::config::WebConfig;
 
 /// A kind of input from outside, and what must hold for it.
 #[derive(Clone, Copy, Debug)]

@@ -17,7 +17,7 @@ use hyper::header::{DATE, HeaderValue};
 use hyper::{Method, StatusCode};
 use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
-use procstorm_exporter::web::{Request, Response, Settings, reply, serve};
+use procstorm_toolkit::web::{Request, Response, Settings, reply, serve};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;

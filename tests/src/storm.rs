@@ -7,8 +7,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command as Program, Stdio};
 
-use procstorm_exporter::proc_dir::ProcDir;
-use procstorm_exporter::process::{Command, Stat};
+use procstorm_processes::proc_dir::ProcDir;
+use procstorm_processes::process::{Command, Stat};
 
 use crate::fault::{Fault, OrFault as _};
 use crate::programs;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use procstorm_exporter::process::Command as Name;
+use procstorm_processes::process::Command as Name;
 use procstorm_remediator::kill::{Target, survey};
 use procstorm_tests::daemon::Daemon;
 use procstorm_tests::fault::Fault;

@@ -10,8 +10,8 @@ use std::process::{Child, Command as Program, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use procstorm_exporter::proc_dir::ProcDir;
-use procstorm_exporter::process::Command;
+use procstorm_processes::proc_dir::ProcDir;
+use procstorm_processes::process::Command;
 use procstorm_remediator::kill::{
     Bounds, Report, Target, Verdict, end_storm, release_stopped, survey,
 };

@@ -8,8 +8,8 @@ use std::process::Command as Program;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use procstorm_exporter::proc_dir::ProcDir;
-use procstorm_exporter::process::Command;
+use procstorm_processes::proc_dir::ProcDir;
+use procstorm_processes::process::Command;
 use procstorm_remediator::kill::pin::{Delivery, Pin};
 use procstorm_remediator::kill::{
     Bounds, Report, Target, Verdict, end_storm, release_stopped, survey,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use procstorm_exporter::process::Command;
+use procstorm_processes::process::Command;
 use procstorm_remediator::kill::pin::{Delivery, Pin};
 use procstorm_remediator::kill::{Bounds, Report, Target, Verdict, end_storm, survey};
 use procstorm_tests::fault::Fault;

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
-use procstorm_exporter::proc_dir::ProcDir;
+use procstorm_processes::proc_dir::ProcDir;
 use procstorm_tests::accounts::Accounts;
 use procstorm_tests::alertmanager::Alertmanager;
 use procstorm_tests::http::Http;

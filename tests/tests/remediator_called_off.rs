@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use procstorm_exporter::proc_dir::ProcDir;
-use procstorm_exporter::process::Command;
+use procstorm_processes::proc_dir::ProcDir;
+use procstorm_processes::process::Command;
 use procstorm_remediator::config::Config;
 use procstorm_remediator::engine::{Engine, Parts};
 use procstorm_remediator::force::Force;

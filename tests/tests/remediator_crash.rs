@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use procstorm_exporter::process::Command;
+use procstorm_processes::process::Command;
 use procstorm_remediator::kill::{Target, survey};
 use procstorm_tests::fault::Fault;
 use procstorm_tests::host::{Host, Post, Receiver};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use procstorm_exporter::web::security::config::WebConfig;
+use procstorm_toolkit::web::security::config::WebConfig;
 
 use crate::world::{BINARY, ProcFixture, Program, tool};
 

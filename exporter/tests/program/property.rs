@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use procstorm_exporter::exposition::Exposition;
 use procstorm_exporter::fold::Limits;
-use procstorm_exporter::name_service::NameService;
 use procstorm_exporter::scan::{Scanner, Settings};
+use procstorm_processes::name_service::NameService;
 use proptest::prelude::*;
 
 use crate::world::{ProcFixture, root_for, until};

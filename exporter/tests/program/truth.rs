@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use procstorm_exporter::census::{Census, count_living};
-use procstorm_exporter::proc_dir::ProcDir;
-use procstorm_exporter::process;
+use procstorm_processes::proc_dir::ProcDir;
+use procstorm_processes::process;
 
 use crate::world::{ProcFixture, Processes, Program, copy_program, root_for, until, value};
 

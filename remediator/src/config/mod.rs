@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper::Uri;
-use procstorm_exporter::process::Command;
+use procstorm_processes::process::Command;
 use serde_json::Value;
 
 use crate::account::Protected;

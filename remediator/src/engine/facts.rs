@@ -4,7 +4,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use procstorm_exporter::name_service::NameService;
+use procstorm_processes::name_service::NameService;
 use rustix::io::Errno;
 
 use super::{Shared, Stopping};

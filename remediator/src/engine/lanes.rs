@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use procstorm_exporter::process::Command;
+use procstorm_processes::process::Command;
 use tokio::sync::OwnedMutexGuard;
 
 type Lane = Arc<tokio::sync::Mutex<()>>;

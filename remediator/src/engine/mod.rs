@@ -25,8 +25,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::{Duration, Instant};
 
-use procstorm_exporter::name_service::NameService;
-use procstorm_exporter::workers::Workers;
+use procstorm_processes::name_service::NameService;
+use procstorm_toolkit::workers::Workers;
 use tokio::sync::{Mutex, Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;

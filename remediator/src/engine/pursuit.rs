@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use procstorm_exporter::process::Command;
+use procstorm_processes::process::Command;
 
 use super::claims::Claim;
 use super::steps::Done;

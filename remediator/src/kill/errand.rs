@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use procstorm_exporter::proc_dir::ProcDir;
-use procstorm_exporter::sight::blindness;
+use procstorm_processes::proc_dir::ProcDir;
+use procstorm_processes::visibility::blindness;
 use rustix::io::Errno;
 
 use super::guard::{Caller, Untouchables, refusal};

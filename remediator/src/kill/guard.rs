@@ -1,8 +1,8 @@
 //! What is never touched, and who is a target. Pure, but for [`Untouchables::of`], which asks
 //! /proc who the caller's ancestors are.
 
-use procstorm_exporter::proc_dir::ProcDir;
-use procstorm_exporter::process::Stat;
+use procstorm_processes::proc_dir::ProcDir;
+use procstorm_processes::process::Stat;
 
 use super::target::{Bounds, Target};
 
@@ -120,7 +120,7 @@ pub fn standing(target: &Target, untouchables: &Untouchables, owner: u32, stat: 
 
 #[cfg(test)]
 mod tests {
-    use procstorm_exporter::process::Command;
+    use procstorm_processes::process::Command;
 
     use super::*;
 

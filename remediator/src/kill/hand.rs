@@ -11,9 +11,9 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use procstorm_exporter::namespaces::PidfdView;
-use procstorm_exporter::proc_dir::ProcDir;
-use procstorm_exporter::process::Stat;
+use procstorm_processes::namespaces::PidfdView;
+use procstorm_processes::proc_dir::ProcDir;
+use procstorm_processes::process::Stat;
 
 use super::calm::Traces;
 use super::errand::{Errand, Halt};

@@ -15,7 +15,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use procstorm_exporter::proc_dir::ProcDir;
+use procstorm_processes::proc_dir::ProcDir;
 use rustix::fs::fstat;
 use rustix::io::Errno;
 

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::Path;
 
-use procstorm_exporter::proc_dir::ProcDir;
+use procstorm_processes::proc_dir::ProcDir;
 use rustix::process::Signal;
 
 use super::guard::{Standing, Untouchables};

@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use procstorm_exporter::proc_dir::ProcDir;
+use procstorm_processes::proc_dir::ProcDir;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::calm::{Calm, Ebb, Next};

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use procstorm_exporter::proc_dir::{Place, ProcDir};
-use procstorm_exporter::process::Stat;
-use procstorm_exporter::sight::{Blindness, blindness};
+use procstorm_processes::proc_dir::{Place, ProcDir};
+use procstorm_processes::process::Stat;
+use procstorm_processes::visibility::{Blindness, blindness};
 use rustix::io::Errno;
 
 use super::guard::{Standing, Untouchables, standing};

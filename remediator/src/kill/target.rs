@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use procstorm_exporter::process::Command;
+use procstorm_processes::process::Command;
 
 /// The processes of one storm: all of one effective uid that bear one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

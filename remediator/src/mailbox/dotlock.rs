@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use procstorm_exporter::proc_dir::ProcDir;
+use procstorm_processes::proc_dir::ProcDir;
 use serde::{Deserialize, Serialize};
 
 use crate::account::{Account, UserName};

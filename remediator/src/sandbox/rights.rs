@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use procstorm_exporter::scan::obstacle;
+use procstorm_processes::visibility::obstacle;
 use rustix::io::Errno;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,

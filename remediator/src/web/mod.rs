@@ -13,7 +13,7 @@
 //!
 //! The pages name users and files: where somebody beyond this machine could ask for them, they
 //! need the token as well. What `--web.config.file` asks for comes before all of this, and so does
-//! [`guard`](procstorm_exporter::web::guard), which refuses what another's web page has sent.
+//! [`guard`](procstorm_toolkit::web::guard), which refuses what another's web page has sent.
 //!
 //! - [`token`]: who knows it may ask.
 //! - `webhook`: takes notifications.
@@ -29,10 +29,10 @@ use std::time::Instant;
 
 use hyper::header::HeaderMap;
 use hyper::{Method, StatusCode};
-use procstorm_exporter::single_flight::SingleFlight;
-use procstorm_exporter::web::security::Security;
-use procstorm_exporter::web::{Request, Response, reply};
-use procstorm_exporter::workers::Workers;
+use procstorm_toolkit::single_flight::SingleFlight;
+use procstorm_toolkit::web::security::Security;
+use procstorm_toolkit::web::{Request, Response, reply};
+use procstorm_toolkit::workers::Workers;
 
 use crate::engine::Engine;
 use crate::force::InForce;

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
 use jiff::{SignedDuration, Timestamp};
-use procstorm_exporter::scan::obstacle;
-use procstorm_exporter::web::{Response, reply};
+use procstorm_processes::visibility::obstacle;
+use procstorm_toolkit::web::{Response, reply};
 use serde::Serialize;
 
 use super::Site;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use hyper::StatusCode;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use jiff::Timestamp;
-use procstorm_exporter::web::body::{self, BodyError};
-use procstorm_exporter::web::{Peer, Request, Response, Standing, reply};
+use procstorm_toolkit::web::body::{self, BodyError};
+use procstorm_toolkit::web::{Peer, Request, Response, Standing, reply};
 
 use super::Site;
 use crate::journal::{Judged, Receipt};

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-use procstorm_exporter::process::Command;
+use procstorm_processes::process::Command;
 use procstorm_remediator::kill::{Bounds, Target, end_storm};
 use procstorm_remediator::sandbox::{Places, enter};
 use procstorm_tests::fault::{Fault, OrFault as _};

@@ -6,8 +6,8 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 
 use nix::unistd::{Uid, User, geteuid};
-use procstorm_exporter::proc_dir::ProcDir;
-use procstorm_exporter::process::Command;
+use procstorm_processes::proc_dir::ProcDir;
+use procstorm_processes::process::Command;
 
 use crate::fault::{Fault, OrFault as _};
 use crate::stack::Person;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use procstorm_exporter::proc_dir::ProcDir;
+use procstorm_processes::proc_dir::ProcDir;
 use procstorm_remediator::kill::{Bounds, end_storm};
 use procstorm_tests::fault::{Fault, OrFault as _};
 use procstorm_tests::forking::{

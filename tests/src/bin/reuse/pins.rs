@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use procstorm_exporter::proc_dir::ProcDir;
+use procstorm_processes::proc_dir::ProcDir;
 use procstorm_remediator::kill::Target;
 use procstorm_remediator::kill::pin::{Delivery, Pin};
 use procstorm_tests::fault::{Fault, OrFault as _};

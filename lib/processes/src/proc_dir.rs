@@ -142,11 +142,7 @@ impl ProcDir {
     /// allocation: its uid, and its name from `comm`, or from the costlier `stat` where
     /// `may_be_kernel` says that a process of that uid could be a thread of the kernel. An error
     /// (no descriptor left, say) is none of the process: it must not look as if that had vanished.
-    pub(crate) fn glance(
-        &self,
-        pid: i32,
-        may_be_kernel: impl FnOnce(u32) -> bool,
-    ) -> io::Result<Glance> {
+    pub fn glance(&self, pid: i32, may_be_kernel: impl FnOnce(u32) -> bool) -> io::Result<Glance> {
         self.try_glance(pid, may_be_kernel).or_else(|error| match error {
             Errno::NOENT | Errno::SRCH => Ok(Glance::Vanished),
             Errno::PERM | Errno::ACCESS => Ok(Glance::Denied),
@@ -186,7 +182,8 @@ impl ProcDir {
     }
 
     /// The uid that stands for those that are not known here, in a user namespace.
-    pub(crate) fn overflow_uid(&self) -> u32 {
+    #[must_use]
+    pub fn overflow_uid(&self) -> u32 {
         let mut text = [0; 16];
         self.read(c"sys/kernel/overflowuid", &mut text)
             .ok()

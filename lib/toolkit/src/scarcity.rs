@@ -1,10 +1,10 @@
 //! When the system has no descriptor or no memory to give.
 //!
-//! A storm takes what there is, and that is when it must be counted. So what a scan needs is held
-//! back for it, and what cannot be had is told as what it is: something that passes.
+//! A machine that runs out of both is the one that must be measured. So what a scrape needs is held
+//! back for it, and an error that says so is recognised as one that passes.
 //!
 //! - [`is_shortage`]: whether an error is of this kind.
-//! - [`Descriptors`]: some, held for a scan.
+//! - [`Descriptors`]: some, held for a scrape.
 //! - [`allocator`]: address space, held for whoever needs memory when there is no other.
 
 pub mod allocator;
@@ -29,23 +29,24 @@ const HELD: usize = 3;
 
 /// Descriptors held between scans, so that connections cannot take those that a scan needs.
 #[derive(Debug)]
-pub(crate) struct Descriptors(Vec<OwnedFd>);
+pub struct Descriptors(Vec<OwnedFd>);
 
 impl Descriptors {
     /// As many as there are to be had, up to what a scan needs.
-    pub(crate) fn hold() -> Self {
+    #[must_use]
+    pub fn hold() -> Self {
         let mut descriptors = Self(Vec::with_capacity(HELD));
         descriptors.take_back();
         descriptors
     }
 
     /// Lets go of them.
-    pub(crate) fn free(&mut self) {
+    pub fn free(&mut self) {
         self.0.clear();
     }
 
     /// Takes them back, as far as there are any; the rest after the next scan.
-    pub(crate) fn take_back(&mut self) {
+    pub fn take_back(&mut self) {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         while self.0.len() < HELD {
             let Ok(descriptor) = openat(CWD, "/", flags, Mode::empty()) else { return };

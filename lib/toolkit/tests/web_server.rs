@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
-use procstorm_exporter::web::{self, Request, Response, Settings, body, reply};
+use procstorm_toolkit::web::{self, Request, Response, Settings, body, reply};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;

@@ -6,11 +6,11 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use procstorm_toolkit::scarcity::is_shortage;
 use rustix::process::{getegid, getgroups};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::proc_dir::ProcDir;
-use crate::scarcity::is_shortage;
 
 /// What hides processes from us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub fn blindness(proc: &ProcDir) -> Option<Blindness> {
 }
 
 /// The same; fails where the system has no descriptor or no memory to find out.
-pub(crate) fn look(proc: &ProcDir) -> io::Result<Option<Blindness>> {
+pub fn look(proc: &ProcDir) -> io::Result<Option<Blindness>> {
     match proc.stat(1) {
         Ok(Some(_)) => {}
         Err(error) if is_shortage(&error) => return Err(error),
@@ -57,6 +57,15 @@ pub(crate) fn look(proc: &ProcDir) -> io::Result<Option<Blindness>> {
     let Ok(path) = proc.path().canonicalize() else { return Ok(None) };
     let hide = hidepid(&String::from_utf8_lossy(&mounts), &path);
     Ok(hide.filter(|hide| !hide.spares_us()).map(|hide| Blindness::HidePid(hide.value)))
+}
+
+/// What keeps a scan of `procfs` from telling the truth, in one line; `None` if nothing does.
+#[must_use]
+pub fn obstacle(procfs: &Path) -> Option<String> {
+    match ProcDir::open(procfs).and_then(|proc| look(&proc)) {
+        Ok(blindness) => blindness.map(|reason| format!("blind: {reason}")),
+        Err(error) => Some(format!("cannot read {}: {error}", procfs.display())),
+    }
 }
 
 /// The option of one mount.

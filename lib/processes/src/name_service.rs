@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::unistd::{Uid, User};
-
-use crate::workers::Workers;
+use procstorm_toolkit::workers::Workers;
 
 /// So many questions can hang before others must wait behind them: a directory service that is
 /// down should not keep the accounts in local files without a name.
@@ -67,7 +66,7 @@ impl NameService {
 
     /// The same for a question that sees to its answer itself: a channel for each of many thousand
     /// would take more memory than all their names.
-    pub(crate) fn run(&self, question: impl FnOnce() + Send + 'static) {
+    pub fn run(&self, question: impl FnOnce() + Send + 'static) {
         self.threads.submit(question);
     }
 

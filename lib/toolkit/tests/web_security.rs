@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use procstorm_exporter::web::security::Security;
-use procstorm_exporter::web::{self, Request, Response, Settings, reply};
+use procstorm_toolkit::web::security::Security;
+use procstorm_toolkit::web::{self, Request, Response, Settings, reply};
 use rcgen::string::Ia5String;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use rustls::pki_types::pem::PemObject;

@@ -1,0 +1,26 @@
+//! What a process is, as /proc shows it: the definitions that the exporter counts by and the
+//! remediator acts by.
+//!
+//! - [`process`]: the fields of a process, and the kernel's name of it.
+//! - [`proc_dir`]: a /proc directory and the pids in it.
+//! - [`namespaces`]: what /proc says of namespaces, and of the caller.
+//! - [`visibility`]: whether other users' processes can be seen at all.
+//! - [`name_service`]: account names and uids, from a name service that may hang.
+//!
+//! # What counts as a process
+//!
+//! Both programs take a process for what has a directory `/proc/PID`: threads are not processes, and
+//! kernel threads belong to no user. A process belongs to its effective uid (the owner of its
+//! directory) and is called by the kernel's name of it (`comm`). They differ in two points:
+//!
+//! | | exporter (counts) | remediator (kills) |
+//! |---|---|---|
+//! | zombies | counted: each holds a pid, and `ps` shows it | not counted: nothing is left to kill ([`Stat::is_dead`](process::Stat::is_dead)) |
+//! | processes of nested pid namespaces (containers) | counted | counted if the user created the namespace; otherwise only where the policy says so (`nested_namespaces: kill`) |
+//! | kernel threads | only with `--collector.kernel-threads` | never ([`Stat::is_kernel_thread`](process::Stat::is_kernel_thread)) |
+
+pub mod name_service;
+pub mod namespaces;
+pub mod proc_dir;
+pub mod process;
+pub mod visibility;
