@@ -16,7 +16,7 @@ const INSIDE: &str = "PROCSTORM_TEST_INSIDE";
 /// # Panics
 /// If the test fails inside, or cannot be run there.
 #[must_use]
-#[expect(clippy::panic, reason = "a test fails by panicking")]
+#[expect(clippy::panic, clippy::print_stderr, reason = "a test fails by panicking, and prints")]
 pub fn in_a_world_apart(name: &str) -> bool {
     if env::var_os(INSIDE).is_some() {
         return true;
@@ -29,17 +29,22 @@ pub fn in_a_world_apart(name: &str) -> bool {
         again.args(["--pdeathsig", "KILL", "--"]).arg(programs::other("unshare")?);
         again.args(["--pid", "--mount", "--fork", "--kill-child", "--mount-proc", "--"]);
         let us = env::current_exe().map_err(crate::fault::Fault::new)?;
-        again.arg(us).args(["--exact", name, "--nocapture"]).env(INSIDE, "1");
+        // A test that is ignored runs here all the same: it was asked for, or we were not here.
+        again.arg(us).args(["--exact", name, "--nocapture", "--include-ignored"]);
+        again.env(INSIDE, "1");
         again.stdin(Stdio::null()).output().map_err(crate::fault::Fault::new)
     };
     let says_one_passed = |said: &[u8]| String::from_utf8_lossy(said).contains("1 passed");
     match run() {
         // A name that no test bears would succeed as well.
         Ok(output) if output.status.success() && says_one_passed(&output.stdout) => {
-            // What was skipped inside is not swallowed with the rest.
+            // Neither what was skipped inside nor the figures that it printed are swallowed.
             let said = String::from_utf8_lossy(&output.stderr);
-            for (what, why) in said.lines().filter_map(skipped_inside) {
-                skipped(what, why);
+            for line in said.lines() {
+                match skipped_inside(line) {
+                    Some((what, why)) => skipped(what, why),
+                    None => eprintln!("{line}"),
+                }
             }
             false
         }
