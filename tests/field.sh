@@ -1,29 +1,68 @@
 #!/usr/bin/env bash
-# Makes the Debian that the field tests boot, and keeps it as target/field/SUITE: a minimal system
-# with systemd, Debian's own Prometheus and Alertmanager, and a mail server. Root only.
+# Makes the Debians that the field tests boot, and keeps each as target/field/NAME.  Root only.
 #
-#   tests/field.sh [bookworm|trixie]
+#   tests/field.sh [bookworm|trixie]   a minimal system with systemd, Debian's own Prometheus and
+#                                      Alertmanager, and a mail server
+#   tests/field.sh servers             bookworm with the servers that have storms: Dovecot, Postfix,
+#                                      procmail, php-fpm, Apache; and the packages of Courier, which
+#                                      cannot be installed beside Dovecot
 #
-# What is needed of the network is fetched here: a machine that the tests boot has none.
+# All that needs the network is fetched here: a machine that the tests boot has none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-suite=${1:-bookworm}
+name=${1:-bookworm}
 field=${CARGO_TARGET_DIR:-target}/field
-tree=$field/$suite
-
-packages=systemd,systemd-sysv,dbus,iproute2,procps,curl,acl,attr,sqlite3
-packages+=,prometheus,prometheus-alertmanager,opensmtpd,libgcc-s1
-# Debian 13 has promtool in a package of its own.
-[ "$suite" = bookworm ] || packages+=,promtool
+tree=$field/$name
+mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 
 if [ -e "$tree/made" ]; then exit 0; fi
-rm -rf "$tree" "$tree.new"
 mkdir -p "$field"
-echo "field: making a Debian $suite in $tree" >&2
-# Debian's debootstrap knows older and newer suites by the same script.
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
-debootstrap --variant=minbase --include="$packages" "$suite" "$tree.new" "$mirror" \
-    >"$field/$suite.log" 2>&1 || { tail -n 20 "$field/$suite.log" >&2; exit 1; }
+
+# Makes a minimal Debian.  debootstrap knows older and newer suites by the same script.
+minimal() {
+    local packages=systemd,systemd-sysv,dbus,iproute2,procps,curl,acl,attr,sqlite3
+    packages+=,prometheus,prometheus-alertmanager,opensmtpd,libgcc-s1
+    # Debian 13 has promtool in a package of its own.
+    [ "$name" = bookworm ] || packages+=,promtool
+    debootstrap --variant=minbase --include="$packages" "$name" "$tree.new" "$mirror"
+}
+
+# Adds the servers to a copy of bookworm.  No service is started: policy-rc.d forbids it.
+servers() {
+    "$0" bookworm
+    cp -a --reflink=auto "$field/bookworm" "$tree.new"
+    rm "$tree.new/made"
+    printf '#!/bin/sh\nexit 101\n' >"$tree.new/usr/sbin/policy-rc.d"
+    chmod 755 "$tree.new/usr/sbin/policy-rc.d"
+    cp /etc/resolv.conf "$tree.new/etc/resolv.conf"
+    # shellcheck disable=SC2016 # expanded in there
+    unshare --mount --propagation private sh -euc '
+        mount -t proc proc "$0/proc"
+        mount -t tmpfs tmpfs "$0/tmp"
+        exec chroot "$0" env DEBIAN_FRONTEND=noninteractive sh -euxc "
+            apt-get -q update
+            apt-get -q -y --no-install-recommends install \
+                dovecot-core dovecot-imapd postfix procmail php8.2-fpm apache2
+            # What Courier needs besides, and its own packages for the machine that has them instead
+            # of Dovecot.
+            apt-get -q -y --no-install-recommends install courier-base gamin
+            mkdir /root/courier
+            cd /root/courier
+            apt-get -q download courier-imap
+            apt-get clean
+            rm /usr/sbin/policy-rc.d"
+    ' "$tree.new"
+}
+
+rm -rf "$tree" "$tree.new"
+echo "field: making a Debian for $name in $tree" >&2
+case $name in servers) make=servers ;; *) make=minimal ;; esac
+# In a subshell that ends at the first failure, which a condition would switch off.
+set +e
+(set -e; $make) >"$field/$name.log" 2>&1
+made=$?
+set -e
+[ $made = 0 ] || { tail -n 20 "$field/$name.log" >&2; exit 1; }
 rm -rf "$tree.new"/var/cache/apt/archives/*.deb "$tree.new"/var/lib/apt/lists/*
 touch "$tree.new/made"
 mv "$tree.new" "$tree"
