@@ -14,7 +14,7 @@ use crate::agreement::routes::Routing;
 use crate::agreement::rules::{ReadError, Rules};
 use crate::agreement::webhook::{Here, WebAsks};
 use crate::agreement::{Finding, Place, Playbook, Policy, Verdict, check};
-use crate::config::{Config, LoadError};
+use crate::policy::{Config, LoadError};
 use crate::protection::Protection;
 
 /// What is checked.

@@ -22,13 +22,13 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::alertmanager::Alertmanager;
-use crate::config::{Config, LoadError};
 use crate::engine::{self, Engine};
 use crate::force::{Force, InForce};
 use crate::journal::Journal;
 use crate::kill::Bounds;
 use crate::metrics::Metrics;
 use crate::outbox::{CONFIRM, Outbox};
+use crate::policy::{Config, LoadError};
 use crate::reach::Reach;
 use crate::sandbox::{Layer, Sandbox};
 use crate::web::token::{Token, TokenError};

@@ -10,13 +10,13 @@ use procstorm_processes::name_service::NameService;
 
 use crate::account::{Account, Protected, UserName};
 use crate::args::Args;
-use crate::config::{Config, LoadError, Playbook, Step};
 use crate::engine::look_up;
 use crate::force::Force;
 use crate::kill::{Survey, Target, survey};
 use crate::mailroom::Trouble;
 use crate::outcome::FormNote;
 use crate::payload::{Alert, BadPayload, Notification};
+use crate::policy::{Config, LoadError, Playbook, Step};
 use crate::policy::{
     Decision, Facts, History, Identity, Plan, Request, admit, allowed_account, decide,
 };

@@ -17,8 +17,6 @@
 //! - [`args`], [`startup`], [`daemon`]: from the command line to the end.
 //! - [`check`], [`explain`]: what the policy means, and what it would do with a payload.
 //! - [`complaint`]: how the program says why it ended badly.
-//! - [`config`]: the host's own policy, `remediator.yml`.
-//! - [`duration`]: spans of time, read and written.
 //! - [`force`]: what of it is in force.
 //! - [`metrics`]: what Prometheus is told.
 //! - [`protection`]: whom the policy protects, by uid.
@@ -28,7 +26,6 @@
 //! - [`restore`]: brings archived mail back into a mailbox.
 //! - [`sandbox`]: what the daemon gives up once it has started.
 //! - [`status`]: the pages that people look at.
-//! - `yaml`: a file's values, each with its line.
 
 pub mod account;
 pub mod agreement;
@@ -36,9 +33,7 @@ pub mod alertmanager;
 pub mod args;
 pub mod check;
 pub mod complaint;
-pub mod config;
 pub mod daemon;
-pub mod duration;
 pub mod engine;
 pub mod explain;
 pub mod force;
@@ -60,4 +55,3 @@ pub mod sandbox;
 pub mod startup;
 pub mod status;
 pub mod web;
-mod yaml;

@@ -10,9 +10,9 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::config::Config;
 use crate::journal::records::Pending;
 use crate::outcome::NO_MAIL_FILE;
+use crate::policy::Config;
 use crate::sandbox::Sandbox;
 
 /// The `Content-Type` of [`Metrics::render`].

@@ -20,10 +20,10 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use crate::args::Args;
-use crate::config::{Config, LoadError, Mail};
 use crate::daemon::{Start, StartError};
 use crate::kill::Bounds;
 use crate::mailbox;
+use crate::policy::{Config, LoadError, Mail};
 use crate::reach::{Reach, Sample};
 use crate::sandbox::{self, Places, Sandbox};
 use crate::web::CONNECTIONS_MAX;

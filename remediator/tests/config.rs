@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use procstorm_remediator::config::{Config, Fault, LoadError};
+use procstorm_remediator::policy::{Config, Fault, LoadError};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config")

@@ -54,7 +54,7 @@ fn the_manual_page_has_exactly_the_flags_of_the_program() {
 fn the_manual_page_has_the_metrics_and_the_policys_keys() {
     let page = read("procstorm-remediator.8");
     let metrics = Metrics::new().unwrap();
-    let config = procstorm_remediator::config::Config::read(&file("remediator.yml"), "here");
+    let config = procstorm_remediator::policy::Config::read(&file("remediator.yml"), "here");
     metrics.prepare(&config.unwrap());
     let text = String::from_utf8(metrics.render().unwrap()).unwrap();
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());

@@ -14,7 +14,7 @@ use procstorm_processes::process::{Command, Stat};
 use procstorm_remediator::account::UserName;
 use procstorm_remediator::agreement::routes::Routing;
 use procstorm_remediator::agreement::rules::Rules;
-use procstorm_remediator::config::Config;
+use procstorm_remediator::policy::Config;
 use procstorm_remediator::payload::Notification;
 use procstorm_remediator::policy::admit;
 use procstorm_remediator::printable::printable;

@@ -116,6 +116,6 @@ fn the_exporters_metrics_in_the_readme_are_there() {
 #[test]
 fn the_example_of_the_remediators_configuration_is_valid() {
     let text = fs::read_to_string(programs::project().join("remediator/remediator.yml")).unwrap();
-    let config = procstorm_remediator::config::Config::parse(&text, "moscow");
+    let config = procstorm_remediator::policy::Config::parse(&text, "moscow");
     assert!(config.is_ok(), "{config:?}");
 }

@@ -295,7 +295,7 @@ fn each_verdict_of_an_outcome_is_explained() {
     let endings = endings.lines().filter(|line| line.contains("\", Severity::"));
     let endings = endings.filter_map(|line| line.split('"').nth(1));
     let mut count = 0;
-    let policy = shipped("remediator/src/policy.rs");
+    let policy = shipped("remediator/src/policy/decide.rs");
     let policy = policy.lines().filter(|line| line.trim_start().starts_with("Self::"));
     let refusals = policy.filter_map(|line| line.split_once("=> \"")?.1.strip_suffix("\","));
     for verdict in labels.chain(endings).chain(refusals) {

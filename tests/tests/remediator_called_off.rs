@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use procstorm_processes::proc_dir::ProcDir;
 use procstorm_processes::process::Command;
-use procstorm_remediator::config::Config;
+use procstorm_remediator::policy::Config;
 use procstorm_remediator::engine::{Engine, Parts};
 use procstorm_remediator::force::Force;
 use procstorm_remediator::journal::{Journal, Judged, Receipt, State};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use procstorm_remediator::config::Config;
+use procstorm_remediator::policy::Config;
 use procstorm_remediator::force::Force;
 use procstorm_remediator::journal::course::Ending;
 use procstorm_remediator::journal::outbox::NewLetter;

@@ -13,7 +13,7 @@ use super::rules::{AlertRule, Request, Rules};
 use super::webhook::{Here, Judgement};
 use super::worlds::{World, explore};
 use super::{Finding, Playbook, Policy, Verdict};
-use crate::duration::spoken;
+use crate::policy::duration::spoken;
 
 /// How many cool-downs a storm that is no longer watched may wait until it is told again. A
 /// notification that comes later than that leaves the daemon idle while it could act.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use regex::Regex;
 
 use super::go_regex::{self, NotCompiled};
-use crate::yaml::{Fault, Node};
+use crate::policy::yaml::{Fault, Node};
 
 /// What is known of the value of a label.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -368,7 +368,7 @@ fn numbered(chars: &mut std::str::Chars<'_>, digits: usize) -> Option<char> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::yaml;
+    use crate::policy::yaml;
 
     fn parse(text: &str) -> Result<Vec<Matcher>, Fault> {
         let quoted = serde_json::to_string(text).expect("JSON");

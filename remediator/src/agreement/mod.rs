@@ -28,7 +28,7 @@ use routes::Routing;
 use rules::{AlertRule, Request, Rules};
 use webhook::Here;
 
-use crate::duration::spoken;
+use crate::policy::duration::spoken;
 
 /// A place in a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -19,8 +19,8 @@ use super::rules::ReadError;
 use super::times::{Intervals, Span};
 use super::webhook::Webhook;
 use super::worlds::World;
-use crate::duration;
-use crate::yaml::{self, Fault, Node};
+use crate::policy::duration;
+use crate::policy::yaml::{self, Fault, Node};
 
 /// Alertmanager's defaults (its documentation, "Route").
 const GROUP_WAIT: Duration = Duration::from_secs(30);

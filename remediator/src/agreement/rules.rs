@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Place;
-use crate::duration;
-use crate::yaml::{self, Fault, Node};
+use crate::policy::duration;
+use crate::policy::yaml::{self, Fault, Node};
 
 /// Somebody who asks for a playbook: a row of the threshold table, or an alert rule.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use jiff::civil::{Date, date};
 use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
 
-use crate::yaml::{Fault, Node};
+use crate::policy::yaml::{Fault, Node};
 
 /// How far ahead is looked. Weekdays, dates and leap years repeat after 28.
 const YEARS: i16 = 40;
@@ -216,7 +216,7 @@ fn times(node: &Node) -> Result<(u16, u16), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::yaml;
+    use crate::policy::yaml;
 
     fn span(intervals: &str) -> Span {
         let text = format!("time_intervals: [{{name: x, time_intervals: {intervals}}}]");

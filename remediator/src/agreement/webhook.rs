@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use hyper::Uri;
 
-use crate::duration;
-use crate::yaml::{Fault, Node};
+use crate::policy::duration;
+use crate::policy::yaml::{Fault, Node};
 
 /// The port on which a daemon listens that is not told otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:9958";

@@ -10,11 +10,11 @@ use rustix::io::Errno;
 use super::{Shared, Stopping};
 use crate::account::{Account, Protected, UserName};
 use crate::alertmanager::Muted;
-use crate::config::{Config, Step};
 use crate::force::{Force, RETRY};
 use crate::journal::Case;
 use crate::kill::{Survey, SurveyError, Target, survey};
 use crate::policy::Identity;
+use crate::policy::{Config, Step};
 use crate::protection::{Protection, groups_of};
 
 /// How long the name service may take for one question.

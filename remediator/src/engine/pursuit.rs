@@ -10,13 +10,13 @@ use super::claims::Claim;
 use super::steps::Done;
 use super::{Shared, Stopping};
 use crate::account::Account;
-use crate::config::{Config, Playbook, Step};
 use crate::force::Force;
 use crate::journal::course::Ending;
 use crate::journal::records::Question;
 use crate::journal::{Case, State};
 use crate::kill::{Survey, SurveyError, Target, Verdict, release_stopped};
 use crate::outcome::{End, Story, Told};
+use crate::policy::{Config, Playbook, Step};
 use crate::policy::{Decision, Facts, Plan, Refusal, Request, admit, allowed_account, decide};
 
 /// How often the storm's return is looked for, at most.

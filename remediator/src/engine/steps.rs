@@ -9,7 +9,6 @@ use jiff::Timestamp;
 use super::pursuit::was_interrupted;
 use super::{Shared, Stopping};
 use crate::account::Account;
-use crate::config::{OnArchiveFailure, Step};
 use crate::force::Force;
 use crate::journal::{Case, StepRow};
 use crate::kill::{Bounds, Report, Target, Verdict, end_storm};
@@ -17,6 +16,7 @@ use crate::mailbox::{Failure, Form, FormReport, Planned};
 use crate::mailroom::Trouble;
 use crate::outcome::{Fate, FormNote, LockNote, NO_MAIL_FILE};
 use crate::policy::Plan;
+use crate::policy::{OnArchiveFailure, Step};
 
 /// The step in the journal that tells of a lock on the mail file; no playbook names it.
 const LOCK_STEP: &str = "mail_file_lock";

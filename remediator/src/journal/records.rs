@@ -8,8 +8,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::course::{self, StepRow};
 use super::outbox;
 use super::{Fault, Journal, from_json, ms, time, unsigned};
-use crate::config::Limits;
 use crate::policy::History;
+use crate::policy::Limits;
 
 /// Whose history is asked for.
 #[derive(Clone, Debug)]

@@ -16,9 +16,9 @@ use rustix::io::Errno;
 use super::failure::Failure;
 use super::pace::Pace;
 use super::report::Method;
-use super::reserve::Reserve;
 use super::spool::{Mailbox, metadata};
 use super::vault::Vault;
+use crate::policy::Reserve;
 
 /// What is copied between two looks at the clock: some 10 ms of a disk's work.
 const CHUNK: u64 = 8 << 20;

@@ -50,6 +50,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::fsync;
 
 use crate::account::UserName;
+use crate::policy::{Reserve, Retention};
 
 pub use dotlock::Dotlock;
 pub(crate) use dotlock::left_dotlock;
@@ -58,9 +59,7 @@ pub use form::Form;
 pub(crate) use place::places;
 pub use pulse::Pulse;
 pub use report::{Archived, Attribute, FormPlan, FormReport, Method, Planned, Pruned};
-pub use reserve::Reserve;
 pub use restore::{RestoreError, Restored};
-pub use retention::Retention;
 
 use attributes::Attributes;
 use certainty::{State, metadata_after, state_of};

@@ -4,30 +4,11 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{StatVfs, fstatvfs};
-use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
-
-/// What an archive must leave free.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reserve {
-    /// This share of the file system, in percent.
-    Percent(u8),
-    /// This many bytes.
-    Bytes(u64),
-}
+use crate::policy::Reserve;
 
 impl Reserve {
-    /// In bytes, of a file system of `total` bytes.
-    #[must_use]
-    pub fn bytes_of(self, total: u64) -> u64 {
-        match self {
-            // Divided first: no file system is so small that the rounding tells.
-            Self::Percent(share) => (total / 100).saturating_mul(u64::from(share)),
-            Self::Bytes(bytes) => bytes,
-        }
-    }
-
     /// Fails unless `needed` bytes fit on the file system of `directory` beside the reserve.
     pub(super) fn check(
         self,
@@ -55,16 +36,4 @@ impl Reserve {
 fn sizes(disk: &StatVfs) -> (u64, u64) {
     let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
     (bytes(disk.f_blocks), bytes(disk.f_bavail))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_and_bytes() {
-        assert_eq!(Reserve::Percent(5).bytes_of(1000), 50);
-        assert_eq!(Reserve::Percent(100).bytes_of(u64::MAX) / 100, u64::MAX / 100);
-        assert_eq!(Reserve::Bytes(7).bytes_of(1000), 7);
-    }
 }

@@ -1,23 +1,10 @@
 //! Which archives of a user are no longer kept. Pure: it is given what there is.
 
 use std::collections::HashMap;
-use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
 
 use super::form::Form;
 use super::vault::Stored;
-
-/// How much is kept of each user; without a limit, all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Retention {
-    /// At most this many archives of each form.
-    pub keep: Option<u32>,
-    /// None older than this, by the second in its name.
-    pub max_age: Option<Duration>,
-    /// At most this many bytes on the disk, of both forms together; the oldest go first.
-    pub max_bytes: Option<u64>,
-}
+use crate::policy::Retention;
 
 /// Those of a user's `archives` (the newest first) to be removed, the oldest last. Never the
 /// newest of a form, nor the newest that its mail file left unchanged while it was copied.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::{Answer, Question, Reach, Services};
 use crate::account::Protected;
-use crate::config::Config;
+use crate::policy::Config;
 
 /// How long the start waits for the answers. Those that come later count as well.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -11,11 +11,11 @@ use procstorm_toolkit::web::{Response, reply};
 use serde::Serialize;
 
 use super::Site;
-use crate::config::Step as PlanStep;
 use crate::journal::Fault;
 use crate::journal::StepRow;
 use crate::journal::records::Record;
 use crate::outcome::{Fate, FormNote};
+use crate::policy::Step as PlanStep;
 use crate::status::view::{Detail, Mode, Overview, Remediation, Step};
 use crate::status::{HEADERS, page};
 

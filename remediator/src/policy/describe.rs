@@ -2,9 +2,9 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{Config, NestedNamespaces, OnArchiveFailure, Playbook, Rate, Step};
-use crate::duration::spoken;
-use crate::mailbox::Reserve;
+use super::duration::spoken;
+use super::file::{Config, NestedNamespaces, OnArchiveFailure, Playbook, Step};
+use super::values::{Rate, Reserve};
 
 impl Config {
     /// What this configuration lets the daemon do, a sentence a line.

@@ -10,10 +10,11 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use procstorm_processes::process::Command;
 
+use super::duration::spoken;
+use super::file::{Config, NestedNamespaces, OnArchiveFailure, Playbook, Step};
+use super::values::Rate;
 use crate::account::{Account, NameFault, Protected, UserName};
 use crate::alertmanager::Muted;
-use crate::config::{Config, NestedNamespaces, OnArchiveFailure, Playbook, Rate, Step};
-use crate::duration::spoken;
 use crate::payload::{Alert, Status};
 
 /// An alert that asks for something this host's file allows, whoever the user may be.

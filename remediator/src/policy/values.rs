@@ -1,11 +1,12 @@
-//! The texts of the configuration that stand for a quantity: spans of time, sizes, rates.
+//! Quantities of the policy, and the texts that stand for them: spans of time, sizes, rates.
 //!
 //! Each reader returns the value, or what is wrong as half a sentence that can stand behind a key.
 
 use std::time::Duration;
 
-use crate::duration;
-use crate::mailbox::Reserve;
+use serde::{Deserialize, Serialize};
+
+use super::duration;
 
 /// How often something may happen: at most `count` times within any `window`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,38 @@ pub struct Rate {
     pub count: u32,
     /// The length of the sliding window; never zero.
     pub window: Duration,
+}
+
+/// What an archive must leave free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reserve {
+    /// This share of the file system, in percent.
+    Percent(u8),
+    /// This many bytes.
+    Bytes(u64),
+}
+
+impl Reserve {
+    /// In bytes, of a file system of `total` bytes.
+    #[must_use]
+    pub fn bytes_of(self, total: u64) -> u64 {
+        match self {
+            // Divided first: no file system is so small that the rounding tells.
+            Self::Percent(share) => (total / 100).saturating_mul(u64::from(share)),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// How many archives are kept of each user; without a limit, all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// At most this many archives of each form.
+    pub keep: Option<u32>,
+    /// None older than this, by the second in its name.
+    pub max_age: Option<Duration>,
+    /// At most this many bytes on the disk, of both forms together; the oldest go first.
+    pub max_bytes: Option<u64>,
 }
 
 /// The units of a size, in bytes.
@@ -88,5 +121,12 @@ mod tests {
         for text in ["100%", "-1%", "%", "1XB", "1MiB2", "99999999999TiB"] {
             assert!(reserve(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn shares_and_bytes() {
+        assert_eq!(Reserve::Percent(5).bytes_of(1000), 50);
+        assert_eq!(Reserve::Percent(100).bytes_of(u64::MAX) / 100, u64::MAX / 100);
+        assert_eq!(Reserve::Bytes(7).bytes_of(1000), 7);
     }
 }

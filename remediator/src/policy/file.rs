@@ -4,11 +4,7 @@
 //!   whoever holds one holds a checked one.
 //! - [`LoadError`]: why a file was not taken, with every fault at once.
 //! - [`Config::explain`]: the same policy in plain sentences, for `--check`.
-//! - `tree` reads mappings, `values` reads quantities, `explain` speaks.
-
-mod explain;
-mod tree;
-mod values;
+//! - `tree` reads mappings, `values` reads quantities, `describe` speaks.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -21,13 +17,10 @@ use hyper::Uri;
 use procstorm_processes::process::Command;
 use serde_json::Value;
 
+use super::tree::{Fault, Faults, Section, boolean, list, number, parsed, path, text};
+use super::values::{self, Rate, Reserve, Retention};
+use super::yaml;
 use crate::account::Protected;
-use crate::mailbox::{Reserve, Retention};
-use crate::yaml;
-use tree::{Faults, Section, boolean, list, number, parsed, path, text};
-
-pub use tree::Fault;
-pub use values::Rate;
 
 /// The largest configuration file that is read.
 const FILE_MAX: u64 = 1 << 20;

@@ -1,0 +1,27 @@
+//! The host's policy: what may be done, to whom, and from which count on. Pure: nothing here
+//! looks at a process, a mailbox or the network.
+//!
+//! - [`file`]: `remediator.yml`, read and checked as a whole.
+//! - [`decide`]: may this be done?
+//! - `tree` reads mappings, `values` reads quantities.
+//! - `describe`: the policy in plain sentences, for `--check`.
+//! - [`duration`]: spans of time, read and written.
+//! - `yaml`: a file's values, each with its line.
+
+pub mod decide;
+mod describe;
+pub mod duration;
+pub mod file;
+mod tree;
+mod values;
+pub(crate) mod yaml;
+
+pub use decide::{
+    Decision, Facts, History, Identity, Plan, Quoted, Refusal, Request, admit, allowed_account,
+    decide,
+};
+pub use file::{
+    Accounts, Config, Limits, LoadError, Mail, NestedNamespaces, OnArchiveFailure, Playbook, Step,
+};
+pub use tree::Fault;
+pub use values::{Rate, Reserve, Retention};
