@@ -21,13 +21,13 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::active::{Force, InForce};
 use crate::alertmanager::Alertmanager;
+use crate::delivery::{CONFIRM, Outbox};
 use crate::engine::{self, Engine};
-use crate::force::{Force, InForce};
 use crate::journal::Journal;
 use crate::kill::Bounds;
 use crate::metrics::Metrics;
-use crate::outbox::{CONFIRM, Outbox};
 use crate::policy::{Config, LoadError};
 use crate::reach::Reach;
 use crate::sandbox::{Layer, Sandbox};

@@ -28,29 +28,22 @@
 //! - [`status`]: the pages that people look at.
 
 pub mod account;
-pub mod agreement;
+pub mod active;
 pub mod alertmanager;
 pub mod args;
-pub mod check;
-pub mod complaint;
+pub mod commands;
 pub mod daemon;
+pub mod delivery;
 pub mod engine;
-pub mod explain;
-pub mod force;
 pub mod journal;
 pub mod kill;
 pub mod mailbox;
 pub mod mailroom;
 pub mod metrics;
-pub mod outbox;
 pub mod outcome;
-pub mod payload;
 pub mod policy;
 pub mod printable;
-pub mod protection;
 pub mod reach;
-pub mod resolver;
-pub mod restore;
 pub mod sandbox;
 pub mod startup;
 pub mod status;

@@ -7,11 +7,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use procstorm_remediator::args::{Args, LISTEN, Task};
-use procstorm_remediator::check::{self, Others, Question};
-use procstorm_remediator::complaint::complain;
+use procstorm_remediator::commands::check::{self, Others, Question};
+use procstorm_remediator::commands::complaint::complain;
+use procstorm_remediator::commands::explain;
+use procstorm_remediator::commands::restore;
 use procstorm_remediator::daemon::{orders, run};
-use procstorm_remediator::explain;
-use procstorm_remediator::restore;
 use procstorm_remediator::startup::{exit_status, machine, prepare};
 use procstorm_toolkit::logging;
 use procstorm_toolkit::systemd::reload;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::alertmanager::OUTCOME;
-use crate::journal::outbox::NewLetter;
+use crate::journal::letters::NewLetter;
 use crate::kill::{Changed, Other, Replacement, Report, Traced, Verdict};
 use crate::mailbox::{Archived, Dotlock, Failure, Form, FormPlan, FormReport, Method, Planned};
 use crate::printable::printable;

@@ -7,11 +7,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use procstorm_remediator::agreement::routes::Routing;
-use procstorm_remediator::agreement::rules::{ReadError, Rules};
-use procstorm_remediator::agreement::webhook::{Here, WebAsks};
-use procstorm_remediator::agreement::{Place, Playbook, Policy, Verdict, check};
-use procstorm_remediator::check::{Others, Question, report};
+use procstorm_remediator::commands::agreement::routes::Routing;
+use procstorm_remediator::commands::agreement::rules::{ReadError, Rules};
+use procstorm_remediator::commands::agreement::webhook::{Here, WebAsks};
+use procstorm_remediator::commands::agreement::{Place, Playbook, Policy, Verdict, check};
+use procstorm_remediator::commands::check::{Others, Question, report};
 
 const RULES: &str = r#"
 groups:

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use procstorm_processes::process::Command;
 use procstorm_remediator::account::{Account, Protected, UserName};
 use procstorm_remediator::alertmanager::Muted;
-use procstorm_remediator::payload::{Alert, Status};
+use procstorm_remediator::alertmanager::{Alert, Status};
 use procstorm_remediator::policy::{Config, Step};
 use procstorm_remediator::policy::{Decision, Facts, History, Identity, Plan, admit, decide};
 use proptest::prelude::*;

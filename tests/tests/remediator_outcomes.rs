@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use procstorm_remediator::policy::Config;
-use procstorm_remediator::force::Force;
+use procstorm_remediator::active::Force;
 use procstorm_remediator::journal::course::Ending;
-use procstorm_remediator::journal::outbox::NewLetter;
+use procstorm_remediator::journal::letters::NewLetter;
 use procstorm_remediator::journal::{Journal, Judged, Receipt};
 use procstorm_remediator::metrics::Metrics;
-use procstorm_remediator::outbox::Outbox;
-use procstorm_remediator::payload::{Alert, Status};
+use procstorm_remediator::delivery::Outbox;
+use procstorm_remediator::alertmanager::{Alert, Status};
 use procstorm_remediator::policy::admit;
 use procstorm_tests::fault::Fault;
 use procstorm_tests::host::{Host, Post, Receiver};

@@ -8,14 +8,14 @@ use procstorm_processes::name_service::NameService;
 use rustix::io::Errno;
 
 use super::{Shared, Stopping};
+use crate::account::protection::{Protection, groups_of};
 use crate::account::{Account, Protected, UserName};
+use crate::active::{Force, RETRY};
 use crate::alertmanager::Muted;
-use crate::force::{Force, RETRY};
 use crate::journal::Case;
 use crate::kill::{Survey, SurveyError, Target, survey};
 use crate::policy::Identity;
 use crate::policy::{Config, Step};
-use crate::protection::{Protection, groups_of};
 
 /// How long the name service may take for one question.
 const NAME_DEADLINE: Duration = Duration::from_secs(2);

@@ -31,11 +31,11 @@ use tokio::sync::{Mutex, Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::force::{Force, InForce, RETRY};
+use crate::account::protection::Protection;
+use crate::active::{Force, InForce, RETRY};
 use crate::journal::{Fault, Journal};
 use crate::kill::Bounds;
 use crate::metrics::Metrics;
-use crate::protection::Protection;
 use crate::reach::Reach;
 use claims::Claims;
 use lanes::Lanes;

@@ -10,7 +10,7 @@ use super::claims::Claim;
 use super::steps::Done;
 use super::{Shared, Stopping};
 use crate::account::Account;
-use crate::force::Force;
+use crate::active::Force;
 use crate::journal::course::Ending;
 use crate::journal::records::Question;
 use crate::journal::{Case, State};

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::pursuit::was_interrupted;
 use super::{Shared, Stopping};
 use crate::account::Account;
-use crate::force::Force;
+use crate::active::Force;
 use crate::journal::{Case, StepRow};
 use crate::kill::{Bounds, Report, Target, Verdict, end_storm};
 use crate::mailbox::{Failure, Form, FormReport, Planned};

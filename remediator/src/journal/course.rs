@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::outbox::{self, NewLetter};
+use super::letters::{self, NewLetter};
 use super::{Fault, Journal, from_json, ms, signed, time, unsigned};
-use crate::payload::{Alert, Status};
+use crate::alertmanager::{Alert, Status};
 
 /// How many records are forgotten in one transaction.
 const FORGET_AT_ONCE: i64 = 200;
@@ -234,7 +234,7 @@ impl Journal {
                 ],
             )?;
             if let Some(letter) = &ending.letter {
-                outbox::insert(tx, id, letter, ms(now))?;
+                letters::insert(tx, id, letter, ms(now))?;
             }
             Ok(())
         })

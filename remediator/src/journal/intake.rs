@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{Fault, Journal, json, ms};
-use crate::payload::{Alert, Status};
+use crate::alertmanager::{Alert, Status};
 use crate::policy::{Refusal, Request};
 
 /// The most remediations that may be unfinished; then no alert is accepted until some are done.

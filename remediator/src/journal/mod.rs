@@ -6,7 +6,7 @@
 //! - [`Journal`]: the handle; every call runs on the journal's own thread, one after another.
 //! - [`intake`]: alerts come in; [`Judged`], [`Receipt`].
 //! - [`course`]: a remediation's way from accepted to done; [`Case`].
-//! - [`outbox`]: outcomes that wait for Alertmanager; [`Letter`].
+//! - [`letters`]: outcomes that wait for Alertmanager; [`Letter`].
 //! - [`records`]: what was, for the policy's limits and for people.
 //! - `schema`: the tables and their versions.
 //!
@@ -15,7 +15,7 @@
 
 pub mod course;
 pub mod intake;
-pub mod outbox;
+pub mod letters;
 pub mod records;
 mod schema;
 
@@ -33,7 +33,7 @@ use tokio::sync::oneshot;
 
 pub use course::{Case, State, StepRow};
 pub use intake::{Judged, Receipt};
-pub use outbox::Letter;
+pub use letters::Letter;
 
 /// How long a reader outside (a person with sqlite3) may hold up a write.
 const BUSY: Duration = Duration::from_secs(5);

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::course::{self, StepRow};
-use super::outbox;
+use super::letters;
 use super::{Fault, Journal, from_json, ms, time, unsigned};
 use crate::policy::History;
 use crate::policy::Limits;
@@ -122,7 +122,7 @@ impl Journal {
                 )?
                 .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
             let (remediations, watched) = (unsigned(unfinished), unsigned(watched));
-            let outcomes = unsigned(outbox::waiting(connection)?);
+            let outcomes = unsigned(letters::waiting(connection)?);
             Ok(Pending { remediations, watched, outcomes })
         })
         .await

@@ -15,7 +15,7 @@ use super::file::{Config, NestedNamespaces, OnArchiveFailure, Playbook, Step};
 use super::values::Rate;
 use crate::account::{Account, NameFault, Protected, UserName};
 use crate::alertmanager::Muted;
-use crate::payload::{Alert, Status};
+use crate::alertmanager::{Alert, Status};
 
 /// An alert that asks for something this host's file allows, whoever the user may be.
 #[derive(Clone, Debug, PartialEq, Eq)]

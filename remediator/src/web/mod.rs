@@ -34,8 +34,8 @@ use procstorm_toolkit::web::security::Security;
 use procstorm_toolkit::web::{Request, Response, reply};
 use procstorm_toolkit::workers::Workers;
 
+use crate::active::InForce;
 use crate::engine::Engine;
-use crate::force::InForce;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::reach::Reach;

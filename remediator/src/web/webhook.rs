@@ -13,8 +13,8 @@ use procstorm_toolkit::web::body::{self, BodyError};
 use procstorm_toolkit::web::{Peer, Request, Response, Standing, reply};
 
 use super::Site;
+use crate::alertmanager::Notification;
 use crate::journal::{Judged, Receipt};
-use crate::payload::Notification;
 use crate::policy::admit;
 use crate::printable::line;
 

@@ -1,4 +1,8 @@
 //! Whose mail and processes: names that are safe in a file name, and the account behind a name.
+//!
+//! - [`protection`]: whom the policy protects, by uid.
+
+pub mod protection;
 
 use std::fmt;
 

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::resolver::Resolver;
+use super::resolver::Resolver;
 
 /// The name of the alerts that say what was done.
 pub const OUTCOME: &str = "ProcstormOutcome";

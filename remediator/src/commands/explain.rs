@@ -8,20 +8,20 @@ use std::thread;
 use jiff::Timestamp;
 use procstorm_processes::name_service::NameService;
 
+use crate::account::protection::{Protection, groups_of};
 use crate::account::{Account, Protected, UserName};
+use crate::active::Force;
+use crate::alertmanager::{Alert, BadPayload, Notification};
 use crate::args::Args;
 use crate::engine::look_up;
-use crate::force::Force;
 use crate::kill::{Survey, Target, survey};
 use crate::mailroom::Trouble;
 use crate::outcome::FormNote;
-use crate::payload::{Alert, BadPayload, Notification};
 use crate::policy::{Config, LoadError, Playbook, Step};
 use crate::policy::{
     Decision, Facts, History, Identity, Plan, Request, admit, allowed_account, decide,
 };
 use crate::printable::printable;
-use crate::protection::{Protection, groups_of};
 use crate::sandbox::{Places, files};
 
 /// Why nothing can be explained.

@@ -19,7 +19,7 @@ const THREADS: usize = 2;
 
 /// Looks names up. Clones share the threads.
 #[derive(Clone, Debug)]
-pub struct Resolver {
+pub(super) struct Resolver {
     threads: Workers,
 }
 

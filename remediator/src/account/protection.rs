@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use procstorm_processes::name_service::NameService;
 
-use crate::account::{Account, Protected};
+use super::{Account, Protected};
 
 /// How long the name service may take for all of it.
 const DEADLINE: Duration = Duration::from_secs(2);

@@ -14,8 +14,8 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
+use crate::active::InForce;
 use crate::alertmanager::{Alertmanager, ApiError, Posted};
-use crate::force::InForce;
 use crate::journal::{Fault, Journal, Letter};
 use crate::metrics::Metrics;
 

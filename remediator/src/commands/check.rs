@@ -10,12 +10,12 @@ use procstorm_toolkit::web::security::config::ConfigError;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use crate::agreement::routes::Routing;
-use crate::agreement::rules::{ReadError, Rules};
-use crate::agreement::webhook::{Here, WebAsks};
-use crate::agreement::{Finding, Place, Playbook, Policy, Verdict, check};
+use crate::account::protection::Protection;
+use crate::commands::agreement::routes::Routing;
+use crate::commands::agreement::rules::{ReadError, Rules};
+use crate::commands::agreement::webhook::{Here, WebAsks};
+use crate::commands::agreement::{Finding, Place, Playbook, Policy, Verdict, check};
 use crate::policy::{Config, LoadError};
-use crate::protection::Protection;
 
 /// What is checked.
 #[derive(Clone, Copy, Debug)]
