@@ -22,7 +22,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use mailbox_world::{NOW, World, archive_one, disk, pattern, skipped_unless_root, with_own_mounts};
-use procstorm_remediator::mailbox::{Archived, Archiver};
+use procstorm_remediator::steps::archive::{Archived, Archiver};
 
 const UID: u32 = 43_900;
 const MIB: usize = 1 << 20;

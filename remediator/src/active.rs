@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::alertmanager::Alertmanager;
-use crate::mailbox::{Archiver, OpenError, Settings};
-use crate::mailroom::Mailroom;
 use crate::policy::{Config, Mail};
+use crate::steps::archive::mailroom::Mailroom;
+use crate::steps::archive::{Archiver, OpenError, Settings};
 
 /// The configuration in force, and its companions.
 #[derive(Debug)]

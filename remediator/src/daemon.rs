@@ -26,11 +26,11 @@ use crate::alertmanager::Alertmanager;
 use crate::delivery::{CONFIRM, Outbox};
 use crate::engine::{self, Engine};
 use crate::journal::Journal;
-use crate::kill::Bounds;
 use crate::metrics::Metrics;
 use crate::policy::{Config, LoadError};
 use crate::reach::Reach;
 use crate::sandbox::{Layer, Sandbox};
+use crate::steps::kill::Bounds;
 use crate::web::token::{Token, TokenError};
 use crate::web::{self, Site};
 

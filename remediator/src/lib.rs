@@ -1,31 +1,25 @@
 //! The webhook daemon that archives a mailbox and kills a process storm, and proves it.
 //!
-//! The way of an alert, from the socket to the mail that tells of it:
-//! - [`web`]: who speaks?
-//! - [`payload`]: what is said?
+//! The way of an alert, from the socket to the mail about its outcome:
+//! - [`web`]: who speaks? Also the pages that people look at.
+//! - [`alertmanager::notification`]: what is said?
 //! - [`journal`]: it is written down.
 //! - [`policy`]: may it be done?
 //! - [`engine`]: is it still true? It is done, and watched.
-//! - [`mailroom`], [`mailbox`]: saves a user's mail file.
-//! - [`kill`]: ends a storm, and proves it.
-//! - [`outcome`]: what people are told.
-//! - [`outbox`], [`alertmanager`]: brings it to Alertmanager.
+//! - [`steps`]: what is done: [`steps::archive`] saves a user's mail file, [`steps::kill`] ends a
+//!   storm and proves it.
+//! - [`outcome`]: what people read about it.
+//! - [`delivery`], [`alertmanager::client`]: brings it to Alertmanager.
 //!
-//! What that rests upon:
-//! - [`account`]: whose mail and processes.
-//! - [`agreement`]: whether policy, rules and Alertmanager's routes fit together.
+//! What that rests on:
+//! - [`account`]: whose mail and processes, and whom the policy protects.
+//! - [`active`]: the policy in force, with what was opened for it.
 //! - [`args`], [`startup`], [`daemon`]: from the command line to the end.
-//! - [`check`], [`explain`]: what the policy means, and what it would do with a payload.
-//! - [`complaint`]: how the program says why it ended badly.
-//! - [`force`]: what of it is in force.
-//! - [`metrics`]: what Prometheus is told.
-//! - [`protection`]: whom the policy protects, by uid.
-//! - [`reach`]: whether the name service answers in the sandbox as outside.
-//! - [`resolver`]: host names, looked up without a new thread.
+//! - [`commands`]: what a person asks at the command line: `--check`, `explain`, `restore`.
+//! - [`metrics`]: what Prometheus reads.
 //! - [`printable`]: names from outside, made fit for people.
-//! - [`restore`]: brings archived mail back into a mailbox.
+//! - [`reach`]: whether the name service answers in the sandbox as outside.
 //! - [`sandbox`]: what the daemon gives up once it has started.
-//! - [`status`]: the pages that people look at.
 
 pub mod account;
 pub mod active;
@@ -36,9 +30,6 @@ pub mod daemon;
 pub mod delivery;
 pub mod engine;
 pub mod journal;
-pub mod kill;
-pub mod mailbox;
-pub mod mailroom;
 pub mod metrics;
 pub mod outcome;
 pub mod policy;
@@ -46,5 +37,5 @@ pub mod printable;
 pub mod reach;
 pub mod sandbox;
 pub mod startup;
-pub mod status;
+pub mod steps;
 pub mod web;

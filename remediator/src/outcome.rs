@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::alertmanager::OUTCOME;
 use crate::journal::letters::NewLetter;
-use crate::kill::{Changed, Other, Replacement, Report, Traced, Verdict};
-use crate::mailbox::{Archived, Dotlock, Failure, Form, FormPlan, FormReport, Method, Planned};
 use crate::printable::printable;
+use crate::steps::archive::{
+    Archived, Dotlock, Failure, Form, FormPlan, FormReport, Method, Planned,
+};
+use crate::steps::kill::{Changed, Other, Replacement, Report, Traced, Verdict};
 
 /// The label of a mail file that does not exist, in metrics and in the journal.
 pub const NO_MAIL_FILE: &str = "no_mail_file";
@@ -626,7 +628,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::kill::Zombie;
+    use crate::steps::kill::Zombie;
 
     fn told(verdict: Verdict, change: impl FnOnce(&mut Report)) -> Told {
         let mut report = Report::idle(verdict, Duration::from_millis(120));

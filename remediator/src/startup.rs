@@ -21,11 +21,11 @@ use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use crate::args::Args;
 use crate::daemon::{Start, StartError};
-use crate::kill::Bounds;
-use crate::mailbox;
 use crate::policy::{Config, LoadError, Mail};
 use crate::reach::{Reach, Sample};
 use crate::sandbox::{self, Places, Sandbox};
+use crate::steps::archive;
+use crate::steps::kill::Bounds;
 use crate::web::CONNECTIONS_MAX;
 
 /// Where no memory can be had, new requests get 503 and Alertmanager tries again; what is under way
@@ -136,9 +136,9 @@ fn places(config: &Config, procfs: &Path, files: &[&Path]) -> Places {
 /// Those of the mail. Found by a thread apart, which is not waited for long: a mail file system that
 /// hangs must not keep the daemon from starting.
 fn mail_places(config: &Config) -> Places {
-    let settings = mailbox::Settings::from(&config.mail);
+    let settings = archive::Settings::from(&config.mail);
     let (answer, answered) = mpsc::channel();
-    let finder = move || answer.send(mailbox::places(&settings)).unwrap_or_default();
+    let finder = move || answer.send(archive::places(&settings)).unwrap_or_default();
     let started = thread::Builder::new().name("places".to_owned()).spawn(finder);
     let found = started.is_ok().then(|| answered.recv_timeout(PATIENCE).ok()).flatten();
     found.unwrap_or_else(|| {

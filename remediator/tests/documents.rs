@@ -188,7 +188,7 @@ fn the_query_for_refusals_tells_all_of_them() {
 
 #[test]
 fn the_readme_has_the_fields_of_the_json() {
-    use procstorm_remediator::status::view::Remediation;
+    use procstorm_remediator::web::status::view::Remediation;
     let remediation = Remediation {
         id: 1,
         started: String::new(),
@@ -215,7 +215,7 @@ fn the_readme_has_the_fields_of_the_json() {
 
 #[test]
 fn the_verdicts_in_the_readme_are_those_of_the_kill() {
-    use procstorm_remediator::kill::Verdict;
+    use procstorm_remediator::steps::kill::Verdict;
     let readme = read("README.md");
     for verdict in [
         Verdict::NoneSeenForMs(1),
@@ -238,7 +238,7 @@ fn the_verdicts_in_the_readme_are_those_of_the_kill() {
 
 #[test]
 fn the_refusals_in_the_readme_are_those_of_the_policy() {
-    let (policy, readme) = (read("src/policy.rs"), read("README.md"));
+    let (policy, readme) = (read("src/policy/decide.rs"), read("README.md"));
     let arms = policy.lines().filter(|line| line.trim_start().starts_with("Self::"));
     let labels = arms.filter_map(|line| line.split_once("=> \"")?.1.strip_suffix("\","));
     let mut count = 0;

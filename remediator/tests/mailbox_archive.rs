@@ -14,8 +14,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use mailbox_world::{
     NOW, World, archive, archive_one, archive_result, kept, pattern, skipped_unless_root, user,
 };
-use procstorm_remediator::mailbox::{Archiver, Form, Method, OpenError, Planned, Settings};
 use procstorm_remediator::policy::Retention;
+use procstorm_remediator::steps::archive::{Archiver, Form, Method, OpenError, Planned, Settings};
 
 #[test]
 fn both_forms_are_archived_as_the_original_did() {

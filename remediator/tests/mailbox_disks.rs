@@ -16,8 +16,8 @@ use mailbox_world::{
     NOW, World, archive_one, archive_result, disk, kept, meanwhile, memory, pattern,
     skipped_unless_root, with_own_mounts,
 };
-use procstorm_remediator::mailbox::{Archiver, Attribute, Method, Settings};
 use procstorm_remediator::policy::{Reserve, Retention};
+use procstorm_remediator::steps::archive::{Archiver, Attribute, Method, Settings};
 
 const MIB: usize = 1 << 20;
 

@@ -18,8 +18,8 @@ use mailbox_world::{
     with_own_mounts,
 };
 use procstorm_remediator::account::UserName;
-use procstorm_remediator::mailbox::{Archiver, Failure, Settings};
 use procstorm_remediator::policy::Reserve;
+use procstorm_remediator::steps::archive::{Archiver, Failure, Settings};
 use proptest::prelude::*;
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_with};
 

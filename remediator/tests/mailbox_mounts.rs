@@ -18,8 +18,8 @@ use mailbox_world::{
     with_own_mounts,
 };
 use procstorm_remediator::account::Account;
-use procstorm_remediator::mailbox::{Archiver, Dotlock, OpenError, Settings};
-use procstorm_remediator::mailroom::Mailroom;
+use procstorm_remediator::steps::archive::mailroom::Mailroom;
+use procstorm_remediator::steps::archive::{Archiver, Dotlock, OpenError, Settings};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};

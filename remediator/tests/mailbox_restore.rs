@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use procstorm_remediator::account::UserName;
-use procstorm_remediator::mailbox::{Archiver, RestoreError, Restored, Settings};
+use procstorm_remediator::steps::archive::{Archiver, RestoreError, Restored, Settings};
 
 struct Mail {
     root: tempfile::TempDir,

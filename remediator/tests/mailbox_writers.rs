@@ -17,8 +17,8 @@ use mailbox_world::{
     NOW, World, archive_one, archive_result, kept, meanwhile, pass, pattern, skipped_unless_root,
 };
 use nix::fcntl::{FcntlArg, fcntl};
-use procstorm_remediator::mailbox::{Archived, Archiver, Method, Settings};
 use procstorm_remediator::policy::Reserve;
+use procstorm_remediator::steps::archive::{Archived, Archiver, Method, Settings};
 
 const MIB: usize = 1 << 20;
 

@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use procstorm_processes::process::Command;
-use procstorm_remediator::kill::{Bounds, Target, end_storm};
+use procstorm_remediator::steps::kill::{Bounds, Target, end_storm};
 use procstorm_tests::opponent::Opponent;
 use procstorm_tests::skip::is_root_or_skip;
 

@@ -12,10 +12,10 @@ use std::sync::LazyLock;
 
 use procstorm_processes::process::{Command, Stat};
 use procstorm_remediator::account::UserName;
+use procstorm_remediator::alertmanager::Notification;
 use procstorm_remediator::commands::agreement::routes::Routing;
 use procstorm_remediator::commands::agreement::rules::Rules;
 use procstorm_remediator::policy::Config;
-use procstorm_remediator::alertmanager::Notification;
 use procstorm_remediator::policy::admit;
 use procstorm_remediator::printable::printable;
 use procstorm_toolkit::web::security::config::WebConfig;

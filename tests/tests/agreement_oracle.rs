@@ -17,9 +17,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use procstorm_remediator::alertmanager::{Notification, Status};
 use procstorm_remediator::commands::agreement::routes::Routing;
 use procstorm_remediator::commands::check::{Others, Question, report};
-use procstorm_remediator::alertmanager::{Notification, Status};
 use procstorm_tests::alertmanager::Alertmanager;
 use procstorm_tests::{programs, wait};
 use serde_json::{Value, json};

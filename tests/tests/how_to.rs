@@ -288,7 +288,7 @@ fn each_verdict_of_an_outcome_is_explained() {
     let runbook = shipped("rules/RUNBOOK.md");
     let (_, section) = runbook.split_once("\n## ProcstormOutcome\n").unwrap();
     let (section, _) = section.split_once("\n## ").unwrap();
-    let labels = shipped("remediator/src/kill/report.rs");
+    let labels = shipped("remediator/src/steps/kill/report.rs");
     let labels = labels.lines().filter(|line| line.trim_start().starts_with("Self::"));
     let labels = labels.filter_map(|line| line.split_once("=> \"")?.1.strip_suffix("\","));
     let endings = shipped("remediator/src/outcome.rs");

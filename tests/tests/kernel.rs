@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use procstorm_processes::process::Command as Name;
-use procstorm_remediator::kill::{Target, survey};
+use procstorm_remediator::steps::kill::{Target, survey};
 use procstorm_tests::daemon::Daemon;
 use procstorm_tests::fault::Fault;
 use procstorm_tests::host::{Host, Post};

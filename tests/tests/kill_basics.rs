@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use procstorm_processes::proc_dir::ProcDir;
 use procstorm_processes::process::Command;
-use procstorm_remediator::kill::{
+use procstorm_remediator::steps::kill::{
     Bounds, Report, Target, Verdict, end_storm, release_stopped, survey,
 };
 use procstorm_tests::opponent::Opponent;
@@ -352,10 +352,10 @@ fn a_remediation_that_was_cut_off_can_be_undone() {
     let target = target(42111, b"imapd");
     let pids = survey(Path::new(PROC), &target).unwrap().living;
     for &pid in &pids {
-        let pin = procstorm_remediator::kill::pin::Pin::open(pid).unwrap().unwrap();
+        let pin = procstorm_remediator::steps::kill::pin::Pin::open(pid).unwrap().unwrap();
         assert_eq!(
             pin.signal(rustix::process::Signal::STOP),
-            procstorm_remediator::kill::pin::Delivery::Sent
+            procstorm_remediator::steps::kill::pin::Delivery::Sent
         );
     }
     let all_stopped = || states(&target) == [b'T'; 10];

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use procstorm_processes::proc_dir::ProcDir;
 use procstorm_processes::process::Command;
-use procstorm_remediator::kill::pin::{Delivery, Pin};
-use procstorm_remediator::kill::{
+use procstorm_remediator::steps::kill::pin::{Delivery, Pin};
+use procstorm_remediator::steps::kill::{
     Bounds, Report, Target, Verdict, end_storm, release_stopped, survey,
 };
 use procstorm_tests::opponent::Opponent;

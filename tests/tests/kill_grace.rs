@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use procstorm_processes::process::Command;
-use procstorm_remediator::kill::pin::{Delivery, Pin};
-use procstorm_remediator::kill::{Bounds, Report, Target, Verdict, end_storm, survey};
+use procstorm_remediator::steps::kill::pin::{Delivery, Pin};
+use procstorm_remediator::steps::kill::{Bounds, Report, Target, Verdict, end_storm, survey};
 use procstorm_tests::fault::Fault;
 use procstorm_tests::host::{Host, Post, Receiver};
 use procstorm_tests::opponent::Opponent;

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use procstorm_processes::process::Command;
-use procstorm_remediator::kill::{Bounds, Report, Target, Verdict, end_storm, survey};
+use procstorm_remediator::steps::kill::{Bounds, Report, Target, Verdict, end_storm, survey};
 use procstorm_tests::opponent::Opponent;
 use procstorm_tests::skip::{is_root_or_skip, skipped};
 

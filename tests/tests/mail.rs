@@ -6,9 +6,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use procstorm_remediator::kill::{Report, Verdict};
-use procstorm_remediator::mailbox::Form;
 use procstorm_remediator::outcome::{End, Fate, FormNote, Story};
+use procstorm_remediator::steps::archive::Form;
+use procstorm_remediator::steps::kill::{Report, Verdict};
 use procstorm_tests::alertmanager::Alertmanager;
 use procstorm_tests::http::Http;
 use procstorm_tests::smtp::{Mail, Sink};

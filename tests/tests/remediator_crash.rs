@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use procstorm_processes::process::Command;
-use procstorm_remediator::kill::{Target, survey};
+use procstorm_remediator::steps::kill::{Target, survey};
 use procstorm_tests::fault::Fault;
 use procstorm_tests::host::{Host, Post, Receiver};
 use procstorm_tests::skip::is_root_or_skip;

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use procstorm_remediator::policy::Config;
 use procstorm_remediator::active::Force;
+use procstorm_remediator::alertmanager::{Alert, Status};
+use procstorm_remediator::delivery::Outbox;
 use procstorm_remediator::journal::course::Ending;
 use procstorm_remediator::journal::letters::NewLetter;
 use procstorm_remediator::journal::{Journal, Judged, Receipt};
 use procstorm_remediator::metrics::Metrics;
-use procstorm_remediator::delivery::Outbox;
-use procstorm_remediator::alertmanager::{Alert, Status};
+use procstorm_remediator::policy::Config;
 use procstorm_remediator::policy::admit;
 use procstorm_tests::fault::Fault;
 use procstorm_tests::host::{Host, Post, Receiver};

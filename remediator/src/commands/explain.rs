@@ -14,8 +14,6 @@ use crate::active::Force;
 use crate::alertmanager::{Alert, BadPayload, Notification};
 use crate::args::Args;
 use crate::engine::look_up;
-use crate::kill::{Survey, Target, survey};
-use crate::mailroom::Trouble;
 use crate::outcome::FormNote;
 use crate::policy::{Config, LoadError, Playbook, Step};
 use crate::policy::{
@@ -23,6 +21,8 @@ use crate::policy::{
 };
 use crate::printable::printable;
 use crate::sandbox::{Places, files};
+use crate::steps::archive::mailroom::Trouble;
+use crate::steps::kill::{Survey, Target, survey};
 
 /// Why nothing can be explained.
 #[derive(Debug, thiserror::Error)]

@@ -5,8 +5,8 @@ use std::path::Path;
 use nix::unistd::User;
 
 use crate::account::{NameFault, UserName};
-use crate::mailbox::{Archiver, OpenError, RestoreError, Restored, Settings};
 use crate::policy::{Config, LoadError};
+use crate::steps::archive::{Archiver, OpenError, RestoreError, Restored, Settings};
 
 /// Why nothing was restored.
 #[derive(Debug, thiserror::Error)]

@@ -13,9 +13,9 @@ use crate::account::{Account, Protected, UserName};
 use crate::active::{Force, RETRY};
 use crate::alertmanager::Muted;
 use crate::journal::Case;
-use crate::kill::{Survey, SurveyError, Target, survey};
 use crate::policy::Identity;
 use crate::policy::{Config, Step};
+use crate::steps::kill::{Survey, SurveyError, Target, survey};
 
 /// How long the name service may take for one question.
 const NAME_DEADLINE: Duration = Duration::from_secs(2);

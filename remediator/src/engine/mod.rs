@@ -34,9 +34,9 @@ use tokio::time::timeout;
 use crate::account::protection::Protection;
 use crate::active::{Force, InForce, RETRY};
 use crate::journal::{Fault, Journal};
-use crate::kill::Bounds;
 use crate::metrics::Metrics;
 use crate::reach::Reach;
+use crate::steps::kill::Bounds;
 use claims::Claims;
 use lanes::Lanes;
 

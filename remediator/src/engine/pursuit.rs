@@ -14,10 +14,10 @@ use crate::active::Force;
 use crate::journal::course::Ending;
 use crate::journal::records::Question;
 use crate::journal::{Case, State};
-use crate::kill::{Survey, SurveyError, Target, Verdict, release_stopped};
 use crate::outcome::{End, Story, Told};
 use crate::policy::{Config, Playbook, Step};
 use crate::policy::{Decision, Facts, Plan, Refusal, Request, admit, allowed_account, decide};
+use crate::steps::kill::{Survey, SurveyError, Target, Verdict, release_stopped};
 
 /// How often the storm's return is looked for, at most.
 const WATCH_PAUSE: Duration = Duration::from_secs(1);

@@ -11,12 +11,12 @@ use super::{Shared, Stopping};
 use crate::account::Account;
 use crate::active::Force;
 use crate::journal::{Case, StepRow};
-use crate::kill::{Bounds, Report, Target, Verdict, end_storm};
-use crate::mailbox::{Failure, Form, FormReport, Planned};
-use crate::mailroom::Trouble;
 use crate::outcome::{Fate, FormNote, LockNote, NO_MAIL_FILE};
 use crate::policy::Plan;
 use crate::policy::{OnArchiveFailure, Step};
+use crate::steps::archive::mailroom::Trouble;
+use crate::steps::archive::{Failure, Form, FormReport, Planned};
+use crate::steps::kill::{Bounds, Report, Target, Verdict, end_storm};
 
 /// The step in the journal that tells of a lock on the mail file; no playbook names it.
 const LOCK_STEP: &str = "mail_file_lock";

@@ -17,9 +17,11 @@
 //!
 //! - [`token`]: who knows it may ask.
 //! - `webhook`: takes notifications.
-//! - `pages`: what people and Prometheus look at.
+//! - `handlers`: answers what people and Prometheus look at.
+//! - [`status`]: the pages as HTML.
 
-mod pages;
+mod handlers;
+pub mod status;
 pub mod token;
 mod webhook;
 
@@ -40,7 +42,7 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::reach::Reach;
 use crate::sandbox::Sandbox;
-use crate::status::STYLESHEET;
+use status::STYLESHEET;
 use token::Token;
 
 /// How many connections are held at once.
@@ -180,7 +182,7 @@ pub async fn answer(site: Arc<Site>, request: Request) -> Response {
         "/-/ready" => site.ready().await,
         "/style.css" => {
             let style = reply::content(StatusCode::OK, "text/css; charset=utf-8", STYLESHEET);
-            pages::with_headers(style)
+            handlers::with_headers(style)
         }
         _ if site.exposed && !site.may_ask(request.headers()) => webhook::unauthorized(),
         path => page(&site, path, request.uri().query().unwrap_or_default()).await,

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use procstorm_remediator::account::UserName;
-use procstorm_remediator::mailbox::{Archived, Archiver, Failure, FormReport, Settings};
 use procstorm_remediator::policy::Reserve;
+use procstorm_remediator::steps::archive::{Archived, Archiver, Failure, FormReport, Settings};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
 #[path = "../../../tests/src/aloud.rs"]

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use procstorm_processes::proc_dir::ProcDir;
-use procstorm_remediator::kill::{Bounds, end_storm};
+use procstorm_remediator::steps::kill::{Bounds, end_storm};
 use procstorm_tests::fault::{Fault, OrFault as _};
 use procstorm_tests::forking::{
     become_user, die_with_parent, exit, fork, kill_by_number, set_name,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use procstorm_processes::process::Command;
-use procstorm_remediator::kill::Target;
+use procstorm_remediator::steps::kill::Target;
 use procstorm_tests::fault::{Fault, OrFault as _};
 use procstorm_tests::forking::{become_user, fork, fork_as, sleep};
 use procstorm_tests::ledger::Ledger;

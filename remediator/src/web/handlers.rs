@@ -11,13 +11,13 @@ use procstorm_toolkit::web::{Response, reply};
 use serde::Serialize;
 
 use super::Site;
+use super::status::view::{Detail, Mode, Overview, Remediation, Step};
+use super::status::{HEADERS, page};
 use crate::journal::Fault;
 use crate::journal::StepRow;
 use crate::journal::records::Record;
 use crate::outcome::{Fate, FormNote};
 use crate::policy::Step as PlanStep;
-use crate::status::view::{Detail, Mode, Overview, Remediation, Step};
-use crate::status::{HEADERS, page};
 
 /// How long the page says that a limit was reached.
 const LIMITED_FOR: SignedDuration = SignedDuration::from_hours(1);
@@ -345,7 +345,7 @@ fn failed(why: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kill::{Report, Verdict};
+    use crate::steps::kill::{Report, Verdict};
 
     #[test]
     fn a_kills_numbers_are_shown_in_words_and_what_was_not_counted_is_unknown() {

@@ -26,10 +26,8 @@ use procstorm_toolkit::workers::Workers;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
+use super::{Archiver, Dotlock, FormPlan, FormReport, OpenError, Pulse, Settings, left_dotlock};
 use crate::account::Account;
-use crate::mailbox::{
-    Archiver, Dotlock, FormPlan, FormReport, OpenError, Pulse, Settings, left_dotlock,
-};
 
 /// How often a pulse is looked at.
 const LOOK: Duration = Duration::from_millis(250);

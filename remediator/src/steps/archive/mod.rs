@@ -5,6 +5,7 @@
 //!
 //! - [`Archiver`] (here): the steps, in order.
 //! - `form`: the two mail files of a user, and the names of their archives.
+//! - [`mailroom`]: runs all that on threads that may hang.
 //! - `place`: opens the two directories, and no user's mount.
 //! - `spool`: opens a mail file, if it is one.
 //! - `lock`: keeps mail programs that lock from writing meanwhile; [`Dotlock`]: a lock file of
@@ -30,6 +31,7 @@ mod failure;
 mod form;
 mod interrupt;
 mod lock;
+pub mod mailroom;
 mod mark;
 mod mbox;
 mod pace;
