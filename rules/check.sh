@@ -1,10 +1,14 @@
 #!/bin/sh
-# Checks the rules, Prometheus' and Alertmanager's configuration and the routes with the
-# projects' own tools, and prints how much was checked.  PROMTOOL and AMTOOL name other
-# tools than those that tests/tools.sh brings; PROCSTORM_STACK names their generation.
+# Checks the rules, Prometheus' and Alertmanager's configuration and the routes with promtool
+# and amtool, and prints how much was checked.
 #
-#   check.sh [DIR]    DIR holds rules/ and alertmanager/, as /etc/procstorm does where the
-#                     package is installed; default: the project's directory
+#   check.sh [DIR]    DIR contains rules/ and alertmanager/, as /etc/procstorm does after the
+#                     package was installed; default: the project's directory
+#
+# From the environment, all optional:
+#   PROMTOOL, AMTOOL   the programs to use; default: those that tests/tools.sh unpacked, or else
+#                      those in PATH
+#   PROCSTORM_STACK    bookworm, trixie or sid: the unpacked programs of this release of Debian
 set -eu
 cd "${1:-$(dirname "$0")/..}"
 tools=${CARGO_TARGET_DIR:-target}/tools
@@ -21,13 +25,13 @@ AMTOOL=${AMTOOL:-$(tool amtool)}
 say() { printf 'rules: %s\n' "$*"; }
 for program in "$PROMTOOL" "$AMTOOL"; do
     command -v "$program" >/dev/null && continue
-    say "FAILED: there is no $program here; 'make rules' fetches it" >&2
+    say "FAILED: cannot find $program; 'make rules' fetches it" >&2
     exit 1
 done
 quietly() { out=$("$@" 2>&1) || { printf '%s\n' "$out" >&2; say "FAILED: $*"; exit 1; }; }
 
 version() { "$1" --version 2>&1 | sed -n '1s/.*version \([^ ]*\).*/\1/p'; }
-say "by promtool $(version "$PROMTOOL"), amtool $(version "$AMTOOL")"
+say "checked with promtool $(version "$PROMTOOL"), amtool $(version "$AMTOOL")"
 quietly "$PROMTOOL" check rules rules/procstorm.rules.yml
 quietly "$PROMTOOL" check config --lint-fatal rules/prometheus.yml
 say "$(grep -c -E '^ *- (\{record|record|alert)' rules/procstorm.rules.yml) rules, prometheus.yml: valid"
@@ -36,7 +40,7 @@ quietly "$PROMTOOL" test rules rules/tests/*.test.yml
 say "$(cat rules/tests/*.test.yml | grep -c '^  - name:') promtool tests passed, with $(grep -h -o 'eval_time:' rules/tests/*.test.yml | wc -l) assertions"
 
 quietly "$AMTOOL" check-config alertmanager/alertmanager.yml
-# From 0.27 on there are two parsers of matchers, and names in UTF-8.
+# Since 0.27 there are two parsers of matchers, and names may be in UTF-8.
 if "$AMTOOL" --help 2>&1 | grep -q -- --enable-feature; then
     for parser in classic-mode utf8-strict-mode; do
         quietly "$AMTOOL" --enable-feature=$parser check-config alertmanager/alertmanager.yml
@@ -47,7 +51,7 @@ say "alertmanager.yml and its templates: valid"
 routes=0
 while IFS="$(printf '\t')" read -r labels receivers; do
     case $labels in ''|'#'*) continue ;; esac
-    # Split on blanks: a label and its value are one word in the table.
+    # The labels are split at blanks.
     # shellcheck disable=SC2086
     quietly "$AMTOOL" config routes test --config.file=alertmanager/alertmanager.yml \
         --verify.receivers="$receivers" $labels
