@@ -21,15 +21,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use mailbox_world::{NOW, World, archive_one, disk, pattern, skipped_unless_root, with_own_mounts};
+use mailbox_world::{NOW, World, archive_one, pattern};
 use procstorm_remediator::steps::archive::{Archived, Archiver};
+use procstorm_testkit::mounts::{disk, with_own_mounts};
+use procstorm_testkit::skip::{is_root, skipped};
 
 const UID: u32 = 43_900;
 const MIB: usize = 1 << 20;
 const LENGTH_MIB: usize = 1024;
 
 fn main() -> ExitCode {
-    if skipped_unless_root("mailbox bench") {
+    if !is_root() {
+        skipped("mailbox bench", "needs root");
         return ExitCode::SUCCESS;
     }
     let (sender, receiver) = std::sync::mpsc::channel();

@@ -8,12 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use procstorm_testkit::needs_root;
 use tempfile::TempDir;
 
 /// Nobody's uid, and it has no name.
-#[path = "../../tests/src/aloud.rs"]
-mod aloud;
-
 const UID: u32 = 44_990;
 
 fn remediator(arguments: &[&str]) -> Output {
@@ -208,11 +206,7 @@ const LABELS: &str =
 
 #[test]
 fn explain_says_which_pids_and_files_and_touches_neither() {
-    if !nix::unistd::geteuid().is_root() {
-        let test = "explain_says_which_pids_and_files_and_touches_neither";
-        aloud::skipped(test, "needs root");
-        return;
-    }
+    needs_root!();
     let scene = Scene::new();
     let mailbox = scene.at("spool/44990");
     fs::write(&mailbox, "From a\n").expect("written");

@@ -3,13 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use procstorm_remediator::journal::Journal;
 use procstorm_remediator::metrics::Metrics;
-
-#[path = "../../tests/src/aloud.rs"]
-mod aloud;
+use procstorm_testkit::documents::{assert_exposure, assert_well_formed, flags, flags_of_manual};
+use procstorm_testkit::test_name;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_procstorm-remediator");
 
@@ -21,33 +20,11 @@ fn read(name: &str) -> String {
     std::fs::read_to_string(file(name)).unwrap()
 }
 
-/// Runs a tool that may not be there; then says so.
-fn run(test: &str, tool: &str, arguments: &[&str]) -> Option<Output> {
-    let output = Command::new(tool).args(arguments).output();
-    if output.is_err() {
-        aloud::skipped(test, &format!("{tool} is not there"));
-    }
-    output.ok()
-}
-
-/// The words that begin with two dashes.
-fn flags(text: &str) -> BTreeSet<String> {
-    text.split(|c: char| c.is_whitespace() || c == '=')
-        .filter_map(|word| word.strip_prefix("--"))
-        .map(|word| word.trim_end_matches(|c: char| !c.is_alphanumeric()).to_owned())
-        .collect()
-}
-
 #[test]
 fn the_manual_page_has_exactly_the_flags_of_the_program() {
     let page = read("procstorm-remediator.8");
     let help = Command::new(BINARY).arg("--help").output().unwrap().stdout;
-    let options: String = page
-        .lines()
-        .filter_map(|line| line.strip_prefix(".It Fl Fl "))
-        .map(|line| format!("--{line}\n"))
-        .collect();
-    assert_eq!(flags(&options), flags(&String::from_utf8(help).unwrap()));
+    assert_eq!(flags_of_manual(&page), flags(&String::from_utf8(help).unwrap()));
 }
 
 #[test]
@@ -73,10 +50,7 @@ fn the_manual_page_has_the_metrics_and_the_policys_keys() {
 
 #[test]
 fn the_manual_page_is_well_formed() {
-    let page = file("procstorm-remediator.8").display().to_string();
-    let test = "the_manual_page_is_well_formed";
-    let Some(lint) = run(test, "mandoc", &["-T", "lint", "-W", "warning", &page]) else { return };
-    assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stdout));
+    assert_well_formed(test_name!(), &file("procstorm-remediator.8"));
 }
 
 #[test]
@@ -85,13 +59,8 @@ fn the_unit_leaves_little_to_attack_and_does_not_blind() {
     for line in ["ProtectProc=default", "ProcSubset=all", "PrivateUsers=no"] {
         assert!(unit.lines().any(|found| found == line), "{line} is not in the unit");
     }
-    let path = file("procstorm-remediator.service").display().to_string();
-    let test = "the_unit_leaves_little_to_attack_and_does_not_blind";
     // 2.1: 0.2 of it for RestrictSUIDSGID, which it cannot have.
-    let arguments = ["security", "--offline=true", "--no-pager", "--threshold=21", &path];
-    let Some(security) = run(test, "systemd-analyze", &arguments) else { return };
-    let told = [security.stdout, security.stderr].concat();
-    assert!(security.status.success(), "{}", String::from_utf8_lossy(&told));
+    assert_exposure(test_name!(), &file("procstorm-remediator.service"), 21);
 }
 
 #[test]

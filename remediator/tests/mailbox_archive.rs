@@ -11,17 +11,14 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, UNIX_EPOCH};
 
-use mailbox_world::{
-    NOW, World, archive, archive_one, archive_result, kept, pattern, skipped_unless_root, user,
-};
+use mailbox_world::{NOW, World, archive, archive_one, archive_result, kept, pattern, user};
 use procstorm_remediator::policy::Retention;
 use procstorm_remediator::steps::archive::{Archiver, Form, Method, OpenError, Planned, Settings};
+use procstorm_testkit::needs_root;
 
 #[test]
 fn both_forms_are_archived_as_the_original_did() {
-    if skipped_unless_root("both_forms_are_archived_as_the_original_did") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let mbox = world.mail("alice", 43_001, b"From alice\n");
     let pop = world.mail(".alice.pop", 43_001, b"From pop\n");
@@ -49,9 +46,7 @@ fn a_user_without_mail_has_no_report() {
 
 #[test]
 fn mode_acl_owner_and_nanoseconds_are_kept() {
-    if skipped_unless_root("mode_acl_owner_and_nanoseconds_are_kept") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let source = world.mail("alice", 43_003, &pattern(100_000));
     fs::set_permissions(&source, fs::Permissions::from_mode(0o6640)).unwrap();
@@ -79,9 +74,7 @@ fn mode_acl_owner_and_nanoseconds_are_kept() {
 
 #[test]
 fn a_default_acl_of_the_archive_directory_does_not_reach_the_archive() {
-    if skipped_unless_root("a_default_acl_of_the_archive_directory_does_not_reach_the_archive") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let source = world.mail("alice", 43_006, b"x");
     let archiver = world.archiver();
@@ -92,9 +85,7 @@ fn a_default_acl_of_the_archive_directory_does_not_reach_the_archive() {
 
 #[test]
 fn holes_stay_holes() {
-    if skipped_unless_root("holes_stay_holes") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let source = world.mail("alice", 43_008, b"");
     let file = File::options().write(true).open(&source).unwrap();
@@ -113,9 +104,7 @@ fn holes_stay_holes() {
 
 #[test]
 fn lengths_around_a_chunk() {
-    if skipped_unless_root("lengths_around_a_chunk") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let archiver = world.archiver();
     for length in [0, 1, 4095, 4096, 4097, (8 << 20) - 1, 8 << 20, (8 << 20) + 1, 20_000_003] {
@@ -129,9 +118,7 @@ fn lengths_around_a_chunk() {
 
 #[test]
 fn a_taken_name_is_never_overwritten_or_followed() {
-    if skipped_unless_root("a_taken_name_is_never_overwritten_or_followed") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let archiver = world.archiver();
     world.mail("alice", 43_010, b"mail");
@@ -153,9 +140,7 @@ fn a_taken_name_is_never_overwritten_or_followed() {
 
 #[test]
 fn when_every_name_is_taken_it_says_so() {
-    if skipped_unless_root("when_every_name_is_taken_it_says_so") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let archiver = world.archiver();
     world.mail("alice", 43_011, b"mail");
@@ -169,9 +154,7 @@ fn when_every_name_is_taken_it_says_so() {
 
 #[test]
 fn an_unchanged_mail_file_is_not_copied_twice() {
-    if skipped_unless_root("an_unchanged_mail_file_is_not_copied_twice") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let archiver = world.archiver();
     let source = world.mail("alice", 43_012, b"mail");
@@ -204,9 +187,7 @@ fn an_unchanged_mail_file_is_not_copied_twice() {
 
 #[test]
 fn retention_takes_only_our_own_and_never_the_newest() {
-    if skipped_unless_root("retention_takes_only_our_own_and_never_the_newest") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let retention = Retention {
         keep: Some(2),
@@ -238,9 +219,7 @@ fn retention_takes_only_our_own_and_never_the_newest() {
 
 #[test]
 fn retention_by_bytes_lets_the_oldest_go_first() {
-    if skipped_unless_root("retention_by_bytes_lets_the_oldest_go_first") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let retention = Retention { max_bytes: Some((3 << 20) + 65_536), ..Retention::default() };
     let archiver = Archiver::open(Settings { retention, ..world.settings() }).unwrap();
@@ -256,9 +235,7 @@ fn retention_by_bytes_lets_the_oldest_go_first() {
 
 #[test]
 fn a_plan_names_the_files_and_writes_nothing() {
-    if skipped_unless_root("a_plan_names_the_files_and_writes_nothing") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let archiver = world.archiver();
     world.mail("alice", 43_015, b"mail");
@@ -276,9 +253,7 @@ fn a_plan_names_the_files_and_writes_nothing() {
 
 #[test]
 fn the_deadline_and_an_abort_leave_nothing() {
-    if skipped_unless_root("the_deadline_and_an_abort_leave_nothing") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     world.mail("alice", 43_017, &pattern(1 << 20));
     let settings = Settings { deadline: Duration::ZERO, ..world.settings() };
@@ -293,9 +268,7 @@ fn the_deadline_and_an_abort_leave_nothing() {
 
 #[test]
 fn an_archive_directory_that_is_not_ours_alone_is_refused() {
-    if skipped_unless_root("an_archive_directory_that_is_not_ours_alone_is_refused") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     drop(world.archiver());
     assert_eq!(fs::metadata(&world.arc).unwrap().mode() & 0o777, 0o700);

@@ -12,12 +12,14 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mailbox_world::{
-    NOW, World, archive_one, archive_result, disk, kept, meanwhile, memory, pattern,
-    skipped_unless_root, with_own_mounts,
-};
+use mailbox_world::{NOW, World, archive_one, archive_result, kept, pattern};
 use procstorm_remediator::policy::{Reserve, Retention};
 use procstorm_remediator::steps::archive::{Archiver, Attribute, Method, Settings};
+use procstorm_testkit::mounts::{disk, memory, with_own_mounts};
+use procstorm_testkit::needs_root;
+use procstorm_testkit::race::meanwhile;
+use procstorm_testkit::skip::skipped;
+use procstorm_testkit::wait::closely_until_so;
 
 const MIB: usize = 1 << 20;
 
@@ -33,9 +35,7 @@ fn available(place: &Path) -> u64 {
 
 #[test]
 fn a_disk_that_is_too_small_is_left_alone() {
-    if skipped_unless_root("a_disk_that_is_too_small_is_left_alone") {
-        return;
-    }
+    needs_root!();
     with_own_mounts(|| {
         let root = images();
         let Some(small) = disk(root.path(), "ext4", 16) else { return };
@@ -64,9 +64,7 @@ fn a_disk_that_is_too_small_is_left_alone() {
 
 #[test]
 fn a_disk_that_fills_up_in_mid_copy_gets_its_space_back() {
-    if skipped_unless_root("a_disk_that_fills_up_in_mid_copy_gets_its_space_back") {
-        return;
-    }
+    needs_root!();
     with_own_mounts(|| {
         let root = images();
         let Some(small) = disk(root.path(), "ext4", 96) else { return };
@@ -83,7 +81,7 @@ fn a_disk_that_fills_up_in_mid_copy_gets_its_space_back() {
                 scope.spawn(|| {
                     // As soon as the copy takes space, the rest is taken away.
                     let before = available(&small);
-                    mailbox_world::until("the copy has begun", || {
+                    closely_until_so("the copy has begun", || {
                         available(&small) < before || filled.load(Ordering::Relaxed)
                     });
                     let mut filler = File::create(small.join("filler")).unwrap();
@@ -105,7 +103,7 @@ fn a_disk_that_fills_up_in_mid_copy_gets_its_space_back() {
                 }
             }
             assert!(world.archives().is_empty());
-            mailbox_world::until("the space is back", || {
+            closely_until_so("the space is back", || {
                 available(&small) > u64::try_from(70 * MIB).unwrap()
             });
         }
@@ -116,9 +114,7 @@ fn a_disk_that_fills_up_in_mid_copy_gets_its_space_back() {
 
 #[test]
 fn a_quota_of_inodes_is_an_error_that_names_the_directory() {
-    if skipped_unless_root("a_quota_of_inodes_is_an_error_that_names_the_directory") {
-        return;
-    }
+    needs_root!();
     with_own_mounts(|| {
         let root = images();
         let Some(small) = disk(root.path(), "ext4", 16) else { return };
@@ -182,26 +178,20 @@ fn shares_blocks(kind: &str) {
 
 #[test]
 fn btrfs_shares_blocks() {
-    if skipped_unless_root("btrfs_shares_blocks") {
-        return;
-    }
+    needs_root!();
     with_own_mounts(|| shares_blocks("btrfs"));
 }
 
 #[test]
 fn xfs_shares_blocks() {
-    if skipped_unless_root("xfs_shares_blocks") {
-        return;
-    }
+    needs_root!();
     with_own_mounts(|| shares_blocks("xfs"));
 }
 
 /// From each kind of file system to each other: content, attributes and holes arrive.
 #[test]
 fn across_file_systems() {
-    if skipped_unless_root("across_file_systems") {
-        return;
-    }
+    needs_root!();
     with_own_mounts(|| {
         let root = images();
         let mut places = vec![("tmpfs", memory(root.path(), "tmpfs"))];
@@ -262,7 +252,7 @@ fn crossing(world: &World, from: &str, to: &str) {
         // Of what an archive is a copy cannot be told there: every copy is made.
         assert_ne!(again.method, Method::Identical, "{from} to {to}");
         assert_eq!(to, "tmpfs", "all others hold attributes of users");
-        mailbox_world::aloud::skipped(
+        skipped(
             &format!("across_file_systems, {from} to {to}, identical"),
             "this kernel's tmpfs holds no attributes of users (Linux 6.6 has)",
         );
@@ -272,9 +262,7 @@ fn crossing(world: &World, from: &str, to: &str) {
 /// A ramfs has neither lists of rights nor extended attributes, and does not count its space.
 #[test]
 fn what_a_file_system_cannot_keep_is_said() {
-    if skipped_unless_root("what_a_file_system_cannot_keep_is_said") {
-        return;
-    }
+    needs_root!();
     with_own_mounts(|| {
         let root = images();
         let place = memory(root.path(), "ramfs");

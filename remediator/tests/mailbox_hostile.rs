@@ -13,13 +13,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use mailbox_world::{
-    NOW, World, archive, archive_one, archive_result, kept, pattern, skipped_unless_root, user,
-    with_own_mounts,
-};
+use mailbox_world::{NOW, World, archive, archive_one, archive_result, kept, pattern, user};
 use procstorm_remediator::account::UserName;
 use procstorm_remediator::policy::Reserve;
 use procstorm_remediator::steps::archive::{Archiver, Failure, Settings};
+use procstorm_testkit::mounts::with_own_mounts;
+use procstorm_testkit::needs_root;
 use proptest::prelude::*;
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_with};
 
@@ -96,9 +95,7 @@ fn state_of(world: &World) -> BTreeMap<String, State> {
 
 #[test]
 fn what_is_no_mail_file_is_refused_in_both_forms() {
-    if skipped_unless_root("what_is_no_mail_file_is_refused_in_both_forms") {
-        return;
-    }
+    needs_root!();
     for (impostor, label) in IMPOSTORS {
         for name in ["alice", ".alice.pop"] {
             let world = World::new();
@@ -125,9 +122,7 @@ fn what_is_no_mail_file_is_refused_in_both_forms() {
 
 #[test]
 fn one_impostor_does_not_stop_the_other_form() {
-    if skipped_unless_root("one_impostor_does_not_stop_the_other_form") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     make("fifo", &world, &world.spool.join("alice"));
     world.mail(".alice.pop", UID, b"pop");
@@ -139,9 +134,7 @@ fn one_impostor_does_not_stop_the_other_form() {
 
 #[test]
 fn a_file_system_mounted_on_the_name_is_not_entered() {
-    if skipped_unless_root("a_file_system_mounted_on_the_name_is_not_entered") {
-        return;
-    }
+    needs_root!();
     with_own_mounts(|| {
         let world = World::new();
         let archiver = world.archiver();
@@ -156,9 +149,7 @@ fn a_file_system_mounted_on_the_name_is_not_entered() {
 
 #[test]
 fn a_spool_that_is_swapped_for_a_link_while_we_run_is_not_followed() {
-    if skipped_unless_root("a_spool_that_is_swapped_for_a_link_while_we_run_is_not_followed") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let archiver = world.archiver();
     world.mail("alice", UID, b"mail");
@@ -173,9 +164,7 @@ fn a_spool_that_is_swapped_for_a_link_while_we_run_is_not_followed() {
 /// the opening must be of one and the same file.
 #[test]
 fn a_name_that_changes_between_check_and_opening_gives_nothing_away() {
-    if skipped_unless_root("a_name_that_changes_between_check_and_opening_gives_nothing_away") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let archiver = world.archiver();
     let bob = world.mail("bob", 43_101, b"secret of bob");
@@ -224,9 +213,7 @@ fn a_name_that_changes_between_check_and_opening_gives_nothing_away() {
 
 #[test]
 fn a_user_called_as_the_archive_directory_gets_nothing_of_it() {
-    if skipped_unless_root("a_user_called_as_the_archive_directory_gets_nothing_of_it") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let failure = archive_result(&world.archiver(), "arc", UID, NOW).unwrap_err();
     assert_eq!(failure.label(), "maildir_unsupported");
@@ -241,9 +228,7 @@ proptest! {
         one in "[A-Za-z0-9_@+$][A-Za-z0-9_@+$.-]{0,63}", two in "[a1][a1.]{0,4}",
     ) {
         prop_assume!(one != two && ![&one, &two].contains(&&"arc".to_owned()));
-        if skipped_unless_root("every_name_gets_its_own_mail_and_no_other") {
-            return Ok(());
-        }
+        needs_root!();
         let world = World::new();
         let archiver = world.archiver();
         for name in [&one, &two] {
@@ -276,9 +261,7 @@ proptest! {
 
 #[test]
 fn an_ordinary_user_archives_his_own_mail() {
-    if skipped_unless_root("an_ordinary_user_archives_his_own_mail") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     fs::set_permissions(world.spool.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
     world.mail("alice", 43_102, &pattern(70_000));
@@ -297,9 +280,7 @@ fn an_ordinary_user_archives_his_own_mail() {
 
 #[test]
 fn three_capabilities_are_enough() {
-    if skipped_unless_root("three_capabilities_are_enough") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     fs::set_permissions(world.spool.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
     world.mail("alice", 43_102, &pattern(70_000));

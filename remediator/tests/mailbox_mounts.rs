@@ -13,13 +13,13 @@ use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use mailbox_world::{
-    NOW, World, archive, archive_one, archive_result, pass, pattern, skipped_unless_root, user,
-    with_own_mounts,
-};
+use mailbox_world::{NOW, World, archive, archive_one, archive_result, pattern, user};
 use procstorm_remediator::account::Account;
 use procstorm_remediator::steps::archive::mailroom::Mailroom;
 use procstorm_remediator::steps::archive::{Archiver, Dotlock, OpenError, Settings};
+use procstorm_testkit::mounts::with_own_mounts;
+use procstorm_testkit::needs_root;
+use procstorm_testkit::wait::nap;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
@@ -64,9 +64,7 @@ fn promptly_within<T: Send>(time: Duration, silent: Silent, work: impl FnOnce() 
 
 #[test]
 fn a_users_file_system_on_the_lock_of_his_mail_file_is_not_entered() {
-    if skipped_unless_root("a_users_file_system_on_the_lock_of_his_mail_file_is_not_entered") {
-        return;
-    }
+    needs_root!();
     with_own_mounts(|| {
         for answer in [None, Some(Errno::NOSYS), Some(Errno::PERM)] {
             let world = World::new();
@@ -88,10 +86,7 @@ fn a_users_file_system_on_the_lock_of_his_mail_file_is_not_entered() {
 
 #[test]
 fn a_users_file_system_on_the_lock_is_not_entered_by_whoever_looks_who_holds_it() {
-    let name = "a_users_file_system_on_the_lock_is_not_entered_by_whoever_looks_who_holds_it";
-    if skipped_unless_root(name) {
-        return;
-    }
+    needs_root!();
     with_own_mounts(|| {
         for answer in [None, Some(Errno::NOSYS)] {
             let world = World::new();
@@ -124,9 +119,7 @@ fn left_lock(world: &World) -> Option<Dotlock> {
 
 #[test]
 fn a_lock_is_read_only_where_mail_programs_could_have_made_it() {
-    if skipped_unless_root("a_lock_is_read_only_where_mail_programs_could_have_made_it") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     assert_eq!(left_lock(&world), None);
     let lock = world.spool.join("alice.lock");
@@ -167,9 +160,7 @@ fn a_lock_is_read_only_where_mail_programs_could_have_made_it() {
 
 #[test]
 fn a_users_file_system_on_his_mail_file_is_not_entered() {
-    if skipped_unless_root("a_users_file_system_on_his_mail_file_is_not_entered") {
-        return;
-    }
+    needs_root!();
     with_own_mounts(|| {
         for answer in [None, Some(Errno::NOSYS), Some(Errno::PERM)] {
             for name in ["alice", ".alice.pop"] {
@@ -194,9 +185,7 @@ fn a_users_file_system_on_his_mail_file_is_not_entered() {
 /// The archive directory is missing, and a user makes one of his own in the open spool.
 #[test]
 fn a_users_file_system_in_place_of_the_archive_directory_is_refused() {
-    if skipped_unless_root("a_users_file_system_in_place_of_the_archive_directory_is_refused") {
-        return;
-    }
+    needs_root!();
     with_own_mounts(|| {
         let world = World::new();
         fs::create_dir(&world.arc).unwrap();
@@ -220,9 +209,7 @@ fn refuse_openat2(answer: Errno) {
 
 #[test]
 fn without_openat2_mail_is_saved_and_impostors_are_refused_all_the_same() {
-    if skipped_unless_root("without_openat2_mail_is_saved_and_impostors_are_refused_all_the_same") {
-        return;
-    }
+    needs_root!();
     for answer in [Errno::NOSYS, Errno::PERM] {
         with_own_mounts(move || {
             refuse_openat2(answer);
@@ -264,9 +251,7 @@ fn without_openat2_mail_is_saved_and_impostors_are_refused_all_the_same() {
 /// be what an archive does.
 #[test]
 fn a_spool_whose_files_cannot_be_opened_is_not_ready() {
-    if skipped_unless_root("a_spool_whose_files_cannot_be_opened_is_not_ready") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let archiver = world.archiver();
     archiver.probe().unwrap();
@@ -294,10 +279,7 @@ fn a_spool_whose_files_cannot_be_opened_is_not_ready() {
 
 #[test]
 fn nothing_is_held_open_between_and_what_is_mounted_now_is_what_is_saved() {
-    if skipped_unless_root("nothing_is_held_open_between_and_what_is_mounted_now_is_what_is_saved")
-    {
-        return;
-    }
+    needs_root!();
     with_own_mounts(|| {
         let root = tempfile::tempdir().unwrap();
         let world = World::below(root.path(), root.path());
@@ -320,9 +302,7 @@ fn nothing_is_held_open_between_and_what_is_mounted_now_is_what_is_saved() {
 
 #[test]
 fn a_lease_on_the_mail_file_is_waited_for() {
-    if skipped_unless_root("a_lease_on_the_mail_file_is_waited_for") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let path = world.mail("alice", UID, b"mail");
     let settings = |wait| Settings { lock_wait: wait, ..world.settings() };
@@ -339,7 +319,7 @@ fn a_lease_on_the_mail_file_is_waited_for() {
     let patient = Archiver::open(settings(Duration::from_secs(30))).unwrap();
     let archived = std::thread::scope(|scope| {
         let archive = scope.spawn(|| archive_one(&patient, "alice", UID, NOW));
-        pass(Duration::from_millis(200));
+        nap(Duration::from_millis(200));
         assert!(!archive.is_finished(), "it waits");
         lease(&holder, libc::F_UNLCK);
         archive.join().unwrap()

@@ -13,12 +13,14 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mailbox_world::{
-    NOW, World, archive_one, archive_result, kept, meanwhile, pass, pattern, skipped_unless_root,
-};
+use mailbox_world::{NOW, World, archive_one, archive_result, kept, pattern};
 use nix::fcntl::{FcntlArg, fcntl};
 use procstorm_remediator::policy::Reserve;
 use procstorm_remediator::steps::archive::{Archived, Archiver, Method, Settings};
+use procstorm_testkit::mounts::{disk, memory, with_own_mounts};
+use procstorm_testkit::needs_root;
+use procstorm_testkit::race::meanwhile;
+use procstorm_testkit::wait::{closely_until_so, nap};
 
 const MIB: usize = 1 << 20;
 
@@ -55,9 +57,7 @@ fn for_writing(path: &Path) -> File {
 
 #[test]
 fn growth_keeps_a_prefix_and_says_so() {
-    if skipped_unless_root("growth_keeps_a_prefix_and_says_so") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let archiver = world.archiver();
     let source = world.mail("alice", 43_200, &pattern(32 * MIB));
@@ -72,7 +72,7 @@ fn growth_keeps_a_prefix_and_says_so() {
                 appender.write_all(&pattern(1000)).unwrap();
                 length += 1000;
             }
-            pass(Duration::from_micros(100));
+            nap(Duration::from_micros(100));
         },
         || {
             // On a busy machine the writer may not get its turn during a whole copy, which is then
@@ -94,9 +94,7 @@ fn growth_keeps_a_prefix_and_says_so() {
 
 #[test]
 fn a_shrinking_file_never_gets_a_tail_of_nuls() {
-    if skipped_unless_root("a_shrinking_file_never_gets_a_tail_of_nuls") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let archiver = world.archiver();
     let content = pattern(32 * MIB);
@@ -122,9 +120,7 @@ fn a_shrinking_file_never_gets_a_tail_of_nuls() {
 
 #[test]
 fn cut_off_in_mid_copy_it_is_copied_again() {
-    if skipped_unless_root("cut_off_in_mid_copy_it_is_copied_again") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let archiver = world.archiver();
     let content = pattern(64 * MIB);
@@ -134,7 +130,7 @@ fn cut_off_in_mid_copy_it_is_copied_again() {
             let archive = scope.spawn(|| archive_one(&archiver, "alice", 43_202, NOW + round));
             // On a busy machine it may have ended before we look again, and is whole then.
             let begun = || is_locked(&source) || archive.is_finished();
-            mailbox_world::until("the copy has begun", begun);
+            closely_until_so("the copy has begun", begun);
             for_writing(&source).set_len(5_000_001).unwrap();
             archive.join().unwrap()
         });
@@ -147,9 +143,7 @@ fn cut_off_in_mid_copy_it_is_copied_again() {
 
 #[test]
 fn of_files_that_replace_each_other_one_is_kept_whole() {
-    if skipped_unless_root("of_files_that_replace_each_other_one_is_kept_whole") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let archiver = world.archiver();
     let contents = [vec![b'a'; 3 * MIB], vec![b'b'; 4 * MIB]];
@@ -189,9 +183,7 @@ fn stamps(archived: &Archived) -> (u64, u64) {
 
 #[test]
 fn a_torn_copy_is_never_called_unchanged() {
-    if skipped_unless_root("a_torn_copy_is_never_called_unchanged") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let archiver = world.archiver();
     let length = 16 * MIB;
@@ -207,7 +199,7 @@ fn a_torn_copy_is_never_called_unchanged() {
                 number += 1;
                 stamp(&file, length, number);
             }
-            pass(Duration::from_millis(22));
+            nap(Duration::from_millis(22));
         },
         || {
             for round in 0..rounds {
@@ -229,9 +221,7 @@ fn a_torn_copy_is_never_called_unchanged() {
 
 #[test]
 fn beside_a_writer_without_a_pause_copies_are_called_changed() {
-    if skipped_unless_root("beside_a_writer_without_a_pause_copies_are_called_changed") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let archiver = world.archiver();
     let length = 16 * MIB;
@@ -266,9 +256,7 @@ fn beside_a_writer_without_a_pause_copies_are_called_changed() {
 
 #[test]
 fn a_writer_that_locks_is_never_torn() {
-    if skipped_unless_root("a_writer_that_locks_is_never_torn") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let settings = Settings { lock_wait: Duration::from_secs(50), ..world.settings() };
     let archiver = Archiver::open(settings).unwrap();
@@ -283,7 +271,7 @@ fn a_writer_that_locks_is_never_torn() {
                 stamp(&file, length, number);
                 lock(&file, libc::F_UNLCK);
             }
-            pass(Duration::from_millis(1));
+            nap(Duration::from_millis(1));
         },
         || {
             for round in 0..20 {
@@ -298,9 +286,7 @@ fn a_writer_that_locks_is_never_torn() {
 
 #[test]
 fn a_lock_that_is_held_delays_but_does_not_prevent() {
-    if skipped_unless_root("a_lock_that_is_held_delays_but_does_not_prevent") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let archiver = world.archiver();
     let source = world.mail("alice", 43_207, b"mail");
@@ -318,9 +304,7 @@ fn a_lock_that_is_held_delays_but_does_not_prevent() {
 
 #[test]
 fn a_lock_that_is_released_in_time_is_waited_for() {
-    if skipped_unless_root("a_lock_that_is_released_in_time_is_waited_for") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let settings = Settings { lock_wait: Duration::from_secs(20), ..world.settings() };
     let archiver = Archiver::open(settings).unwrap();
@@ -329,7 +313,7 @@ fn a_lock_that_is_released_in_time_is_waited_for() {
     assert!(lock(&holder, libc::F_WRLCK));
     let archived = std::thread::scope(|scope| {
         let archive = scope.spawn(|| archive_one(&archiver, "alice", 43_208, NOW));
-        pass(Duration::from_millis(200));
+        nap(Duration::from_millis(200));
         // As a mail server rewrites a mailbox: another file in its place, then the lock is gone.
         let new = world.mail("new", 43_208, b"new mail");
         fs::rename(new, &source).unwrap();
@@ -342,9 +326,7 @@ fn a_lock_that_is_released_in_time_is_waited_for() {
 
 #[test]
 fn an_abort_ends_the_wait_for_a_lock() {
-    if skipped_unless_root("an_abort_ends_the_wait_for_a_lock") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let settings = Settings { lock_wait: Duration::from_secs(600), ..world.settings() };
     let archiver = Archiver::open(settings).unwrap();
@@ -355,7 +337,7 @@ fn an_abort_ends_the_wait_for_a_lock() {
         let user = mailbox_world::user("alice");
         let (archiver, abort) = (&archiver, &abort);
         let archive = scope.spawn(move || archiver.archive(&user, 43_209, NOW, abort));
-        pass(Duration::from_millis(50));
+        nap(Duration::from_millis(50));
         abort.store(true, Ordering::Relaxed);
         let report = archive.join().unwrap().remove(0);
         assert_eq!(report.result.unwrap_err().label(), "aborted");
@@ -364,9 +346,7 @@ fn an_abort_ends_the_wait_for_a_lock() {
 
 #[test]
 fn a_dotlock_is_noted_if_it_is_fresh() {
-    if skipped_unless_root("a_dotlock_is_noted_if_it_is_fresh") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let archiver = world.archiver();
     let now = mailbox_world::epoch_now();
@@ -384,9 +364,7 @@ fn a_dotlock_is_noted_if_it_is_fresh() {
 /// in the middle of it.
 #[test]
 fn killed_in_mid_copy_nothing_half_written_is_visible() {
-    if skipped_unless_root("killed_in_mid_copy_nothing_half_written_is_visible") {
-        return;
-    }
+    needs_root!();
     let world = World::new();
     let content = pattern(24 * MIB);
     let source = world.mail("alice", 43_211, &content);
@@ -414,7 +392,7 @@ fn killed_in_mid_copy_nothing_half_written_is_visible() {
         if round < spared {
             lines.next().unwrap();
         } else {
-            pass(whole * ((round - spared) % 60) / 60);
+            nap(whole * ((round - spared) % 60) / 60);
             // By its handle, which no other process can have got.
             child.kill().unwrap();
         }
@@ -487,13 +465,11 @@ impl Map {
 /// A page that is dirty already is written to again without a trace in the inode.
 #[test]
 fn what_is_written_through_a_map_is_never_called_unchanged() {
-    if skipped_unless_root("what_is_written_through_a_map_is_never_called_unchanged") {
-        return;
-    }
-    mailbox_world::with_own_mounts(|| {
+    needs_root!();
+    with_own_mounts(|| {
         let root = tempfile::tempdir().unwrap();
         let mut places = vec![root.path().to_owned()];
-        let memory = mailbox_world::memory(root.path(), "tmpfs");
+        let memory = memory(root.path(), "tmpfs");
         places.push(memory.to_path_buf());
         for place in places {
             let arc = tempfile::tempdir_in(root.path()).unwrap();
@@ -504,7 +480,7 @@ fn what_is_written_through_a_map_is_never_called_unchanged() {
             let map = Map::of(&file, 8192);
             map.store(0, b'a');
             for (round, byte) in (0..5).zip(b'b'..) {
-                pass(Duration::from_millis(60));
+                nap(Duration::from_millis(60));
                 let archived = archive_one(&archiver, "alice", 43_220, NOW + round);
                 let now = fs::read(&source).unwrap();
                 assert!(fs::read(&archived.path).unwrap() == now, "{place:?} {round} {archived:?}");
@@ -518,12 +494,10 @@ fn what_is_written_through_a_map_is_never_called_unchanged() {
 /// which the copy began leaves no trace in the times.
 #[test]
 fn the_last_writes_before_a_coarse_clock_ticks_are_saved() {
-    if skipped_unless_root("the_last_writes_before_a_coarse_clock_ticks_are_saved") {
-        return;
-    }
-    mailbox_world::with_own_mounts(|| {
+    needs_root!();
+    with_own_mounts(|| {
         let root = tempfile::tempdir().unwrap();
-        let Some(disk) = mailbox_world::disk(root.path(), "ext3", 64) else { return };
+        let Some(disk) = disk(root.path(), "ext3", 64) else { return };
         let world = World::below(&disk, &disk);
         let archiver = world.archiver();
         let length = 64 << 10;

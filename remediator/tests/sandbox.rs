@@ -13,12 +13,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use procstorm_remediator::sandbox::{Layer, Places, Sandbox, enter};
+use procstorm_testkit::apart::run_ignored;
+use procstorm_testkit::needs_root;
+use procstorm_testkit::skip::skipped;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
-
-#[path = "../../tests/src/aloud.rs"]
-mod aloud;
 
 const PLACE: &str = "SANDBOX_TEST_PLACE";
 
@@ -30,19 +30,9 @@ fn in_a_process_of_its_own(probe: &str) {
         fs::create_dir(place.path().join(name)).expect("a directory in it");
         fs::write(place.path().join(name).join("file"), name).expect("a file in it");
     }
-    let output = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", probe, "--ignored", "--nocapture", "--test-threads=1"])
-        .env(PLACE, place.path())
-        .output()
-        .expect("it starts");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("1 passed"), "{probe}: {said}");
-    // Inside, it may no longer open the file that skipped tests are written to.
-    for line in said.lines().filter_map(|line| line.strip_prefix("SKIPPED: ")) {
-        let (what, why) = line.split_once(": ").unwrap_or((line, ""));
-        aloud::skipped(what, why);
-    }
+    run_ignored(probe, |command| {
+        command.env(PLACE, place.path());
+    });
 }
 
 fn place() -> PathBuf {
@@ -66,13 +56,9 @@ fn enter_at(place: &Path) -> Sandbox {
 fn closes_files(sandbox: &Sandbox) -> bool {
     let closes = sandbox.landlock.restricts();
     if !closes {
-        aloud::skipped("what Landlock closes", &sandbox.landlock.to_string());
+        skipped("what Landlock closes", &sandbox.landlock.to_string());
     }
     closes
-}
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
 }
 
 #[test]
@@ -359,10 +345,7 @@ fn status(key: &str) -> String {
 
 #[test]
 fn root_keeps_four_capabilities_and_can_gain_none() {
-    if !is_root() {
-        aloud::skipped("root_keeps_four_capabilities_and_can_gain_none", "needs root");
-        return;
-    }
+    needs_root!();
     in_a_process_of_its_own("probe_capabilities");
 }
 
@@ -402,10 +385,7 @@ fn probe_capabilities() {
 
 #[test]
 fn a_spool_that_is_mounted_later_is_read() {
-    if !is_root() {
-        aloud::skipped("a_spool_that_is_mounted_later_is_read", "needs root");
-        return;
-    }
+    needs_root!();
     in_a_process_of_its_own("probe_later_mount");
 }
 

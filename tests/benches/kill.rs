@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use procstorm_processes::process::Command;
 use procstorm_remediator::steps::kill::{Bounds, Target, end_storm};
+use procstorm_testkit::needs_root;
 use procstorm_tests::opponent::Opponent;
-use procstorm_tests::skip::is_root_or_skip;
 
 const UID: u32 = 42500;
 const COMMAND: &str = "imapd";
@@ -43,9 +43,7 @@ done
 const WAYS: [fn(); 3] = [ours, pkill, original];
 
 fn main() {
-    if !is_root_or_skip("bench kill") {
-        return;
-    }
+    needs_root!();
     let mut times = WAYS.map(|_| Vec::new());
     // Taken in turns, so that whatever else the machine does falls on all of them.
     for round in 0..ROUNDS {

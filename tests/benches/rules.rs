@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use procstorm_tests::fault::{Fault, OrFault as _};
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::{programs, wait};
 use procstorm_tests::http::Http;
 use procstorm_tests::prometheus::Prometheus;
 use procstorm_tests::scrape_target::ScrapeTarget;
-use procstorm_tests::{programs, wait};
 use serde_json::Value;
 
 const SERIES: usize = 500;

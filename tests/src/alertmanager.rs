@@ -3,13 +3,16 @@
 use std::path::Path;
 use std::time::Duration;
 
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::port::free_port;
+use procstorm_testkit::{programs, wait};
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
-use crate::fault::{Fault, OrFault as _};
+use crate::exposition;
 use crate::http::Http;
+use crate::pages::with_pages;
 use crate::prometheus::first_page;
-use crate::{exposition, free_port, programs, wait};
 
 /// How long the members of a cluster may take to find each other.
 const SETTLE_LIMIT: Duration = Duration::from_secs(120);
@@ -61,7 +64,7 @@ impl Alertmanager {
     }
 
     fn start_with(config: &Path, dir: &Path, flags: &[String]) -> Result<Self, Fault> {
-        let mut command = programs::with_pages(&programs::other("alertmanager")?);
+        let mut command = with_pages(&programs::other("alertmanager")?);
         command.arg(format!("--config.file={}", config.display()));
         command.arg(format!("--storage.path={}", dir.join("alertmanager").display()));
         command.args(flags);

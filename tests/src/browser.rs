@@ -14,12 +14,11 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::programs;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-use crate::fault::{Fault, OrFault as _};
-use crate::programs;
 
 /// How long the browser may take for one thing. Its start is slow on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::port::free_port;
+use procstorm_testkit::{programs, wait};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::fault::{Fault, OrFault as _};
 use crate::http::Http;
-use crate::{free_port, programs, wait};
 
 /// How long a program may take to be ready, on a machine that has much else to do.
 const START_LIMIT: Duration = Duration::from_secs(60);

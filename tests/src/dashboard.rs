@@ -1,9 +1,9 @@
 //! The shipped dashboard, as far as a test can be a reader of it: its queries, with Grafana's
 //! variables filled in, and what a Prometheus answers to them.
 
+use procstorm_testkit::fault::{Fault, OrFault as _};
 use serde_json::Value;
 
-use crate::fault::{Fault, OrFault as _};
 use crate::prometheus::Prometheus;
 
 /// What a reader has chosen, who chooses nothing: everything, over the last ten minutes.

@@ -5,9 +5,9 @@ use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::fault::{Fault, OrFault as _};
 use crate::ledger::Ledger;
-use crate::wait::nap;
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::wait::nap;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 /// How long any process of an opponent lives: longer than any test of it on a busy machine, since

@@ -17,6 +17,10 @@ use hyper::header::{DATE, HeaderValue};
 use hyper::{Method, StatusCode};
 use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
+use procstorm_testkit::accounts::Accounts;
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::port::free_port;
+use procstorm_testkit::{programs, wait};
 use procstorm_toolkit::web::{Request, Response, Settings, reply, serve};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -24,12 +28,9 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use crate::accounts::Accounts;
 use crate::daemon::Daemon;
-use crate::fault::{Fault, OrFault as _};
 use crate::http::{Answer, Http};
 use crate::storm::Storm;
-use crate::{free_port, programs, wait};
 
 /// The token of every host.
 pub const TOKEN: &str = "a-token-for-the-loopback-alone";

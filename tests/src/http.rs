@@ -8,10 +8,9 @@ use hyper::{Method, Request};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use procstorm_testkit::fault::{Fault, OrFault as _};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
-
-use crate::fault::{Fault, OrFault as _};
 
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(60);

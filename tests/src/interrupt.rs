@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use procstorm_testkit::fault::{Fault, OrFault as _};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
-
-use crate::fault::{Fault, OrFault as _};
 
 /// Whether somebody wants us to end.
 #[derive(Debug, Clone)]

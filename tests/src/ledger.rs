@@ -6,9 +6,8 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
+use procstorm_testkit::fault::{Fault, OrFault as _};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
-
-use crate::fault::{Fault, OrFault as _};
 
 /// How many pids fit.
 const PIDS_MAX: usize = 256;

@@ -5,7 +5,6 @@
 //! - [`world`]: a /proc that holds what the scenario says.
 //! - [`opponent`]: real processes that are hard to end; [`ledger`] counts them without a scan,
 //!   and [`forking`] is how they come to be.
-//! - [`accounts`]: users who exist for the programs that we start, and for nobody else.
 //! - [`mail_server`]: Debian's Dovecot, and clients that rewrite their mailboxes.
 //! - [`smtp`]: a mail server that keeps what it is sent.
 //!
@@ -26,49 +25,34 @@
 //!
 //! What all of that is made with:
 //! - [`daemon`]: a program that runs as long as its guard lives.
-//! - [`programs`]: where the programs are.
 //! - [`http`]: a client that waits for its answer.
 //! - [`browser`]: Chromium without a screen.
-//! - [`port`]: ports that nobody else takes.
-//! - [`wait`]: waiting for an event, with a deadline.
-//! - [`isolation`]: a test that sees no process but those that it starts.
-//! - [`skip`]: says aloud that a test was not run.
 //! - [`exposition`]: reads what Prometheus scrapes.
 //! - [`toll`]: what a running program takes of the machine.
-//! - [`fault`]: what went wrong, in a sentence.
 //!
 //! What must hold for any input: [`fuzzing`].
 
-pub mod accounts;
 pub mod alertmanager;
-mod aloud;
 pub mod browser;
 pub mod daemon;
 pub mod dashboard;
 pub mod demo;
 pub mod exposition;
-pub mod fault;
 pub mod field;
 pub mod forking;
 pub mod fuzzing;
 pub mod host;
 pub mod http;
 pub mod interrupt;
-pub mod isolation;
 pub mod ledger;
 pub mod mail_server;
 pub mod opponent;
 pub mod oracle;
-pub mod port;
-pub mod programs;
+mod pages;
 pub mod prometheus;
 pub mod scrape_target;
-pub mod skip;
 pub mod smtp;
 pub mod stack;
 pub mod storm;
 pub mod toll;
-pub mod wait;
 pub mod world;
-
-pub use port::free_port;

@@ -6,12 +6,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command as Program, Stdio};
 use std::time::{Duration, Instant};
 
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::programs;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tempfile::TempDir;
 
-use crate::fault::{Fault, OrFault as _};
 use crate::ledger::Ledger;
-use crate::programs;
 
 /// Opponents at work. Whatever is left of them ends with this value.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl Opponent {
     pub fn fork_none_for(&self, time: Duration) -> bool {
         let (begun, before) = (Instant::now(), self.forks());
         while begun.elapsed() < time && self.forks() == before {
-            crate::wait::pause();
+            procstorm_testkit::wait::pause();
         }
         self.forks() == before
     }

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use jiff::Timestamp;
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::programs;
 use serde_json::Value;
 
 use crate::daemon::Daemon;
-use crate::fault::{Fault, OrFault as _};
 use crate::http::Http;
-use crate::programs;
+use crate::pages::with_pages;
 
 /// A running Prometheus.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ impl Alert {
 impl Prometheus {
     /// Starts it with the configuration file `config`; its data and its log go to `dir`.
     pub fn start(config: &Path, dir: &Path) -> Result<Self, Fault> {
-        let mut command = programs::with_pages(&programs::other("prometheus")?);
+        let mut command = with_pages(&programs::other("prometheus")?);
         command.arg(format!("--config.file={}", config.display()));
         command.arg(format!("--storage.tsdb.path={}", dir.join("prometheus").display()));
         // With the default, an Alertmanager that is down at onset hears of it a minute late.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::fault::{Fault, OrFault as _};
+use procstorm_testkit::fault::{Fault, OrFault as _};
 
 /// How long a client may be silent.
 const PATIENCE: Duration = Duration::from_secs(30);

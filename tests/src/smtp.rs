@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use mailin::{Action, Handler, Response, SessionBuilder, response};
 use mailparse::{MailHeaderMap as _, ParsedMail, parse_mail};
-
-use crate::fault::{Fault, OrFault as _};
+use procstorm_testkit::fault::{Fault, OrFault as _};
 
 /// A line longer than this ends its connection.
 const LINE_MAX: u64 = 64 * 1024;

@@ -9,9 +9,8 @@ use std::process::{Child, ChildStdin, Command as Program, Stdio};
 
 use procstorm_processes::proc_dir::ProcDir;
 use procstorm_processes::process::{Command, Stat};
-
-use crate::fault::{Fault, OrFault as _};
-use crate::programs;
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::programs;
 
 /// Sleeping processes of one uid and one command. Their parent waits for each that ends, as init
 /// would, so no zombie stays. All of them end with this value.

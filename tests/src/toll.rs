@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 
-use crate::fault::{Fault, OrFault as _};
+use procstorm_testkit::fault::{Fault, OrFault as _};
 
 /// What a program takes at one moment, and whether it is still the same program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

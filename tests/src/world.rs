@@ -4,16 +4,16 @@
 //! ```no_run
 //! # use procstorm_tests::world::World;
 //! let world = World::new()?.user("alice", 45_200)?.processes(b"imapd", 92)?;
-//! # Ok::<(), procstorm_tests::fault::Fault>(())
+//! # Ok::<(), procstorm_testkit::fault::Fault>(())
 //! ```
 
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
+use procstorm_testkit::fault::{Fault, OrFault as _};
 use tempfile::TempDir;
 
-use crate::fault::{Fault, OrFault as _};
 use crate::stack::Person;
 
 /// The kernel's mark of its own threads (`PF_KTHREAD`).

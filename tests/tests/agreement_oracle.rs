@@ -20,8 +20,8 @@ use std::time::Duration;
 use procstorm_remediator::alertmanager::{Notification, Status};
 use procstorm_remediator::commands::agreement::routes::Routing;
 use procstorm_remediator::commands::check::{Others, Question, report};
+use procstorm_testkit::{programs, wait};
 use procstorm_tests::alertmanager::Alertmanager;
-use procstorm_tests::{programs, wait};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

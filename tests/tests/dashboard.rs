@@ -6,10 +6,10 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use procstorm_testkit::{programs, wait};
 use procstorm_tests::dashboard::Dashboard;
 use procstorm_tests::prometheus::Prometheus;
 use procstorm_tests::scrape_target::ScrapeTarget;
-use procstorm_tests::{programs, wait};
 
 const LIMIT: Duration = Duration::from_secs(90);
 

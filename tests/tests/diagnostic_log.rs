@@ -6,9 +6,9 @@ use std::fs;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use procstorm_testkit::{programs, wait};
 use procstorm_tests::prometheus::Prometheus;
 use procstorm_tests::scrape_target::ScrapeTarget;
-use procstorm_tests::{programs, wait};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

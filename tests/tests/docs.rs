@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use procstorm_tests::{exposition, programs};
+use procstorm_testkit::programs;
+use procstorm_tests::exposition;
 
 fn readme() -> String {
     fs::read_to_string(programs::project().join("README.md")).unwrap()

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
-use procstorm_tests::accounts::Accounts;
+use procstorm_testkit::accounts::Accounts;
+use procstorm_testkit::{in_a_world_apart, programs, wait};
 use procstorm_tests::daemon::Daemon;
+use procstorm_tests::exposition;
 use procstorm_tests::http::Http;
-use procstorm_tests::isolation::in_a_world_apart;
 use procstorm_tests::storm::Storm;
-use procstorm_tests::{exposition, programs, wait};
 
 const ALICE: u32 = 45_010;
 const NAMELESS: u32 = 45_011;
@@ -52,9 +52,7 @@ fn whole(value: f64) -> u64 {
 
 #[test]
 fn the_exporter_shows_what_ps_shows() {
-    if !in_a_world_apart("the_exporter_shows_what_ps_shows") {
-        return;
-    }
+    in_a_world_apart!();
     let dir = tempfile::tempdir().unwrap();
     // ps would cut a name of over 8 characters if it were not asked for 32.
     let accounts = Accounts::only(&[("alice_of_procstorm", ALICE)], dir.path()).unwrap();

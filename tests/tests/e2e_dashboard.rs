@@ -3,19 +3,16 @@
 use std::fs;
 use std::time::Duration;
 
+use procstorm_testkit::{needs_root, programs, wait};
 use procstorm_tests::dashboard::Dashboard;
-use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::stack::{Person, Stack, Timing};
 use procstorm_tests::storm::Storm;
-use procstorm_tests::{programs, wait};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
 #[test]
 fn each_panel_shows_data_in_a_real_storm() {
-    if !is_root_or_skip("each_panel_shows_data_in_a_real_storm") {
-        return;
-    }
+    needs_root!();
     let json = fs::read_to_string(programs::project().join("grafana/procstorm.json")).unwrap();
     let dashboard = Dashboard::read(&json).unwrap();
     let dir = tempfile::tempdir().unwrap();

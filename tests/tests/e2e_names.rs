@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use procstorm_tests::isolation::in_a_world_apart;
+use procstorm_testkit::{in_a_world_apart, wait};
+use procstorm_tests::exposition;
 use procstorm_tests::prometheus::Alert;
 use procstorm_tests::smtp::Mail;
 use procstorm_tests::stack::{Person, Stack, Timing};
 use procstorm_tests::storm::Storm;
-use procstorm_tests::{exposition, wait};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -25,9 +25,7 @@ const NAMES: [&[u8]; 7] = [
 
 #[test]
 fn hostile_names_reach_the_alert_and_the_mail_and_break_nothing() {
-    if !in_a_world_apart("hostile_names_reach_the_alert_and_the_mail_and_break_nothing") {
-        return;
-    }
+    in_a_world_apart!();
     let dir = tempfile::tempdir().unwrap();
     let people = [Person::new("mallory", 45_120)];
     let stack = Stack::start(dir.path(), &people, Timing::Fast).unwrap();

@@ -5,12 +5,11 @@ use std::fs::{File, FileTimes};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use procstorm_tests::isolation::in_a_world_apart;
+use procstorm_testkit::{in_a_world_apart, wait};
 use procstorm_tests::smtp::Mail;
 use procstorm_tests::stack::site::likeness;
 use procstorm_tests::stack::{Person, Remediation, Stack, Timing};
 use procstorm_tests::storm::Storm;
-use procstorm_tests::wait;
 
 /// How long any one thing may take to be seen.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -45,9 +44,7 @@ fn set_changed(path: &Path, seconds: u64, nanoseconds: u32) {
 
 #[test]
 fn a_storm_is_seen_archived_killed_and_mailed_and_bystanders_live() {
-    if !in_a_world_apart("a_storm_is_seen_archived_killed_and_mailed_and_bystanders_live") {
-        return;
-    }
+    in_a_world_apart!();
     let dir = tempfile::tempdir().unwrap();
     let (alice, bob) = (person("alice", 45_100), person("bob", 45_101));
     let people = [alice.clone(), bob.clone()];
@@ -141,9 +138,7 @@ fn a_storm_is_seen_archived_killed_and_mailed_and_bystanders_live() {
 
 #[test]
 fn the_remediator_ends_with_success_in_the_middle_of_its_work() {
-    if !in_a_world_apart("the_remediator_ends_with_success_in_the_middle_of_its_work") {
-        return;
-    }
+    in_a_world_apart!();
     let dir = tempfile::tempdir().unwrap();
     let carol = person("carol", 45_110);
     let people = [carol.clone()];

@@ -5,18 +5,15 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use procstorm_tests::isolation::in_a_world_apart;
+use procstorm_testkit::{in_a_world_apart, programs, wait};
 use procstorm_tests::stack::{Person, Stack, Timing};
 use procstorm_tests::storm::Storm;
-use procstorm_tests::{programs, wait};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
 #[test]
 fn the_storm_of_a_real_user_is_left_alone() {
-    if !in_a_world_apart("the_storm_of_a_real_user_is_left_alone") {
-        return;
-    }
+    in_a_world_apart!();
     let dir = tempfile::tempdir().unwrap();
     // The machine's own user, with a uid over alice's: that no lower uid is acted upon does not
     // protect him. We are in a mount namespace of our own.

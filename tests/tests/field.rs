@@ -7,12 +7,11 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use procstorm_tests::fault::Fault;
+use procstorm_testkit::fault::Fault;
+use procstorm_testkit::{skip, wait};
 use procstorm_tests::field::machine::{Machine, Switch, hindrance};
 use procstorm_tests::field::packages::Packages;
 use procstorm_tests::field::{readme, storms};
-use procstorm_tests::skip::skipped;
-use procstorm_tests::wait;
 
 fn packages() -> &'static Packages {
     static PACKAGES: OnceLock<Packages> = OnceLock::new();
@@ -230,24 +229,24 @@ fn two_hosts(suite: &str) {
 
 #[test]
 fn debian_12_all_on_one_host_as_the_readme_says() {
-    match hindrance("bookworm") {
-        Some(why) => skipped("debian_12_all_on_one_host_as_the_readme_says", &why),
-        None => all_on_one_host("bookworm"),
+    if let Some(why) = hindrance("bookworm") {
+        skip!("{why}");
     }
+    all_on_one_host("bookworm");
 }
 
 #[test]
 fn debian_12_on_many_hosts_as_the_readme_says() {
-    match hindrance("bookworm") {
-        Some(why) => skipped("debian_12_on_many_hosts_as_the_readme_says", &why),
-        None => two_hosts("bookworm"),
+    if let Some(why) = hindrance("bookworm") {
+        skip!("{why}");
     }
+    two_hosts("bookworm");
 }
 
 #[test]
 fn debian_13_all_on_one_host_as_the_readme_says() {
-    match hindrance("trixie") {
-        Some(why) => skipped("debian_13_all_on_one_host_as_the_readme_says", &why),
-        None => all_on_one_host("trixie"),
+    if let Some(why) = hindrance("trixie") {
+        skip!("{why}");
     }
+    all_on_one_host("trixie");
 }

@@ -18,13 +18,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use procstorm_testkit::fault::Fault;
+use procstorm_testkit::port::free_port;
+use procstorm_testkit::{needs_root, programs, wait};
 use procstorm_tests::daemon::Daemon;
-use procstorm_tests::fault::Fault;
 use procstorm_tests::host::{Host, Post, TOKEN, notification};
 use procstorm_tests::http::Http;
-use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::toll::Toll;
-use procstorm_tests::{free_port, programs, wait};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
@@ -244,9 +244,7 @@ fn nonsense() -> Vec<(&'static str, Vec<u8>, Vec<u16>)> {
 
 #[test]
 fn nonsense_on_the_wire_is_refused() -> Result<(), Fault> {
-    if !is_root_or_skip("nonsense_on_the_wire_is_refused") {
-        return Ok(());
-    }
+    needs_root!();
     let mut host = host("")?;
     host.post(&[Post::storm(46_001, "gate-none")])?;
     let before = Before::of("remediator, nonsense", &host.daemon)?;
@@ -280,9 +278,7 @@ fn nonsense_on_the_wire_is_refused() -> Result<(), Fault> {
 
 #[test]
 fn methods_and_paths_beside_the_table_lead_nowhere() -> Result<(), Fault> {
-    if !is_root_or_skip("methods_and_paths_beside_the_table_lead_nowhere") {
-        return Ok(());
-    }
+    needs_root!();
     let host = host("")?;
     let ask = |line: &str| {
         let authorization = format!("Authorization: Bearer {TOKEN}\r\nConnection: close\r\n");
@@ -315,9 +311,7 @@ fn methods_and_paths_beside_the_table_lead_nowhere() -> Result<(), Fault> {
 
 #[test]
 fn the_slow_and_the_endless_are_cut_off() -> Result<(), Fault> {
-    if !is_root_or_skip("the_slow_and_the_endless_are_cut_off") {
-        return Ok(());
-    }
+    needs_root!();
     let mut host = host("")?;
     host.post(&[Post::storm(46_010, "gate-none")])?;
     let before = Before::of("remediator, slow", &host.daemon)?;
@@ -483,9 +477,7 @@ fn insist(request: &[u8], address: &str) -> (Vec<u16>, u32, Duration) {
 /// 10,000 at once: the first shall be answered as the last. What it takes is printed.
 #[test]
 fn a_good_alert_gets_through_ten_thousand_hostile_connections() -> Result<(), Fault> {
-    if !is_root_or_skip("a_good_alert_gets_through_ten_thousand_hostile_connections") {
-        return Ok(());
-    }
+    needs_root!();
     let mut host = host("    limits: {total: 1000/h}")?;
     host.post(&[Post::storm(46_020, "gate-none")])?;
     let before = Before::of("remediator, 10,000", &host.daemon)?;

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use procstorm_tests::programs;
+use procstorm_testkit::programs;
 
 fn shipped(path: &str) -> String {
     fs::read_to_string(programs::project().join(path)).unwrap()

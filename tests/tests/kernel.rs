@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use procstorm_processes::process::Command as Name;
 use procstorm_remediator::steps::kill::{Target, survey};
+use procstorm_testkit::fault::Fault;
+use procstorm_testkit::{in_a_world_apart, programs, wait};
 use procstorm_tests::daemon::Daemon;
-use procstorm_tests::fault::Fault;
+use procstorm_tests::exposition;
 use procstorm_tests::host::{Host, Post};
 use procstorm_tests::http::Http;
-use procstorm_tests::isolation::in_a_world_apart;
 use procstorm_tests::stack::site::likeness;
 use procstorm_tests::storm::Storm;
-use procstorm_tests::{exposition, programs, wait};
 
 const UID: u32 = 44_700;
 const NAME: &str = "imapd";
@@ -91,10 +91,7 @@ fn storm_and_mail(host: &Host, mail: &[u8]) -> Result<Storm, Fault> {
 #[test]
 fn a_storm_is_counted_archived_killed_and_proven_and_a_kill_of_ours_is_made_good()
 -> Result<(), Fault> {
-    let name = "a_storm_is_counted_archived_killed_and_proven_and_a_kill_of_ours_is_made_good";
-    if !in_a_world_apart(name) {
-        return Ok(());
-    }
+    in_a_world_apart!();
     println!("kernel: Linux {}", release());
     let dir = tempfile::tempdir().unwrap();
     let mut host = Host::start(NAME, "    settle: 0s\n    cooldown: 0s", "")?;

@@ -15,9 +15,8 @@ use procstorm_processes::process::Command;
 use procstorm_remediator::steps::kill::{
     Bounds, Report, Target, Verdict, end_storm, release_stopped, survey,
 };
+use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::opponent::Opponent;
-use procstorm_tests::skip::is_root_or_skip;
-use procstorm_tests::wait;
 
 const PROC: &str = "/proc";
 const SOON: Duration = Duration::from_secs(60);
@@ -43,9 +42,7 @@ fn states(target: &Target) -> Vec<u8> {
 
 #[test]
 fn exactly_the_storm_ends() {
-    if !is_root_or_skip("exactly_the_storm_ends") {
-        return;
-    }
+    needs_root!();
     let storm = Opponent::start("sleepers", 42100, b"imapd", 100, "").unwrap();
     let other_command = Opponent::start("sleepers", 42100, b"imapd2", 3, "").unwrap();
     let other_user = Opponent::start("sleepers", 42101, b"imapd", 3, "").unwrap();
@@ -70,9 +67,7 @@ fn exactly_the_storm_ends() {
 
 #[test]
 fn hostile_names_are_names() {
-    if !is_root_or_skip("hostile_names_are_names") {
-        return;
-    }
+    needs_root!();
     for name in [b"im apd) S 1".as_slice(), b"a\nb\n", b"\xff\"\\", b"fifteen-bytes-x", b") ("] {
         let storm = Opponent::start("sleepers", 42102, name, 5, "").unwrap();
         let report = end(&target(42102, name));
@@ -83,9 +78,7 @@ fn hostile_names_are_names() {
 
 #[test]
 fn a_name_too_long_for_the_kernel_is_refused_and_not_shortened() {
-    if !is_root_or_skip("a_name_too_long_for_the_kernel_is_refused_and_not_shortened") {
-        return;
-    }
+    needs_root!();
     // The kernel keeps the first 15 bytes.
     let storm = Opponent::start("sleepers", 42103, b"sixteen-bytes-xx", 3, "").unwrap();
     let report = end(&target(42103, b"sixteen-bytes-xx"));
@@ -99,9 +92,7 @@ fn a_name_too_long_for_the_kernel_is_refused_and_not_shortened() {
 
 #[test]
 fn zombies_are_counted_apart_and_their_parent_is_named() {
-    if !is_root_or_skip("zombies_are_counted_apart_and_their_parent_is_named") {
-        return;
-    }
+    needs_root!();
     let zombies = Opponent::start("zombies", 42104, b"imapd", 20, "").unwrap();
     let target = target(42104, b"imapd");
     wait::until("zombies", SOON, || {
@@ -123,9 +114,7 @@ fn zombies_are_counted_apart_and_their_parent_is_named() {
 
 #[test]
 fn what_is_killed_and_not_reaped_does_not_keep_us() {
-    if !is_root_or_skip("what_is_killed_and_not_reaped_does_not_keep_us") {
-        return;
-    }
+    needs_root!();
     let storm = Opponent::start("unreaped", 42105, b"imapd", 30, "").unwrap();
     let report = end(&target(42105, b"imapd"));
     assert!(storm.are_gone_within(SOON));
@@ -136,9 +125,7 @@ fn what_is_killed_and_not_reaped_does_not_keep_us() {
 
 #[test]
 fn a_process_whose_first_thread_has_exited_is_alive_and_killed() {
-    if !is_root_or_skip("a_process_whose_first_thread_has_exited_is_alive_and_killed") {
-        return;
-    }
+    needs_root!();
     let storm = Opponent::start("leaderless", 42106, b"imapd", 5, "").unwrap();
     let target = target(42106, b"imapd");
     wait::until("first threads to exit", SOON, || (states(&target) == [b'Z'; 5]).then_some(()))
@@ -150,9 +137,7 @@ fn a_process_whose_first_thread_has_exited_is_alive_and_killed() {
 
 #[test]
 fn a_process_that_is_not_dumpable_is_its_users_all_the_same() {
-    if !is_root_or_skip("a_process_that_is_not_dumpable_is_its_users_all_the_same") {
-        return;
-    }
+    needs_root!();
     let storm = Opponent::start("undumpable", 42107, b"imapd", 5, "").unwrap();
     let report = end(&target(42107, b"imapd"));
     assert!(storm.are_gone_within(SOON));
@@ -174,9 +159,7 @@ fn map_users(child: &Child, uid: u32) {
 
 #[test]
 fn whose_a_process_is_is_not_whose_its_files_are() {
-    if !is_root_or_skip("whose_a_process_is_is_not_whose_its_files_are") {
-        return;
-    }
+    needs_root!();
     let uid = 42190;
     let piped = |program: &str, arguments: &[&str]| {
         let mut command = Program::new(program);
@@ -212,9 +195,7 @@ fn whose_a_process_is_is_not_whose_its_files_are() {
 
 #[test]
 fn those_that_die_in_a_nested_pid_namespace_are_none_of_ours() {
-    if !is_root_or_skip("those_that_die_in_a_nested_pid_namespace_are_none_of_ours") {
-        return;
-    }
+    needs_root!();
     let container = Opponent::start("nested_mortals", 42115, b"imapd", 20, "").unwrap();
     let report = end(&target(42115, b"imapd"));
     assert_eq!(report.verdict, Verdict::NoLongerTrue, "{report:?}");
@@ -224,9 +205,7 @@ fn those_that_die_in_a_nested_pid_namespace_are_none_of_ours() {
 
 #[test]
 fn a_nested_pid_namespace_is_left_alone_unless_the_bounds_say_otherwise() {
-    if !is_root_or_skip("a_nested_pid_namespace_is_left_alone_unless_the_bounds_say_otherwise") {
-        return;
-    }
+    needs_root!();
     let container = Opponent::start("nested", 42108, b"imapd", 4, "").unwrap();
     let ours = Opponent::start("sleepers", 42108, b"imapd", 3, "").unwrap();
     let target = target(42108, b"imapd");
@@ -246,9 +225,7 @@ fn a_nested_pid_namespace_is_left_alone_unless_the_bounds_say_otherwise() {
 
 #[test]
 fn a_pid_namespace_that_the_user_has_made_is_the_users_storm() {
-    if !is_root_or_skip("a_pid_namespace_that_the_user_has_made_is_the_users_storm") {
-        return;
-    }
+    needs_root!();
     let storm = Opponent::start("burrowers", 42116, b"imapd", 10, "").unwrap();
     let target = target(42116, b"imapd");
     let before = survey(Path::new(PROC), &target).unwrap();
@@ -261,9 +238,7 @@ fn a_pid_namespace_that_the_user_has_made_is_the_users_storm() {
 
 #[test]
 fn what_a_user_makes_inside_of_roots_container_is_part_of_that() {
-    if !is_root_or_skip("what_a_user_makes_inside_of_roots_container_is_part_of_that") {
-        return;
-    }
+    needs_root!();
     let container = Opponent::start("nested_burrowers", 42117, b"imapd", 4, "").unwrap();
     let target = target(42117, b"imapd");
     let before = survey(Path::new(PROC), &target).unwrap();
@@ -277,9 +252,7 @@ fn what_a_user_makes_inside_of_roots_container_is_part_of_that() {
 
 #[test]
 fn an_abort_leaves_nobody_stopped() {
-    if !is_root_or_skip("an_abort_leaves_nobody_stopped") {
-        return;
-    }
+    needs_root!();
     let start = || Opponent::start("sleepers", 42109, b"imapd", 400, "").unwrap();
     let mut storm = start();
     let target = target(42109, b"imapd");
@@ -321,9 +294,7 @@ fn an_abort_leaves_nobody_stopped() {
 
 #[test]
 fn bounds_that_are_reached_leave_nobody_stopped() {
-    if !is_root_or_skip("bounds_that_are_reached_leave_nobody_stopped") {
-        return;
-    }
+    needs_root!();
     let storm = Opponent::start("sleepers", 42110, b"imapd", 50, "").unwrap();
     let target = target(42110, b"imapd");
     // It waits for those whom it has killed.
@@ -345,9 +316,7 @@ fn bounds_that_are_reached_leave_nobody_stopped() {
 
 #[test]
 fn a_remediation_that_was_cut_off_can_be_undone() {
-    if !is_root_or_skip("a_remediation_that_was_cut_off_can_be_undone") {
-        return;
-    }
+    needs_root!();
     let storm = Opponent::start("sleepers", 42111, b"imapd", 10, "").unwrap();
     let target = target(42111, b"imapd");
     let pids = survey(Path::new(PROC), &target).unwrap().living;
@@ -370,9 +339,7 @@ fn a_remediation_that_was_cut_off_can_be_undone() {
 
 #[test]
 fn who_changes_the_name_all_the_time_is_only_killed_under_the_right_one() {
-    if !is_root_or_skip("who_changes_the_name_all_the_time_is_only_killed_under_the_right_one") {
-        return;
-    }
+    needs_root!();
     let mut killed = 0;
     for _ in 0..5 {
         let storm = Opponent::start("renamers", 42112, b"imapd", 8, "innocent").unwrap();
@@ -388,9 +355,7 @@ fn who_changes_the_name_all_the_time_is_only_killed_under_the_right_one() {
 
 #[test]
 fn who_changes_the_uid_all_the_time_is_only_killed_under_the_right_one() {
-    if !is_root_or_skip("who_changes_the_uid_all_the_time_is_only_killed_under_the_right_one") {
-        return;
-    }
+    needs_root!();
     let mut killed = 0;
     for _ in 0..5 {
         let storm = Opponent::start("switchers", 42113, b"imapd", 8, "42114").unwrap();

@@ -14,9 +14,9 @@ use procstorm_remediator::steps::kill::pin::{Delivery, Pin};
 use procstorm_remediator::steps::kill::{
     Bounds, Report, Target, Verdict, end_storm, release_stopped, survey,
 };
+use procstorm_testkit::skip::skipped;
+use procstorm_testkit::{needs_root, programs, skip, test_name, wait};
 use procstorm_tests::opponent::Opponent;
-use procstorm_tests::skip::{is_root_or_skip, skipped};
-use procstorm_tests::{programs, wait};
 use tempfile::TempDir;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -102,17 +102,14 @@ impl Drop for LoopMount {
 
 #[test]
 fn a_process_in_uninterruptible_sleep_is_called_stuck() {
-    let name = "a_process_in_uninterruptible_sleep_is_called_stuck";
-    if !is_root_or_skip(name) {
-        return;
-    }
+    needs_root!();
     let Some(mount) = LoopMount::make() else {
-        return skipped(name, "needs loop devices, mkfs.ext4 and mount");
+        skip!("needs loop devices, mkfs.ext4 and mount");
     };
     std::os::unix::fs::chown(&mount.0, Some(42300), None).unwrap();
     let storm = Opponent::start("writer", 42300, b"imapd", 3, mount.0.to_str().unwrap()).unwrap();
     if !mount.freeze("-f") {
-        return skipped(name, "needs fsfreeze");
+        skip!("needs fsfreeze");
     }
     wait::until("writers to be stuck", SOON, || (states(42300) == [b'D'; 3]).then_some(()))
         .unwrap();
@@ -128,17 +125,14 @@ fn a_process_in_uninterruptible_sleep_is_called_stuck() {
 /// even those on whom the SIGSTOP has not taken hold.
 #[test]
 fn a_stop_that_has_not_taken_hold_is_taken_back() {
-    let name = "a_stop_that_has_not_taken_hold_is_taken_back";
-    if !is_root_or_skip(name) {
-        return;
-    }
+    needs_root!();
     let Some(mount) = LoopMount::make() else {
-        return skipped(name, "needs loop devices, mkfs.ext4 and mount");
+        skip!("needs loop devices, mkfs.ext4 and mount");
     };
     std::os::unix::fs::chown(&mount.0, Some(42307), None).unwrap();
     let storm = Opponent::start("writer", 42307, b"imapd", 3, mount.0.to_str().unwrap()).unwrap();
     if !mount.freeze("-f") {
-        return skipped(name, "needs fsfreeze");
+        skip!("needs fsfreeze");
     }
     wait::until("writers to be stuck", SOON, || (states(42307) == [b'D'; 3]).then_some(()))
         .unwrap();
@@ -191,14 +185,11 @@ fn cgroup_dir(root: &str) -> PathBuf {
 
 #[test]
 fn a_process_in_a_frozen_v1_cgroup_is_called_stuck() {
-    let name = "a_process_in_a_frozen_v1_cgroup_is_called_stuck";
-    if !is_root_or_skip(name) {
-        return;
-    }
+    needs_root!();
     let storm = Opponent::start("sleepers", 42301, b"imapd", 5, "").unwrap();
     let dir = cgroup_dir("/sys/fs/cgroup/freezer");
     let Some(cgroup) = put_into(dir, 42301, "freezer.state", "THAWED") else {
-        return skipped(name, "needs a v1 freezer");
+        skip!("needs a v1 freezer");
     };
     fs::write(cgroup.dir.join("freezer.state"), "FROZEN").unwrap();
     wait::until("the cgroup to freeze", SOON, || {
@@ -215,18 +206,15 @@ fn a_process_in_a_frozen_v1_cgroup_is_called_stuck() {
 
 #[test]
 fn a_process_in_a_frozen_v2_cgroup_dies() {
-    let name = "a_process_in_a_frozen_v2_cgroup_dies";
-    if !is_root_or_skip(name) {
-        return;
-    }
+    needs_root!();
     let storm = Opponent::start("sleepers", 42302, b"imapd", 5, "").unwrap();
     let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
     let Some(root) = roots.into_iter().find(|dir| Path::new(dir).join("cgroup.procs").exists())
     else {
-        return skipped(name, "needs cgroup v2");
+        skip!("needs cgroup v2");
     };
     let Some(cgroup) = put_into(cgroup_dir(root), 42302, "cgroup.freeze", "0") else {
-        return skipped(name, "needs a v2 cgroup that can be written and frozen");
+        skip!("needs a v2 cgroup that can be written and frozen");
     };
     fs::write(cgroup.dir.join("cgroup.freeze"), "1").unwrap();
     wait::until("the cgroup to freeze", SOON, || {
@@ -244,10 +232,7 @@ fn a_process_in_a_frozen_v2_cgroup_dies() {
 
 #[test]
 fn hidden_processes_are_seen_with_the_right_to_and_else_it_is_called_blind() {
-    let name = "hidden_processes_are_seen_with_the_right_to_and_else_it_is_called_blind";
-    if !is_root_or_skip(name) {
-        return;
-    }
+    needs_root!();
     let blind = ["--without-cap-sys-ptrace", "--first-group", "42397"];
     let member = ["--without-cap-sys-ptrace", "--first-group", "42397", "--group", "42399"];
     // Landlock takes the right to trace others: in the sandbox only membership of hidepid's group
@@ -268,7 +253,10 @@ fn hidden_processes_are_seen_with_the_right_to_and_else_it_is_called_blind() {
     ] {
         let arguments = [&["--proc-options", options], circumstances].concat();
         if sees && options == "hidepid=4" && fs::read("/proc/1/environ").is_err() {
-            skipped(name, "hidepid=4: pid 1 of this machine cannot be traced, not even by root");
+            skipped(
+                test_name!(),
+                "hidepid=4: pid 1 of this machine cannot be traced, not even by root",
+            );
         } else {
             sees_and_ends_or_is_blind(&arguments, sees);
         }
@@ -302,10 +290,7 @@ fn sees_and_ends_or_is_blind(arguments: &[&str], sees: bool) {
 /// ask the kernel for the owner of a namespace.
 #[test]
 fn without_the_right_to_trace_a_users_own_pid_namespace_is_told_from_a_container() {
-    let name = "without_the_right_to_trace_a_users_own_pid_namespace_is_told_from_a_container";
-    if !is_root_or_skip(name) {
-        return;
-    }
+    needs_root!();
     for (role, verdict, exited, nested) in [
         ("burrowers", "none_seen", 6, 0),
         ("nested_burrowers", "left_alone", 0, 6),
@@ -323,9 +308,7 @@ fn without_the_right_to_trace_a_users_own_pid_namespace_is_told_from_a_container
 
 #[test]
 fn whoever_keeps_the_killed_from_exiting_is_named() {
-    if !is_root_or_skip("whoever_keeps_the_killed_from_exiting_is_named") {
-        return;
-    }
+    needs_root!();
     let storm = Opponent::start("traced", 42309, b"imapd", 4, "").unwrap();
     let report = end(42309);
     assert_eq!((&report.verdict, report.stuck_count), (&Verdict::Stuck, 4), "{report:?}");
@@ -338,9 +321,7 @@ fn whoever_keeps_the_killed_from_exiting_is_named() {
 
 #[test]
 fn without_the_right_to_kill_it_is_called_denied() {
-    if !is_root_or_skip("without_the_right_to_kill_it_is_called_denied") {
-        return;
-    }
+    needs_root!();
     let storm = Opponent::start("sleepers", 42304, b"imapd", 20, "").unwrap();
     let report = end_under(42304, "imapd", &["--without-cap-kill"]);
     assert_eq!((&report.verdict, report.denied), (&Verdict::Denied, 20), "{report:?}");
@@ -351,9 +332,7 @@ fn without_the_right_to_kill_it_is_called_denied() {
 
 #[test]
 fn a_thousand_processes_are_ended_with_64_descriptors() {
-    if !is_root_or_skip("a_thousand_processes_are_ended_with_64_descriptors") {
-        return;
-    }
+    needs_root!();
     let storm = Opponent::start("sleepers", 42305, b"imapd", 1_000, "").unwrap();
     let report = end_under(42305, "imapd", &["--descriptors", "64"]);
     assert!(storm.are_gone_within(SOON), "{report:?}");
@@ -363,9 +342,7 @@ fn a_thousand_processes_are_ended_with_64_descriptors() {
 
 #[test]
 fn an_ordinary_user_may_end_processes_of_its_own_if_it_is_said() {
-    if !is_root_or_skip("an_ordinary_user_may_end_processes_of_its_own_if_it_is_said") {
-        return;
-    }
+    needs_root!();
     let storm = Opponent::start("sleepers", 42306, b"imapd", 5, "").unwrap();
     let report = end_under(42306, "imapd", &["--user", "42306"]);
     assert!(matches!(report.verdict, Verdict::Refused(_)), "{report:?}");

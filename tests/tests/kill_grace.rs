@@ -9,10 +9,10 @@ use std::time::Duration;
 use procstorm_processes::process::Command;
 use procstorm_remediator::steps::kill::pin::{Delivery, Pin};
 use procstorm_remediator::steps::kill::{Bounds, Report, Target, Verdict, end_storm, survey};
-use procstorm_tests::fault::Fault;
+use procstorm_testkit::fault::Fault;
+use procstorm_testkit::needs_root;
 use procstorm_tests::host::{Host, Post, Receiver};
 use procstorm_tests::opponent::Opponent;
-use procstorm_tests::skip::is_root_or_skip;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -33,9 +33,7 @@ fn end(uid: u32, bounds: &Bounds) -> Report {
 
 #[test]
 fn those_that_exit_on_sigterm_are_not_killed_and_finish_what_they_do() {
-    if !is_root_or_skip("those_that_exit_on_sigterm_are_not_killed_and_finish_what_they_do") {
-        return;
-    }
+    needs_root!();
     let storm = Opponent::start("polite", 42600, b"imapd", 50, "200").unwrap();
     let before = survey(Path::new("/proc"), &target(42600)).unwrap().living;
     let report = end(42600, &bounds(SOON));
@@ -51,9 +49,7 @@ fn those_that_exit_on_sigterm_are_not_killed_and_finish_what_they_do() {
 
 #[test]
 fn without_a_grace_they_are_killed_at_once() {
-    if !is_root_or_skip("without_a_grace_they_are_killed_at_once") {
-        return;
-    }
+    needs_root!();
     let storm = Opponent::start("polite", 42601, b"imapd", 20, "0").unwrap();
     let report = end(42601, &bounds(Duration::ZERO));
     assert!(storm.are_gone_within(SOON), "{report:?}");
@@ -63,9 +59,7 @@ fn without_a_grace_they_are_killed_at_once() {
 
 #[test]
 fn a_storm_that_ignores_sigterm_ends_a_grace_later() {
-    if !is_root_or_skip("a_storm_that_ignores_sigterm_ends_a_grace_later") {
-        return;
-    }
+    needs_root!();
     let grace = Duration::from_millis(700);
     let deaf = Opponent::start("deaf", 42602, b"imapd", 20, "").unwrap();
     let others = Opponent::start("polite", 42602, b"imapd", 20, "0").unwrap();
@@ -81,9 +75,7 @@ fn a_storm_that_ignores_sigterm_ends_a_grace_later() {
 
 #[test]
 fn a_storm_that_forks_on_sigterm_ends_as_surely() {
-    if !is_root_or_skip("a_storm_that_forks_on_sigterm_ends_as_surely") {
-        return;
-    }
+    needs_root!();
     let storm = Opponent::start("breeders", 42603, b"imapd", 20, "").unwrap();
     let report = end(42603, &bounds(Duration::from_millis(500)));
     assert!(storm.are_gone_within(SOON), "{report:?}");
@@ -95,9 +87,7 @@ fn a_storm_that_forks_on_sigterm_ends_as_surely() {
 
 #[test]
 fn opponents_that_watch_each_other_are_beaten_with_a_grace_too() {
-    if !is_root_or_skip("opponents_that_watch_each_other_are_beaten_with_a_grace_too") {
-        return;
-    }
+    needs_root!();
     for (role, count, extra) in [("hydra", 50, ""), ("master", 50, "0"), ("bomb", 200, "")] {
         let storm = Opponent::start(role, 42604, b"imapd", count, extra).unwrap();
         let report = end(42604, &bounds(Duration::from_millis(500)));
@@ -108,9 +98,7 @@ fn opponents_that_watch_each_other_are_beaten_with_a_grace_too() {
 
 #[test]
 fn those_that_are_stopped_already_go_on_to_exit() {
-    if !is_root_or_skip("those_that_are_stopped_already_go_on_to_exit") {
-        return;
-    }
+    needs_root!();
     let storm = Opponent::start("polite", 42605, b"imapd", 10, "0").unwrap();
     for pid in survey(Path::new("/proc"), &target(42605)).unwrap().living {
         let pin = Pin::open(pid).unwrap().unwrap();
@@ -123,10 +111,7 @@ fn those_that_are_stopped_already_go_on_to_exit() {
 
 #[test]
 fn whoever_changes_all_the_time_is_asked_under_the_right_name_and_uid_alone() {
-    let name = "whoever_changes_all_the_time_is_asked_under_the_right_name_and_uid_alone";
-    if !is_root_or_skip(name) {
-        return;
-    }
+    needs_root!();
     let innocent = Target { uid: 42606, command: Command::new(b"innocent").unwrap() };
     let mut asked = 0;
     for (role, extra, other) in
@@ -145,9 +130,7 @@ fn whoever_changes_all_the_time_is_asked_under_the_right_name_and_uid_alone() {
 
 #[test]
 fn a_client_that_reconnects_is_not_fought_for_ever() {
-    if !is_root_or_skip("a_client_that_reconnects_is_not_fought_for_ever") {
-        return;
-    }
+    needs_root!();
     for grace in [Duration::ZERO, Duration::from_millis(300)] {
         let clients = Opponent::start("reconnecting", 42608, b"imapd", 30, "").unwrap();
         // A busy server may be so slow that it is seen in none of the scans.
@@ -164,9 +147,7 @@ fn a_client_that_reconnects_is_not_fought_for_ever() {
 /// All come back each time, as many as before: that is a storm.
 #[test]
 fn a_server_that_replaces_all_is_respawning_and_no_less() {
-    if !is_root_or_skip("a_server_that_replaces_all_is_respawning_and_no_less") {
-        return;
-    }
+    needs_root!();
     let storm = Opponent::start("respawner", 42609, b"imapd", 50, "0").unwrap();
     let bounds = Bounds {
         threshold: 20,
@@ -181,11 +162,9 @@ fn a_server_that_replaces_all_is_respawning_and_no_less() {
 
 #[test]
 fn hundreds_are_asked_with_few_descriptors() {
-    if !is_root_or_skip("hundreds_are_asked_with_few_descriptors") {
-        return;
-    }
+    needs_root!();
     let storm = Opponent::start("polite", 42610, b"imapd", 300, "20").unwrap();
-    let program = procstorm_tests::programs::ours("end_storm").unwrap();
+    let program = procstorm_testkit::programs::ours("end_storm").unwrap();
     let output = std::process::Command::new(program)
         .args(["42610", "imapd", "--deadline-ms", "60000", "--grace-ms", "20000"])
         .args(["--descriptors", "64"])
@@ -200,9 +179,7 @@ fn hundreds_are_asked_with_few_descriptors() {
 
 #[test]
 fn the_grace_belongs_to_the_deadline_and_nothing_goes_on_beyond_both() {
-    if !is_root_or_skip("the_grace_belongs_to_the_deadline_and_nothing_goes_on_beyond_both") {
-        return;
-    }
+    needs_root!();
     let storm = Opponent::start("deaf", 42611, b"imapd", 30, "").unwrap();
     let grace = Duration::from_millis(500);
     let bounds = Bounds { deadline: Duration::ZERO, ..bounds(grace) };
@@ -221,9 +198,7 @@ fn text<'v>(post: &'v Value, name: &str) -> &'v str {
 
 #[test]
 fn by_default_a_playbook_asks_first_and_says_how_many_went_by_which() -> Result<(), Fault> {
-    if !is_root_or_skip("by_default_a_playbook_asks_first_and_says_how_many_went_by_which") {
-        return Ok(());
-    }
+    needs_root!();
     let (uid, command) = (42_612, "core-grace");
     let receiver = Receiver::start()?;
     let quick = "    settle: 0s\n    cooldown: 0s";

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use procstorm_processes::process::Command;
 use procstorm_remediator::steps::kill::{Bounds, Report, Target, Verdict, end_storm, survey};
+use procstorm_testkit::{needs_root, skip};
 use procstorm_tests::opponent::Opponent;
-use procstorm_tests::skip::{is_root_or_skip, skipped};
 
 const SOON: Duration = Duration::from_secs(60);
 const WHILE: Duration = Duration::from_millis(300);
@@ -77,29 +77,21 @@ fn face(uid: u32, delay: &str, bounds: &Bounds) -> Report {
 
 #[test]
 fn a_respawner_without_delay_is_called_one() {
-    if !is_root_or_skip("a_respawner_without_delay_is_called_one") {
-        return;
-    }
+    needs_root!();
     let report = face(42200, "0", &patient());
     assert_eq!(report.verdict, Verdict::Respawning);
 }
 
 #[test]
 fn a_respawner_after_5_ms_is_called_one() {
-    if !is_root_or_skip("a_respawner_after_5_ms_is_called_one") {
-        return;
-    }
+    needs_root!();
     let report = face(42201, "5", &patient());
     assert_eq!(report.verdict, Verdict::Respawning);
 }
 
 #[test]
 fn a_respawner_after_200_ms_outlasts_the_scans_and_no_more_is_claimed_than_was_seen() {
-    if !is_root_or_skip(
-        "a_respawner_after_200_ms_outlasts_the_scans_and_no_more_is_claimed_than_was_seen",
-    ) {
-        return;
-    }
+    needs_root!();
     let report = face(42202, "200", &unhurried());
     if let Verdict::NoneSeenForMs(ms) = report.verdict {
         assert!(u128::from(ms) <= report.elapsed.as_millis(), "{report:?}");
@@ -112,9 +104,7 @@ fn a_respawner_after_200_ms_outlasts_the_scans_and_no_more_is_claimed_than_was_s
 
 #[test]
 fn a_respawner_of_the_same_identity_is_beaten() {
-    if !is_root_or_skip("a_respawner_of_the_same_identity_is_beaten") {
-        return;
-    }
+    needs_root!();
     for delay in ["0", "5"] {
         beat("master", 42204, 50, delay, 6);
     }
@@ -122,9 +112,7 @@ fn a_respawner_of_the_same_identity_is_beaten() {
 
 #[test]
 fn a_hydra_among_thousands_is_beaten_without_a_replacement() {
-    if !is_root_or_skip("a_hydra_among_thousands_is_beaten_without_a_replacement") {
-        return;
-    }
+    needs_root!();
     // So many that several threads share the work: none may kill before all have stopped theirs.
     let (uid, crowd) = (42209, 1_100);
     let sleepers = Opponent::start("sleepers", uid, b"imapd", crowd, "").unwrap();
@@ -140,18 +128,14 @@ fn a_hydra_among_thousands_is_beaten_without_a_replacement() {
 
 #[test]
 fn a_hydra_is_beaten_without_a_replacement() {
-    if !is_root_or_skip("a_hydra_is_beaten_without_a_replacement") {
-        return;
-    }
+    needs_root!();
     let reports = beat("hydra", 42205, 50, "", 6);
     assert!(reports.iter().all(|report| report.replacement_count == 0));
 }
 
 #[test]
 fn chains_of_forks_are_beaten() {
-    if !is_root_or_skip("chains_of_forks_are_beaten") {
-        return;
-    }
+    needs_root!();
     for count in [1, 4] {
         beat("chains", 42206, count, "", 9);
     }
@@ -159,9 +143,7 @@ fn chains_of_forks_are_beaten() {
 
 #[test]
 fn chains_of_forks_that_may_not_be_ended_are_never_called_gone() {
-    if !is_root_or_skip("chains_of_forks_that_may_not_be_ended_are_never_called_gone") {
-        return;
-    }
+    needs_root!();
     let opponent = Opponent::start("chains", 42210, b"imapd", 4, "").unwrap();
     for _ in 0..20 {
         let before = opponent.forks();
@@ -175,9 +157,7 @@ fn chains_of_forks_that_may_not_be_ended_are_never_called_gone() {
 
 #[test]
 fn whoever_changes_the_name_when_stopped_is_let_go_and_never_called_killed() {
-    if !is_root_or_skip("whoever_changes_the_name_when_stopped_is_let_go_and_never_called_killed") {
-        return;
-    }
+    needs_root!();
     // On a busy machine their companion may come too late: then it is tried with others.
     let (opponent, report) = (0..20)
         .find_map(|_| {
@@ -199,9 +179,7 @@ fn whoever_changes_the_name_when_stopped_is_let_go_and_never_called_killed() {
 /// deadline, and what is left then is a count.
 #[test]
 fn whoever_is_let_go_on_all_the_time_holds_nothing_up_beyond_the_deadline() {
-    if !is_root_or_skip("whoever_is_let_go_on_all_the_time_holds_nothing_up_beyond_the_deadline") {
-        return;
-    }
+    needs_root!();
     for (deadline, limit) in [(300, 3_800), (1_000, 4_500), (5_000, 8_500)] {
         let opponent = Opponent::start("resumed", 42212, b"imapd", 100, "").unwrap();
         let deadline = Duration::from_millis(deadline);
@@ -230,12 +208,10 @@ fn slow() -> Option<String> {
 
 #[test]
 fn a_fork_bomb_is_beaten() {
-    if !is_root_or_skip("a_fork_bomb_is_beaten") {
-        return;
-    }
+    needs_root!();
     // Who forks reads no clock, who counts and kills does, again and again.
     if let Some(why) = slow() {
-        return skipped("a_fork_bomb_is_beaten", &format!("this machine is no match: {why}"));
+        skip!("this machine is too slow: {why}");
     }
     beat("bomb", 42207, 200, "", 3);
 }

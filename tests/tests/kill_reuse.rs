@@ -3,8 +3,7 @@
 
 use std::process::Command as Program;
 
-use procstorm_tests::programs;
-use procstorm_tests::skip::{is_root_or_skip, skipped};
+use procstorm_testkit::{needs_root, programs, skip};
 use serde_json::Value;
 
 /// What the program `reuse` counted.
@@ -22,9 +21,7 @@ fn reuse(what: &str, count: u32) -> Value {
 
 #[test]
 fn a_pin_never_hits_the_stranger_who_got_the_pid() {
-    if !is_root_or_skip("a_pin_never_hits_the_stranger_who_got_the_pid") {
-        return;
-    }
+    needs_root!();
     let counts = reuse("pins", 1_000);
     assert_eq!(counts["hit_between_pin_and_check"], 0);
     assert_eq!(counts["hit_between_check_and_signal"], 0);
@@ -35,9 +32,7 @@ fn a_pin_never_hits_the_stranger_who_got_the_pid() {
 
 #[test]
 fn the_whole_never_hits_the_stranger_who_got_the_pid_between_any_two_steps() {
-    if !is_root_or_skip("the_whole_never_hits_the_stranger_who_got_the_pid_between_any_two_steps") {
-        return;
-    }
+    needs_root!();
     let counts = reuse("traced", 10);
     for moment in ["BeforePin", "AfterPin", "BeforeStop", "BeforeKill"] {
         assert_eq!(counts[moment], 0, "{moment}");
@@ -46,13 +41,10 @@ fn the_whole_never_hits_the_stranger_who_got_the_pid_between_any_two_steps() {
 
 #[test]
 fn no_stranger_is_hit_where_all_share_a_few_hundred_pids() {
-    let name = "no_stranger_is_hit_where_all_share_a_few_hundred_pids";
-    if !is_root_or_skip(name) {
-        return;
-    }
+    needs_root!();
     let counts = reuse("churn", 5_000);
     if let Some(why) = counts["skipped"].as_str() {
-        return skipped(name, why);
+        skip!("{why}");
     }
     assert_eq!(counts["ours"]["strangers_hit"], 0);
     assert!(counts["ours"]["targets_hit"].as_u64().unwrap() > 100);

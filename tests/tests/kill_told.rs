@@ -1,10 +1,10 @@
 //! What people are told of storms that the daemon cannot, or will not, end like others.
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use procstorm_tests::fault::Fault;
+use procstorm_testkit::fault::Fault;
+use procstorm_testkit::needs_root;
 use procstorm_tests::host::{Host, Post, Receiver};
 use procstorm_tests::opponent::Opponent;
-use procstorm_tests::skip::is_root_or_skip;
 use serde_json::Value;
 
 fn text<'v>(post: &'v Value, kind: &str, name: &str) -> &'v str {
@@ -13,9 +13,7 @@ fn text<'v>(post: &'v Value, kind: &str, name: &str) -> &'v str {
 
 #[test]
 fn a_storm_in_a_container_is_left_alone_and_told_with_its_number() -> Result<(), Fault> {
-    if !is_root_or_skip("a_storm_in_a_container_is_left_alone_and_told_with_its_number") {
-        return Ok(());
-    }
+    needs_root!();
     let (uid, command) = (42_320, "core-told");
     let receiver = Receiver::start()?;
     let quick = "    settle: 0s\n    cooldown: 0s";

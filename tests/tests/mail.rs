@@ -9,10 +9,10 @@ use std::time::Duration;
 use procstorm_remediator::outcome::{End, Fate, FormNote, Story};
 use procstorm_remediator::steps::archive::Form;
 use procstorm_remediator::steps::kill::{Report, Verdict};
+use procstorm_testkit::{programs, wait};
 use procstorm_tests::alertmanager::Alertmanager;
 use procstorm_tests::http::Http;
 use procstorm_tests::smtp::{Mail, Sink};
-use procstorm_tests::{programs, wait};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

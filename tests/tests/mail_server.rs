@@ -6,25 +6,25 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use procstorm_tests::fault::Fault;
+use procstorm_testkit::fault::Fault;
+use procstorm_testkit::{in_a_world_apart, skip, wait};
 use procstorm_tests::host::{Host, Post, Receiver};
-use procstorm_tests::isolation::in_a_world_apart;
 use procstorm_tests::mail_server::imap::{Expunger, Reconnecter, Session};
 use procstorm_tests::mail_server::{Dovecot, mbox};
-use procstorm_tests::skip::skipped;
-use procstorm_tests::wait;
 
 const SOON: Duration = Duration::from_secs(60);
 const MESSAGES: u32 = 1_000;
 const ALL_ALONE: &str = "    settle: 0s\n    cooldown: 0s\n";
 
-/// Whether `test` is to go on here: in a world apart, with a mail server.
-fn has_a_world(test: &str) -> bool {
-    if Dovecot::tree().is_none() {
-        skipped(test, "no Dovecot: `tests/tools.sh test`, as root, unpacks one");
-        return false;
-    }
-    in_a_world_apart(test)
+/// Ends the test that this stands in unless there is a mail server here, and runs it in a world
+/// apart.
+macro_rules! with_a_mail_server {
+    () => {
+        if Dovecot::tree().is_none() {
+            skip!("needs Dovecot: `tests/tools.sh test`, as root, unpacks one");
+        }
+        in_a_world_apart!();
+    };
 }
 
 /// A remediator for storms of `imap`, and a Dovecot with the mailboxes that it saves.
@@ -107,9 +107,7 @@ fn rounds(grace: &str, first_uid: u32, count: u32) -> Result<Vec<Harm>, Fault> {
 
 #[test]
 fn a_mail_server_that_rewrites_a_mailbox_leaves_it_whole() -> Result<(), Fault> {
-    if !has_a_world("a_mail_server_that_rewrites_a_mailbox_leaves_it_whole") {
-        return Ok(());
-    }
+    with_a_mail_server!();
     let harms = rounds("2s", 44_800, 6)?;
     assert!(harms.iter().all(Harm::is_none), "{harms:?}");
     Ok(())
@@ -119,9 +117,7 @@ fn a_mail_server_that_rewrites_a_mailbox_leaves_it_whole() -> Result<(), Fault> 
 #[test]
 #[ignore = "takes four minutes: `make field` runs it"]
 fn twenty_mailboxes_stay_whole_that_sigkill_would_tear() -> Result<(), Fault> {
-    if !has_a_world("twenty_mailboxes_stay_whole_that_sigkill_would_tear") {
-        return Ok(());
-    }
+    with_a_mail_server!();
     for (grace, uid) in [("2s", 44_820), ("0s", 44_840)] {
         let harms = rounds(grace, uid, 20)?;
         let count = |is: fn(&Harm) -> bool| harms.iter().filter(|harm| is(harm)).count();
@@ -136,9 +132,7 @@ fn twenty_mailboxes_stay_whole_that_sigkill_would_tear() -> Result<(), Fault> {
 
 #[test]
 fn a_client_that_comes_back_at_once_is_no_storm() -> Result<(), Fault> {
-    if !has_a_world("a_client_that_comes_back_at_once_is_no_storm") {
-        return Ok(());
-    }
+    with_a_mail_server!();
     let receiver = Receiver::start()?;
     let uid = 44_860;
     let (host, dovecot) = world(ALL_ALONE, &receiver.line(), uid)?;

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use procstorm_tests::programs;
-use procstorm_tests::skip::{is_root_or_skip, skipped};
+use procstorm_testkit::skip::{is_root, skipped};
+use procstorm_testkit::{programs, test_name};
 
 /// Makes all packages, once for all tests here. The programs of these tests stand in for those of a
 /// release, which take long to build.
@@ -44,7 +44,8 @@ fn names(extension: &str) -> Vec<String> {
 /// Runs `script` as root in a copy of this machine that vanishes. Returns what it prints; nothing if
 /// it cannot be tried here, which it says as `test`.
 fn in_a_copy(test: &str, script: &str) -> Option<String> {
-    if !is_root_or_skip(test) {
+    if !is_root() {
+        skipped(test, "needs root");
         return None;
     }
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -133,7 +134,6 @@ fn lintian_finds_no_error_and_no_warning() {
 
 #[test]
 fn the_exporters_package_installs_its_files_and_leaves_nothing() {
-    let test = "the_exporters_package_installs_its_files_and_leaves_nothing";
     let script = format!(
         "{INSTALL_DEB}
         install_deb procstorm-exporter
@@ -141,7 +141,7 @@ fn the_exporters_package_installs_its_files_and_leaves_nothing() {
         dpkg -P procstorm-exporter >&2
         left procstorm-exporter"
     );
-    let Some(told) = in_a_copy(test, &script) else { return };
+    let Some(told) = in_a_copy(test_name!(), &script) else { return };
     let lines = [
         "755 root:root /usr/bin/procstorm-exporter",
         "644 root:root /etc/default/procstorm-exporter",
@@ -163,7 +163,6 @@ fn the_exporters_package_installs_its_files_and_leaves_nothing() {
 
 #[test]
 fn the_remediators_package_brings_its_account_and_starts_nothing() {
-    let test = "the_remediators_package_brings_its_account_and_starts_nothing";
     let script = format!(
         "{INSTALL_DEB}
         install_deb procstorm-remediator
@@ -176,7 +175,7 @@ fn the_remediators_package_brings_its_account_and_starts_nothing() {
         getent passwd procstorm | sed 's/^/left account /'
         left procstorm-remediator"
     );
-    let Some(told) = in_a_copy(test, &script) else { return };
+    let Some(told) = in_a_copy(test_name!(), &script) else { return };
     let lines = [
         "755 root:root /usr/bin/procstorm-remediator",
         "644 root:root /etc/default/procstorm-remediator",
@@ -221,7 +220,6 @@ fn the_remediators_package_brings_its_account_and_starts_nothing() {
 
 #[test]
 fn the_monitoring_package_brings_rules_that_pass_their_own_tests_and_keeps_what_people_changed() {
-    let test = "the_monitoring_package_brings_rules_that_pass_their_own_tests_and_keeps_what_people_changed";
     let tools = ["promtool", "amtool"].map(|tool| programs::other(tool).unwrap());
     let script = format!(
         "{INSTALL_DEB}
@@ -236,7 +234,7 @@ fn the_monitoring_package_brings_rules_that_pass_their_own_tests_and_keeps_what_
         tools[0].display(),
         tools[1].display()
     );
-    let Some(told) = in_a_copy(test, &script) else { return };
+    let Some(told) = in_a_copy(test_name!(), &script) else { return };
     let lines = [
         "644 root:root /etc/procstorm/rules/procstorm.rules.yml",
         "conffile /etc/procstorm/rules/procstorm.rules.yml",
@@ -259,7 +257,6 @@ fn the_monitoring_package_brings_rules_that_pass_their_own_tests_and_keeps_what_
 
 #[test]
 fn the_rpms_install_keep_what_people_changed_and_go() {
-    let test = "the_rpms_install_keep_what_people_changed_and_go";
     // This machine's own packages are not in the database of rpm, so what is required is not seen.
     let script = r#"
         rpm --nodeps --install /packages/*.rpm >&2
@@ -275,7 +272,7 @@ fn the_rpms_install_keep_what_people_changed_and_go() {
         rpm --nodeps --erase procstorm-exporter procstorm-remediator procstorm-monitoring >&2
         find /usr /etc -name '*procstorm*' -not -path '*/.build-id/*' | sed 's/^/left /'
         "#;
-    let Some(told) = in_a_copy(test, script) else { return };
+    let Some(told) = in_a_copy(test_name!(), script) else { return };
     let lines = [
         "-rwxr-xr-x root:root /usr/bin/procstorm-exporter",
         "-rwxr-xr-x root:root /usr/bin/procstorm-remediator",

@@ -6,22 +6,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use procstorm_processes::proc_dir::ProcDir;
-use procstorm_tests::accounts::Accounts;
+use procstorm_testkit::accounts::Accounts;
+use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::alertmanager::Alertmanager;
 use procstorm_tests::http::Http;
 use procstorm_tests::prometheus::Prometheus;
-use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::smtp::Sink;
 use procstorm_tests::storm::Storm;
-use procstorm_tests::wait;
 
 const UID: u32 = 45000;
 
 #[test]
 fn a_storm_is_there_at_once_and_gone_with_its_guard() {
-    if !is_root_or_skip("a_storm_is_there_at_once_and_gone_with_its_guard") {
-        return;
-    }
+    needs_root!();
     let storm = Storm::raise(UID, b"im apd) S 1 (\n", 20).unwrap();
     assert_eq!(storm.living().unwrap(), 20);
     let pids = storm.pids().to_vec();
@@ -33,9 +30,7 @@ fn a_storm_is_there_at_once_and_gone_with_its_guard() {
 
 #[test]
 fn a_user_exists_for_our_program_alone() {
-    if !is_root_or_skip("a_user_exists_for_our_program_alone") {
-        return;
-    }
+    needs_root!();
     let dir = tempfile::tempdir().unwrap();
     let accounts = Accounts::only(&[("alice-of-procstorm", UID)], dir.path()).unwrap();
     let mut command = accounts.command(Path::new("/usr/bin/id")).unwrap();
@@ -46,9 +41,7 @@ fn a_user_exists_for_our_program_alone() {
 
 #[test]
 fn our_program_knows_none_of_the_machines_users_but_root() {
-    if !is_root_or_skip("our_program_knows_none_of_the_machines_users_but_root") {
-        return;
-    }
+    needs_root!();
     let dir = tempfile::tempdir().unwrap();
     let accounts = Accounts::only(&[("alice-of-procstorm", UID)], dir.path()).unwrap();
     let mut command = accounts.command(Path::new("/usr/bin/getent")).unwrap();

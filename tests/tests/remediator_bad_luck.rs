@@ -5,11 +5,10 @@
 use std::time::{Duration, Instant};
 
 use procstorm_remediator::journal::Journal;
-use procstorm_tests::fault::Fault;
+use procstorm_testkit::fault::{Beside as _, Fault};
+use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::host::{Host, Post, Receiver};
-use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::storm::Storm;
-use procstorm_tests::wait;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -34,7 +33,7 @@ fn change_journal(host: &Host, statements: &str) {
 
 fn wait_until_dead(storm: &Storm, host: &Host) -> Result<(), Fault> {
     wait::until("the storm is dead", SOON, || (storm.living().unwrap() == 0).then_some(()))
-        .map_err(|fault| Fault::new(format!("{}\n{}", fault.whole(), host.daemon.log())))
+        .beside(|| host.daemon.log())
 }
 
 /// Leaves a storm as a daemon does that is killed between SIGSTOP and SIGKILL.
@@ -56,9 +55,7 @@ const CUT_OFF: &str = "
 
 #[test]
 fn whoever_was_stopped_goes_on_even_if_the_policy_was_changed_since() -> Result<(), Fault> {
-    if !is_root_or_skip("whoever_was_stopped_goes_on_even_if_the_policy_was_changed_since") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 42_010;
     let mut host = Host::start("luck-a", "    settle: 0s\n    cooldown: 0s", "")?;
     let first = Storm::raise(uid, b"luck-a", 8)?;
@@ -79,9 +76,7 @@ fn whoever_was_stopped_goes_on_even_if_the_policy_was_changed_since() -> Result<
 
 #[test]
 fn a_clock_set_back_holds_no_kill_for_longer_than_the_cool_down() -> Result<(), Fault> {
-    if !is_root_or_skip("a_clock_set_back_holds_no_kill_for_longer_than_the_cool_down") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 42_020;
     let playbook = "    settle: 0s\n    cooldown: 2s\n    limits: {per_user: 1/h}";
     let mut host = Host::start("luck-b", playbook, "")?;
@@ -100,9 +95,7 @@ fn a_clock_set_back_holds_no_kill_for_longer_than_the_cool_down() -> Result<(), 
 
 #[test]
 fn what_is_pending_when_the_clock_is_set_back_comes_to_its_end() -> Result<(), Fault> {
-    if !is_root_or_skip("what_is_pending_when_the_clock_is_set_back_comes_to_its_end") {
-        return Ok(());
-    }
+    needs_root!();
     let (waiting, refused, watched) = (42_030, 42_031, 42_032);
     let playbook = "    settle: 2s\n    cooldown: 1s";
     let mut host = Host::start("luck-c", playbook, "")?;
@@ -130,9 +123,7 @@ fn what_is_pending_when_the_clock_is_set_back_comes_to_its_end() -> Result<(), F
 
 #[test]
 fn what_is_accepted_while_the_journal_comes_back_is_pursued_once() -> Result<(), Fault> {
-    if !is_root_or_skip("what_is_accepted_while_the_journal_comes_back_is_pursued_once") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 42_040;
     let mut first = Host::start("luck-d", "", "")?;
     let top = format!("state: {}", first.dir().join("state").display());
@@ -150,9 +141,7 @@ fn what_is_accepted_while_the_journal_comes_back_is_pursued_once() -> Result<(),
 
 #[test]
 fn a_repeat_whose_beginning_is_forgotten_is_not_stuck() -> Result<(), Fault> {
-    if !is_root_or_skip("a_repeat_whose_beginning_is_forgotten_is_not_stuck") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 42_050;
     let mut host = Host::start("luck-e", "    settle: 0s\n    cooldown: 0s", "")?;
     let first = Storm::raise(uid, b"luck-e", 8)?;
@@ -175,9 +164,7 @@ fn a_repeat_whose_beginning_is_forgotten_is_not_stuck() -> Result<(), Fault> {
 
 #[test]
 fn a_slow_alertmanager_does_not_hold_up_the_stop() -> Result<(), Fault> {
-    if !is_root_or_skip("a_slow_alertmanager_does_not_hold_up_the_stop") {
-        return Ok(());
-    }
+    needs_root!();
     let receiver = Receiver::start()?;
     let mut host = Host::start("luck-f", "    settle: 0s", &receiver.line())?;
     receiver.fail(Some(503));
@@ -207,9 +194,7 @@ fn a_slow_alertmanager_does_not_hold_up_the_stop() -> Result<(), Fault> {
 
 #[test]
 fn a_long_history_is_forgotten_within_the_sandbox_and_holds_up_no_alert() -> Result<(), Fault> {
-    if !is_root_or_skip("a_long_history_is_forgotten_within_the_sandbox_and_holds_up_no_alert") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 42_070;
     let mut host = Host::start("luck-g", "    settle: 0s", "")?;
     host.stop()?;
@@ -230,5 +215,5 @@ fn a_long_history_is_forgotten_within_the_sandbox_and_holds_up_no_alert() -> Res
     wait::until("all of it is forgotten", Duration::from_secs(180), || {
         (host.remediations().ok()?.len() == 1).then_some(())
     })
-    .map_err(|fault| Fault::new(format!("{}\n{}", fault.whole(), host.daemon.log())))
+    .beside(|| host.daemon.log())
 }

@@ -18,11 +18,10 @@ use procstorm_remediator::policy::Config;
 use procstorm_remediator::policy::admit;
 use procstorm_remediator::reach::Reach;
 use procstorm_remediator::steps::kill::{Bounds, Target, survey};
-use procstorm_tests::fault::Fault;
+use procstorm_testkit::fault::Fault;
+use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::opponent::Opponent;
-use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::storm::Storm;
-use procstorm_tests::wait;
 use tokio::sync::{Notify, watch};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -65,9 +64,7 @@ fn alert() -> Judged {
 
 #[test]
 fn a_kill_that_takes_too_long_is_called_off_and_taken_up_again() -> Result<(), Fault> {
-    if !is_root_or_skip("a_kill_that_takes_too_long_is_called_off_and_taken_up_again") {
-        return Ok(());
-    }
+    needs_root!();
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let journal = Journal::start(dir.path()).unwrap();

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use procstorm_remediator::journal::Journal;
-use procstorm_tests::fault::Fault;
+use procstorm_testkit::fault::{Beside as _, Fault};
+use procstorm_testkit::{needs_root, skip, wait};
 use procstorm_tests::host::{Host, Post, Receiver, faketime};
-use procstorm_tests::skip::{is_root_or_skip, skipped};
 use procstorm_tests::storm::Storm;
-use procstorm_tests::wait;
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -40,9 +39,7 @@ fn lives(post: &Value, ahead: i64) {
 
 #[test]
 fn an_outcome_lives_by_alertmanagers_clock() -> Result<(), Fault> {
-    if !is_root_or_skip("an_outcome_lives_by_alertmanagers_clock") {
-        return Ok(());
-    }
+    needs_root!();
     for (ahead, uid) in [(OFF, 42_310), (-OFF, 42_311), (-26 * 3600, 42_312)] {
         let receiver = Receiver::start()?;
         receiver.run_ahead(ahead);
@@ -59,9 +56,7 @@ fn an_outcome_lives_by_alertmanagers_clock() -> Result<(), Fault> {
 
 #[test]
 fn a_clock_that_is_set_while_outcomes_wait_loses_none() -> Result<(), Fault> {
-    if !is_root_or_skip("a_clock_that_is_set_while_outcomes_wait_loses_none") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 42_320;
     let receiver = Receiver::start()?;
     receiver.fail(Some(503));
@@ -77,13 +72,9 @@ fn a_clock_that_is_set_while_outcomes_wait_loses_none() -> Result<(), Fault> {
 
 #[test]
 fn a_host_whose_clock_is_off_ends_storms_and_tells_of_each_once() -> Result<(), Fault> {
-    let name = "a_host_whose_clock_is_off_ends_storms_and_tells_of_each_once";
-    if !is_root_or_skip(name) {
-        return Ok(());
-    }
+    needs_root!();
     if faketime().is_none() {
-        skipped(name, "libfaketime is not there");
-        return Ok(());
+        skip!("needs libfaketime");
     }
     let uid = 42_330;
     let receiver = Receiver::start()?;
@@ -98,7 +89,7 @@ fn a_host_whose_clock_is_off_ends_storms_and_tells_of_each_once() -> Result<(), 
             let storm = Storm::raise(uid, b"clock-c", 6)?;
             host.post(&[Post::storm(uid, "clock-c")])?;
             wait::until("ended", SOON, || (storm.living().ok()? == 0).then_some(()))
-                .map_err(|fault| Fault::new(format!("{}\n{}", fault.whole(), host.daemon.log())))?;
+                .beside(|| host.daemon.log())?;
             verdicts.push("none_seen");
             host.wait_for_verdicts(&verdicts)?;
             host.wait_for_metric("procstorm_remediations_pending", 0.0)?;
@@ -119,9 +110,7 @@ fn a_host_whose_clock_is_off_ends_storms_and_tells_of_each_once() -> Result<(), 
 
 #[test]
 fn a_clock_set_back_before_the_cool_down_makes_no_hurry() -> Result<(), Fault> {
-    if !is_root_or_skip("a_clock_set_back_before_the_cool_down_makes_no_hurry") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 42_340;
     let mut host = Host::start("clock-d", "    settle: 0s\n    cooldown: 8s", "")?;
     let first = Storm::raise(uid, b"clock-d", 6)?;

@@ -27,13 +27,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::{needs_root, programs, wait};
 use procstorm_tests::alertmanager::Alertmanager;
-use procstorm_tests::fault::{Fault, OrFault as _};
 use procstorm_tests::host::{Host, Post};
-use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::smtp::{Mail, Sink};
 use procstorm_tests::storm::Storm;
-use procstorm_tests::{programs, wait};
 use tempfile::TempDir;
 
 /// How long anything may take: what a busy machine needs besides.
@@ -217,9 +216,7 @@ fn near(a: f64, b: f64) -> bool {
 
 #[test]
 fn a_pair_that_is_told_the_same_acts_once_and_mails_once() -> Result<(), Fault> {
-    if !is_root_or_skip("a_pair_that_is_told_the_same_acts_once_and_mails_once") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 47_010;
     let scene = Scene::start("pair-a", "    settle: 120s", "", &WISH)?;
     let storm = Storm::raise(uid, b"pair-a", 30)?;
@@ -237,9 +234,7 @@ fn a_pair_that_is_told_the_same_acts_once_and_mails_once() -> Result<(), Fault> 
 
 #[test]
 fn a_pair_that_is_cut_apart_says_it_twice_and_it_is_done_once() -> Result<(), Fault> {
-    if !is_root_or_skip("a_pair_that_is_cut_apart_says_it_twice_and_it_is_done_once") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 47_020;
     let told = ["accepted", "coalesced"];
     let wish = Wish { clustered: false, ..WISH };
@@ -303,9 +298,7 @@ impl Drop for Disk {
 
 #[test]
 fn what_could_not_be_taken_is_said_again_by_both_and_done_once() -> Result<(), Fault> {
-    if !is_root_or_skip("what_could_not_be_taken_is_said_again_by_both_and_done_once") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 47_030;
     let disk = Disk::mount();
     let top = format!("state: {}", disk.0.path().display());
@@ -358,9 +351,7 @@ fn episodes(state: &Path) -> Result<Vec<String>, Fault> {
 
 #[test]
 fn a_repeat_of_the_same_episode_ends_the_storm_that_is_back() -> Result<(), Fault> {
-    if !is_root_or_skip("a_repeat_of_the_same_episode_ends_the_storm_that_is_back") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 47_040;
     let wish = Wish { repeat_interval: "2s", ..WISH };
     let scene = Scene::start("pair-e", AT_ONCE, "", &wish)?;
@@ -383,9 +374,7 @@ fn a_repeat_of_the_same_episode_ends_the_storm_that_is_back() -> Result<(), Faul
 
 #[test]
 fn of_a_group_of_a_hundred_each_is_judged_and_the_resolved_are_left_alone() -> Result<(), Fault> {
-    if !is_root_or_skip("of_a_group_of_a_hundred_each_is_judged_and_the_resolved_are_left_alone") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 47_100;
     let wish = Wish { group_by: "alertname", ..WISH };
     let mut scene = Scene::start("pair-f", AT_ONCE, "", &wish)?;
@@ -422,9 +411,7 @@ fn of_a_group_of_a_hundred_each_is_judged_and_the_resolved_are_left_alone() -> R
 
 #[test]
 fn what_alertmanager_leaves_out_is_counted_and_told() -> Result<(), Fault> {
-    if !is_root_or_skip("what_alertmanager_leaves_out_is_counted_and_told") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 47_060;
     let wish = Wish { group_by: "alertname", max_alerts: 3, ..WISH };
     let scene = Scene::start("pair-g", AT_ONCE, "", &wish)?;
@@ -447,9 +434,7 @@ fn what_alertmanager_leaves_out_is_counted_and_told() -> Result<(), Fault> {
 
 #[test]
 fn a_silence_made_at_one_of_the_pair_stops_the_repeat() -> Result<(), Fault> {
-    if !is_root_or_skip("a_silence_made_at_one_of_the_pair_stops_the_repeat") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 47_080;
     let scene = Scene::start("pair-h", "    settle: 120s\n    cooldown: 1s", "", &WISH)?;
     let first = Storm::raise(uid, b"pair-h", 8)?;

@@ -5,11 +5,10 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
-use procstorm_tests::fault::Fault;
+use procstorm_testkit::fault::{Beside as _, Fault};
+use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::host::{Host, Post, Receiver};
-use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::storm::Storm;
-use procstorm_tests::wait;
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -25,9 +24,7 @@ fn text<'v>(value: &'v Value, key: &str) -> &'v str {
 
 #[test]
 fn a_storm_ends_its_mail_is_saved_and_the_next_alert_is_recounted() -> Result<(), Fault> {
-    if !is_root_or_skip("a_storm_ends_its_mail_is_saved_and_the_next_alert_is_recounted") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 44_010;
     let storm = Storm::raise(uid, b"core-a", 30)?;
     let bystanders = (Storm::raise(uid, b"core-a2", 6)?, Storm::raise(uid + 1, b"core-a", 6)?);
@@ -60,9 +57,7 @@ fn a_storm_ends_its_mail_is_saved_and_the_next_alert_is_recounted() -> Result<()
 
 #[test]
 fn a_storm_that_returns_is_ended_again_until_the_limit_and_people_are_told() -> Result<(), Fault> {
-    if !is_root_or_skip("a_storm_that_returns_is_ended_again_until_the_limit_and_people_are_told") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 44_020;
     let receiver = Receiver::start()?;
     let playbook = "    settle: 120s\n    cooldown: 200ms\n    limits: {per_user: 2/h}";
@@ -97,9 +92,7 @@ fn a_storm_that_returns_is_ended_again_until_the_limit_and_people_are_told() -> 
 
 #[test]
 fn during_the_cool_down_an_alert_waits_and_is_not_lost() -> Result<(), Fault> {
-    if !is_root_or_skip("during_the_cool_down_an_alert_waits_and_is_not_lost") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 44_030;
     // So long that the second alert certainly comes within it.
     let host = Host::start("core-c", "    settle: 0s\n    cooldown: 20s", "")?;
@@ -121,9 +114,7 @@ fn during_the_cool_down_an_alert_waits_and_is_not_lost() -> Result<(), Fault> {
 
 #[test]
 fn each_alert_of_a_group_is_judged_by_itself_and_duplicates_are_one() -> Result<(), Fault> {
-    if !is_root_or_skip("each_alert_of_a_group_is_judged_by_itself_and_duplicates_are_one") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 44_040;
     let storms: Vec<_> =
         (0..3).map(|n| Storm::raise(uid + n, b"core-d", 6)).collect::<Result<_, _>>()?;
@@ -155,9 +146,7 @@ fn each_alert_of_a_group_is_judged_by_itself_and_duplicates_are_one() -> Result<
 
 #[test]
 fn a_silence_made_since_stops_the_repeat() -> Result<(), Fault> {
-    if !is_root_or_skip("a_silence_made_since_stops_the_repeat") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 44_050;
     let receiver = Receiver::start()?;
     let host = Host::start("core-e", "    settle: 120s\n    cooldown: 1s", &receiver.line())?;
@@ -178,9 +167,7 @@ fn a_silence_made_since_stops_the_repeat() -> Result<(), Fault> {
 
 #[test]
 fn a_dry_run_names_pids_and_files_and_touches_nothing() -> Result<(), Fault> {
-    if !is_root_or_skip("a_dry_run_names_pids_and_files_and_touches_nothing") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 44_060;
     let receiver = Receiver::start()?;
     let host = Host::start("core-f", "    settle: 1s\n    dry_run: true", &receiver.line())?;
@@ -207,9 +194,7 @@ fn a_dry_run_names_pids_and_files_and_touches_nothing() -> Result<(), Fault> {
 
 #[test]
 fn a_failed_archive_is_told_and_stops_the_kill_only_if_it_should() -> Result<(), Fault> {
-    if !is_root_or_skip("a_failed_archive_is_told_and_stops_the_kill_only_if_it_should") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 44_070;
     let receiver = Receiver::start()?;
     let playbook = "    settle: 0s\n    cooldown: 0s\n    on_archive_failure: ";
@@ -238,10 +223,7 @@ fn a_failed_archive_is_told_and_stops_the_kill_only_if_it_should() -> Result<(),
 #[test]
 fn a_lock_that_the_killed_left_is_named_in_the_outcome_the_journal_and_on_the_page()
 -> Result<(), Fault> {
-    let name = "a_lock_that_the_killed_left_is_named_in_the_outcome_the_journal_and_on_the_page";
-    if !is_root_or_skip(name) {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 44_075;
     let receiver = Receiver::start()?;
     let host = Host::start("core-l", "    settle: 0s\n    cooldown: 0s", &receiver.line())?;
@@ -276,9 +258,7 @@ fn a_lock_that_the_killed_left_is_named_in_the_outcome_the_journal_and_on_the_pa
 
 #[test]
 fn another_name_of_an_account_is_refused_and_its_own_is_taken() -> Result<(), Fault> {
-    if !is_root_or_skip("another_name_of_an_account_is_refused_and_its_own_is_taken") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 44_095;
     let storm = Storm::raise(uid, b"core-alias", 6)?;
     // The first line of a uid is its own name, as for the exporter.
@@ -296,10 +276,7 @@ fn another_name_of_an_account_is_refused_and_its_own_is_taken() -> Result<(), Fa
 #[test]
 fn a_protected_name_protects_every_name_of_its_uid_and_one_of_nobody_is_told() -> Result<(), Fault>
 {
-    let name = "a_protected_name_protects_every_name_of_its_uid_and_one_of_nobody_is_told";
-    if !is_root_or_skip(name) {
-        return Ok(());
-    }
+    needs_root!();
     let (uid, other) = (44_096, 44_097);
     let storms = [Storm::raise(uid, b"core-prot", 6)?, Storm::raise(other, b"core-prot", 6)?];
     // The name service calls the uid by its first line; the policy protects the second.
@@ -311,7 +288,7 @@ fn a_protected_name_protects_every_name_of_its_uid_and_one_of_nobody_is_told() -
         let told = ["account \\\"nosuchuser\\\"", "group \\\"nosuchgroup\\\""];
         told.iter().all(|part| log.contains(part)).then_some(())
     })
-    .map_err(|fault| Fault::new(format!("{}\n{}", fault.whole(), host.daemon.log())))?;
+    .beside(|| host.daemon.log())?;
     host.wait_for_metric("procstorm_protected_entries_void", 2.0)?;
     for (round, user) in [(1, "carla".to_owned()), (2, uid.to_string())] {
         host.post(&[Post::storm(uid, "core-prot").with("user", &user)])?;
@@ -334,9 +311,7 @@ fn a_protected_name_protects_every_name_of_its_uid_and_one_of_nobody_is_told() -
 
 #[test]
 fn alertmanagers_own_word_of_a_silence_counts_before_ours() -> Result<(), Fault> {
-    if !is_root_or_skip("alertmanagers_own_word_of_a_silence_counts_before_ours") {
-        return Ok(());
-    }
+    needs_root!();
     for (uid, status, word) in [
         (44_051, json!({"state": "suppressed", "silencedBy": ["b7a3"], "inhibitedBy": []}), "b7a3"),
         (44_052, json!({"state": "suppressed", "silencedBy": [], "inhibitedBy": ["f00d"]}), "f00d"),
@@ -372,10 +347,7 @@ fn alertmanagers_own_word_of_a_silence_counts_before_ours() -> Result<(), Fault>
 #[test]
 fn a_uid_that_holds_the_mail_of_several_users_is_left_alone_and_told_unless_allowed()
 -> Result<(), Fault> {
-    let name = "a_uid_that_holds_the_mail_of_several_users_is_left_alone_and_told_unless_allowed";
-    if !is_root_or_skip(name) {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 44_080;
     let receiver = Receiver::start()?;
     let playbook = "    settle: 0s\n    cooldown: 0s";

@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 
 use procstorm_processes::process::Command;
 use procstorm_remediator::steps::kill::{Target, survey};
-use procstorm_tests::fault::Fault;
+use procstorm_testkit::fault::Fault;
+use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::host::{Host, Post, Receiver};
-use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::storm::Storm;
-use procstorm_tests::wait;
 use serde_json::Value;
 
 /// How often it is killed, unless `PROCSTORM_KILLS` says otherwise.
@@ -35,9 +34,7 @@ fn kills() -> u64 {
 
 #[test]
 fn killed_at_any_instant_it_loses_nothing_and_repeats_nothing() -> Result<(), Fault> {
-    if !is_root_or_skip("killed_at_any_instant_it_loses_nothing_and_repeats_nothing") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 44_210;
     let command = b"core-crash";
     let target = Target { uid, command: Command::new(command).unwrap() };
@@ -122,9 +119,7 @@ fn check_archives(host: &Host) -> Result<(), Fault> {
 
 #[test]
 fn a_stop_in_the_middle_finishes_the_kill() -> Result<(), Fault> {
-    if !is_root_or_skip("a_stop_in_the_middle_finishes_the_kill") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 44_220;
     let mut host = Host::start("core-stop", "", "")?;
     let storm = Storm::raise(uid, b"core-stop", 60)?;

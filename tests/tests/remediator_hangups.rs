@@ -8,11 +8,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use procstorm_tests::fault::{Fault, OrFault as _};
+use procstorm_testkit::fault::{Beside as _, Fault, OrFault as _};
+use procstorm_testkit::{needs_root, programs, wait};
 use procstorm_tests::host::{Host, Post, TOKEN};
-use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::storm::Storm;
-use procstorm_tests::{programs, wait};
 use rustix::net::sockopt::set_socket_linger;
 
 /// How long anything may take on a busy machine.
@@ -85,9 +84,7 @@ fn hang_up(stream: TcpStream, how: HangUp) -> Option<TcpStream> {
 
 #[test]
 fn what_is_on_record_is_pursued_though_its_poster_hung_up() -> Result<(), Fault> {
-    if !is_root_or_skip("what_is_on_record_is_pursued_though_its_poster_hung_up") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 42_110;
     let host = Host::start("hang-up", "    settle: 0s\n    cooldown: 0s", "")?;
     wait::until("ready", SOON, || (host.get("/-/ready").ok()?.status == 200).then_some(()))?;
@@ -107,7 +104,7 @@ fn what_is_on_record_is_pursued_though_its_poster_hung_up() -> Result<(), Fault>
         wait::until(&format!("round {round}, {how:?}: it is ended"), SOON, || {
             (storm.living().ok()? == 0).then_some(())
         })
-        .map_err(|fault| Fault::new(format!("{}\n{}", fault.whole(), host.daemon.log())))?;
+        .beside(|| host.daemon.log())?;
         drop(rest);
         expected.push("none_seen");
         host.wait_for_verdicts(&expected)?;
@@ -136,9 +133,7 @@ const ABANDONED: &str = "
 
 #[test]
 fn what_nobody_pursues_is_taken_up_with_the_next_alert_and_without_one() -> Result<(), Fault> {
-    if !is_root_or_skip("what_nobody_pursues_is_taken_up_with_the_next_alert_and_without_one") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 42_120;
     let host = Host::start("hang-none", "    settle: 0s\n    cooldown: 0s", "")?;
     host.post(&[Post::storm(uid, "hang-none")])?;
@@ -151,7 +146,7 @@ fn what_nobody_pursues_is_taken_up_with_the_next_alert_and_without_one() -> Resu
             assert_eq!(answer.body, "0 accepted, 1 coalesced, 0 refused\n");
         }
         wait::until("it is ended", SOON, || (storm.living().ok()? == 0).then_some(()))
-            .map_err(|fault| Fault::new(format!("{}\n{}", fault.whole(), host.daemon.log())))?;
+            .beside(|| host.daemon.log())?;
         host.wait_for_verdicts(&["none_seen"])?;
     }
     Ok(())

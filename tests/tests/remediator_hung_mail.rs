@@ -8,12 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use procstorm_tests::fault::Fault;
+use procstorm_testkit::fault::{Beside as _, Fault};
+use procstorm_testkit::{in_a_world_apart, needs_root, wait};
 use procstorm_tests::host::{Host, Post};
-use procstorm_tests::isolation::in_a_world_apart;
-use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::storm::Storm;
-use procstorm_tests::wait;
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -72,9 +70,7 @@ fn texts(remediation: &Value, key: &str) -> Vec<String> {
 
 #[test]
 fn storms_end_while_the_mail_file_system_hangs() -> Result<(), Fault> {
-    if !in_a_world_apart("storms_end_while_the_mail_file_system_hangs") {
-        return Ok(());
-    }
+    in_a_world_apart!();
     let mut host = Host::start("frozen", "    settle: 0s", "parallel: 4")?;
     host.stop()?;
     let disk = Disk::mount_over(host.dir());
@@ -90,8 +86,7 @@ fn storms_end_while_the_mail_file_system_hangs() -> Result<(), Fault> {
     let begun = Instant::now();
     host.post(&uids.map(|uid| Post::storm(uid, "frozen")))?;
     let gone = || storms.iter().all(|storm| storm.living().unwrap() == 0).then_some(());
-    wait::until("all five storms are dead", HUNG, gone)
-        .map_err(|fault| Fault::new(format!("{}\n{}", fault.whole(), host.daemon.log())))?;
+    wait::until("all five storms are dead", HUNG, gone).beside(|| host.daemon.log())?;
     println!("five storms ended in {:?} with the mail file system frozen", begun.elapsed());
     host.wait_for_verdicts(&["none_seen"; 5])?;
     assert!(begun.elapsed() < HUNG, "{:?}", begun.elapsed());
@@ -136,9 +131,7 @@ fn storms_end_while_the_mail_file_system_hangs() -> Result<(), Fault> {
 
 #[test]
 fn a_failed_archive_stops_the_kill_where_the_policy_says_so() -> Result<(), Fault> {
-    if !in_a_world_apart("a_failed_archive_stops_the_kill_where_the_policy_says_so") {
-        return Ok(());
-    }
+    in_a_world_apart!();
     let playbook = "    settle: 0s\n    on_archive_failure: stop";
     let mut host = Host::start("frozen-s", playbook, "")?;
     host.stop()?;
@@ -156,9 +149,7 @@ fn a_failed_archive_stops_the_kill_where_the_policy_says_so() -> Result<(), Faul
 /// In the sandbox, and without it: what is at SPOOL/USER when it acts is what is saved.
 #[test]
 fn a_spool_that_is_mounted_while_the_daemon_runs_is_the_one_that_is_saved() -> Result<(), Fault> {
-    if !in_a_world_apart("a_spool_that_is_mounted_while_the_daemon_runs_is_the_one_that_is_saved") {
-        return Ok(());
-    }
+    in_a_world_apart!();
     for sandbox in [true, false] {
         let mut host = Host::start("late", "    settle: 0s\n    cooldown: 0s", "")?;
         if !sandbox {
@@ -193,10 +184,7 @@ fn a_spool_that_is_mounted_while_the_daemon_runs_is_the_one_that_is_saved() -> R
 #[test]
 fn a_mail_file_that_is_not_there_is_named_and_counted_and_a_maildir_needs_none() -> Result<(), Fault>
 {
-    let name = "a_mail_file_that_is_not_there_is_named_and_counted_and_a_maildir_needs_none";
-    if !is_root_or_skip(name) {
-        return Ok(());
-    }
+    needs_root!();
     let playbook = "    settle: 0s\n    on_archive_failure: stop";
     let host = Host::start("absent", playbook, "")?;
     let missing = host.dir().join("mail").join("42330").display().to_string();
@@ -222,9 +210,7 @@ fn a_mail_file_that_is_not_there_is_named_and_counted_and_a_maildir_needs_none()
 /// Archives of users who have no storm any more, too.
 #[test]
 fn old_archives_of_all_users_are_removed_at_the_start() -> Result<(), Fault> {
-    if !is_root_or_skip("old_archives_of_all_users_are_removed_at_the_start") {
-        return Ok(());
-    }
+    needs_root!();
     let mut host = Host::start("prune", "    settle: 0s\n    cooldown: 0s", "")?;
     for (number, content) in [(1, "old"), (2, "new")] {
         host.put_mail(42_340, content.as_bytes())?;

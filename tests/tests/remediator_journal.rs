@@ -10,11 +10,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use procstorm_tests::fault::Fault;
+use procstorm_testkit::fault::Fault;
+use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::host::{Host, Post};
-use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::storm::Storm;
-use procstorm_tests::wait;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -83,9 +82,7 @@ fn fill(at: &Path) {
 
 #[test]
 fn a_full_disk_is_told_and_survived() -> Result<(), Fault> {
-    if !is_root_or_skip("a_full_disk_is_told_and_survived") {
-        return Ok(());
-    }
+    needs_root!();
     let place = tempfile::tempdir().unwrap();
     let disk = Tmpfs::mount(&place.path().join("state"), "1m");
     let host = Host::start("core-j", "    settle: 0s", &format!("state: {}", disk.0.display()))?;
@@ -108,9 +105,7 @@ fn a_full_disk_is_told_and_survived() -> Result<(), Fault> {
 
 #[test]
 fn a_read_only_disk_is_told_and_survived() -> Result<(), Fault> {
-    if !is_root_or_skip("a_read_only_disk_is_told_and_survived") {
-        return Ok(());
-    }
+    needs_root!();
     let place = tempfile::tempdir().unwrap();
     let disk = Tmpfs::mount(&place.path().join("state"), "8m");
     let top = format!("state: {}", disk.0.display());
@@ -126,9 +121,7 @@ fn a_read_only_disk_is_told_and_survived() -> Result<(), Fault> {
 
 #[test]
 fn a_damaged_journal_is_told_and_a_new_one_begun_when_it_is_moved_away() -> Result<(), Fault> {
-    if !is_root_or_skip("a_damaged_journal_is_told_and_a_new_one_begun_when_it_is_moved_away") {
-        return Ok(());
-    }
+    needs_root!();
     let mut host = Host::start("core-j", "    settle: 0s", "")?;
     is_in_order(&host)?;
     host.stop()?;
@@ -155,9 +148,7 @@ fn a_damaged_journal_is_told_and_a_new_one_begun_when_it_is_moved_away() -> Resu
 
 #[test]
 fn two_daemons_do_not_share_a_journal() -> Result<(), Fault> {
-    if !is_root_or_skip("two_daemons_do_not_share_a_journal") {
-        return Ok(());
-    }
+    needs_root!();
     let mut first = Host::start("core-j", "", "")?;
     // Now the journal is its own.
     wait::until("ready", SOON, || (first.get("/-/ready").ok()?.status == 200).then_some(()))?;
@@ -170,9 +161,7 @@ fn two_daemons_do_not_share_a_journal() -> Result<(), Fault> {
 
 #[test]
 fn an_archive_that_cannot_be_used_is_told_at_the_start() -> Result<(), Fault> {
-    if !is_root_or_skip("an_archive_that_cannot_be_used_is_told_at_the_start") {
-        return Ok(());
-    }
+    needs_root!();
     let mut host = Host::start("core-arc", "", "")?;
     let archive = host.dir().join("arc");
     assert!(host.stop()?.success());
@@ -219,9 +208,7 @@ fn saves(host: &Host, uid: u32) -> Result<(), Fault> {
 
 #[test]
 fn an_archive_of_roots_is_no_use_to_an_ordinary_user() -> Result<(), Fault> {
-    if !is_root_or_skip("an_archive_of_roots_is_no_use_to_an_ordinary_user") {
-        return Ok(());
-    }
+    needs_root!();
     let (daemon, user) = (44_330, 44_340);
     let mut host = Host::start("core-arc", "    settle: 0s", "")?;
     host.stop()?;
@@ -233,9 +220,7 @@ fn an_archive_of_roots_is_no_use_to_an_ordinary_user() -> Result<(), Fault> {
 
 #[test]
 fn an_archive_on_a_read_only_disk_is_told() -> Result<(), Fault> {
-    if !is_root_or_skip("an_archive_on_a_read_only_disk_is_told") {
-        return Ok(());
-    }
+    needs_root!();
     let mut host = Host::start("core-arc", "    settle: 0s", "")?;
     host.stop()?;
     let disk = Tmpfs::mount(&host.dir().join("arc"), "8m");

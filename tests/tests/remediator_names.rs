@@ -7,13 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use procstorm_tests::accounts::Accounts;
-use procstorm_tests::fault::Fault;
+use procstorm_testkit::accounts::Accounts;
+use procstorm_testkit::fault::{Beside as _, Fault};
+use procstorm_testkit::{needs_root, programs, wait};
 use procstorm_tests::host::{Host, Post, notification};
-use procstorm_tests::programs;
-use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::storm::Storm;
-use procstorm_tests::wait;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -59,9 +57,7 @@ fn wait_until_ready_says(host: &Host, parts: &[&str]) -> Result<(), Fault> {
 
 #[test]
 fn a_name_service_that_hangs_delays_no_answer_and_nobody_else() -> Result<(), Fault> {
-    if !is_root_or_skip("a_name_service_that_hangs_delays_no_answer_and_nobody_else") {
-        return Ok(());
-    }
+    needs_root!();
     let (known, unknown, quick) = (47_150, 47_151, 47_152);
     let directory = tempfile::tempdir().unwrap();
     let hang = directory.path().join("hang");
@@ -85,7 +81,7 @@ fn a_name_service_that_hangs_delays_no_answer_and_nobody_else() -> Result<(), Fa
     assert_eq!(answer.body, "3 accepted, 0 coalesced, 0 refused\n");
     for storm in [&other, &again] {
         wait::until("the storm is dead", SOON, || (storm.living().ok()? == 0).then_some(()))
-            .map_err(|fault| Fault::new(format!("{}\n{}", fault.whole(), host.daemon.log())))?;
+            .beside(|| host.daemon.log())?;
     }
     // Whom nobody knows is left alone, waits, and is not forgotten.
     assert_eq!(stuck.living()?, 6);
@@ -100,9 +96,7 @@ fn a_name_service_that_hangs_delays_no_answer_and_nobody_else() -> Result<(), Fa
 
 #[test]
 fn whoever_may_be_protected_is_left_alone_until_the_name_service_says() -> Result<(), Fault> {
-    if !is_root_or_skip("whoever_may_be_protected_is_left_alone_until_the_name_service_says") {
-        return Ok(());
-    }
+    needs_root!();
     let (protected, other) = (47_160, 47_161);
     let directory = tempfile::tempdir().unwrap();
     let hang = directory.path().join("hang");
@@ -135,9 +129,7 @@ fn whoever_may_be_protected_is_left_alone_until_the_name_service_says() -> Resul
 
 #[test]
 fn accounts_that_the_sandbox_hides_are_named_and_not_called_unknown() -> Result<(), Fault> {
-    if !is_root_or_skip("accounts_that_the_sandbox_hides_are_named_and_not_called_unknown") {
-        return Ok(());
-    }
+    needs_root!();
     let playbook = "    settle: 0s\n    cooldown: 0s";
     // Whether the module lists its accounts, fails, or says that there is none.
     for (number, further, told) in [
@@ -175,9 +167,7 @@ fn accounts_that_the_sandbox_hides_are_named_and_not_called_unknown() -> Result<
 
 #[test]
 fn a_service_that_shows_nobody_at_the_start_makes_no_user_unknown() -> Result<(), Fault> {
-    if !is_root_or_skip("a_service_that_shows_nobody_at_the_start_makes_no_user_unknown") {
-        return Ok(());
-    }
+    needs_root!();
     let away = tempfile::tempdir().unwrap();
     let users = away.path().join("users");
     fs::write(&users, "far47265 47265\n").unwrap();
@@ -196,9 +186,7 @@ fn a_service_that_shows_nobody_at_the_start_makes_no_user_unknown() -> Result<()
 
 #[test]
 fn a_name_service_that_hangs_does_not_delay_the_start() -> Result<(), Fault> {
-    if !is_root_or_skip("a_name_service_that_hangs_does_not_delay_the_start") {
-        return Ok(());
-    }
+    needs_root!();
     let directory = tempfile::tempdir().unwrap();
     let hang = directory.path().join("hang");
     let module = build_hanging(directory.path(), &hang);
@@ -215,9 +203,7 @@ fn a_name_service_that_hangs_does_not_delay_the_start() -> Result<(), Fault> {
 
 #[test]
 fn explain_says_what_the_daemon_would_find_in_its_sandbox() -> Result<(), Fault> {
-    if !is_root_or_skip("explain_says_what_the_daemon_would_find_in_its_sandbox") {
-        return Ok(());
-    }
+    needs_root!();
     let away = tempfile::tempdir().unwrap();
     fs::write(away.path().join("users"), "far47190 47190\n").unwrap();
     let module = build_far(away.path(), &["FAR_SILENT"]);

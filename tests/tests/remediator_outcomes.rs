@@ -15,9 +15,9 @@ use procstorm_remediator::journal::{Journal, Judged, Receipt};
 use procstorm_remediator::metrics::Metrics;
 use procstorm_remediator::policy::Config;
 use procstorm_remediator::policy::admit;
-use procstorm_tests::fault::Fault;
+use procstorm_testkit::fault::Fault;
+use procstorm_testkit::needs_root;
 use procstorm_tests::host::{Host, Post, Receiver};
-use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::storm::Storm;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
@@ -28,9 +28,7 @@ fn event(post: &Value) -> String {
 
 #[test]
 fn outcomes_wait_for_an_alertmanager_that_is_down_even_through_a_restart() -> Result<(), Fault> {
-    if !is_root_or_skip("outcomes_wait_for_an_alertmanager_that_is_down_even_through_a_restart") {
-        return Ok(());
-    }
+    needs_root!();
     let uid = 44_110;
     let receiver = Receiver::start()?;
     receiver.fail(Some(503));
@@ -115,7 +113,7 @@ fn what_alertmanager_has_forgotten_is_posted_again_and_nothing_else() -> Result<
     let delivery = runtime.spawn(outbox.run(stopped));
     receiver.wait_for_posts(2)?;
     // Several confirmations later, there are still two.
-    procstorm_tests::wait::until("time goes by", Duration::from_secs(5), {
+    procstorm_testkit::wait::until("time goes by", Duration::from_secs(5), {
         let begun = std::time::Instant::now();
         move || (begun.elapsed() > Duration::from_millis(600)).then_some(())
     })?;
@@ -139,7 +137,7 @@ fn one_that_alertmanager_refuses_holds_up_no_other() -> Result<(), Fault> {
     let outbox = runtime.block_on(outbox_of(dir.path(), &receiver, &["a"]));
     let (journal, letters) = (outbox.journal.clone(), Arc::clone(&outbox.letters));
     let delivery = runtime.spawn(outbox.run(stopped));
-    procstorm_tests::wait::until("the first is dropped", Duration::from_secs(60), || {
+    procstorm_testkit::wait::until("the first is dropped", Duration::from_secs(60), || {
         (runtime.block_on(journal.pending()).ok()?.outcomes == 0).then_some(())
     })?;
     receiver.fail(None);

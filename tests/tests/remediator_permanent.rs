@@ -5,11 +5,10 @@
 use std::time::Duration;
 
 use procstorm_remediator::journal::Journal;
-use procstorm_tests::fault::Fault;
+use procstorm_testkit::fault::{Beside as _, Fault};
+use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::host::{Host, Post, Receiver};
-use procstorm_tests::skip::is_root_or_skip;
 use procstorm_tests::storm::Storm;
-use procstorm_tests::wait;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -24,9 +23,7 @@ fn change_journal(host: &Host, statements: &'static str) {
 
 #[test]
 fn a_name_that_is_not_taken_ends_the_remediation_and_is_told_once() -> Result<(), Fault> {
-    if !is_root_or_skip("a_name_that_is_not_taken_ends_the_remediation_and_is_told_once") {
-        return Ok(());
-    }
+    needs_root!();
     let receiver = Receiver::start()?;
     let long = "a".repeat(65);
     let names = [r"CORP\alice", "alice smith", &long, ".alice.pop", "alic\u{e9}"];
@@ -57,9 +54,7 @@ fn a_name_that_is_not_taken_ends_the_remediation_and_is_told_once() -> Result<()
 
 #[test]
 fn a_record_that_cannot_be_read_ends_and_holds_up_no_later_alert() -> Result<(), Fault> {
-    if !is_root_or_skip("a_record_that_cannot_be_read_ends_and_holds_up_no_later_alert") {
-        return Ok(());
-    }
+    needs_root!();
     let receiver = Receiver::start()?;
     let uid = 42_220;
     let mut host = Host::start("perm-b", "    settle: 0s", &receiver.line())?;
@@ -95,7 +90,7 @@ fn a_record_that_cannot_be_read_ends_and_holds_up_no_later_alert() -> Result<(),
         let storm = Storm::raise(uid, b"perm-b", 6)?;
         host.post(&[Post::storm(uid, "perm-b")])?;
         wait::until("ended", SOON, || (storm.living().ok()? == 0).then_some(()))
-            .map_err(|fault| Fault::new(format!("{}\n{}", fault.whole(), host.daemon.log())))?;
+            .beside(|| host.daemon.log())?;
         host.stop()?;
         change_journal(&host, "DELETE FROM alerts; DELETE FROM remediations;");
         host.restart()?;
@@ -105,9 +100,7 @@ fn a_record_that_cannot_be_read_ends_and_holds_up_no_later_alert() -> Result<(),
 
 #[test]
 fn an_outcome_that_cannot_be_read_holds_up_no_other() -> Result<(), Fault> {
-    if !is_root_or_skip("an_outcome_that_cannot_be_read_holds_up_no_other") {
-        return Ok(());
-    }
+    needs_root!();
     let receiver = Receiver::start()?;
     receiver.fail(Some(503));
     let uid = 42_230;

@@ -9,10 +9,9 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use procstorm_tests::fault::Fault;
+use procstorm_testkit::fault::Fault;
+use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::host::{Host, Post};
-use procstorm_tests::skip::is_root_or_skip;
-use procstorm_tests::wait;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -35,9 +34,7 @@ fn alive_and_well(host: &mut Host, uid: u32) -> Result<(), Fault> {
 
 #[test]
 fn without_memory_an_alert_is_taken_or_answered_503() -> Result<(), Fault> {
-    if !is_root_or_skip("without_memory_an_alert_is_taken_or_answered_503") {
-        return Ok(());
-    }
+    needs_root!();
     let mut host = Host::start("none-here", "", "")?;
     let statm = std::fs::read_to_string(format!("/proc/{}/statm", host.daemon.pid())).unwrap();
     let pages: usize = statm.split(' ').next().unwrap().parse().unwrap();
@@ -57,9 +54,7 @@ fn without_memory_an_alert_is_taken_or_answered_503() -> Result<(), Fault> {
 
 #[test]
 fn a_limit_of_descriptors_that_sinks_below_what_is_open_is_survived() -> Result<(), Fault> {
-    if !is_root_or_skip("a_limit_of_descriptors_that_sinks_below_what_is_open_is_survived") {
-        return Ok(());
-    }
+    needs_root!();
     let mut host = Host::start("none-here", "", "")?;
     let idle: Vec<_> = (0..60)
         .map(|_| {

@@ -11,11 +11,11 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use procstorm_tests::fault::Fault;
+use procstorm_testkit::fault::Fault;
+use procstorm_testkit::port::free_port;
+use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::host::{Host, Post, TOKEN, notification};
 use procstorm_tests::http::{Answer, Http};
-use procstorm_tests::skip::is_root_or_skip;
-use procstorm_tests::{free_port, wait};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -63,9 +63,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn the_token_is_seen_nowhere() -> Result<(), Fault> {
-    if !is_root_or_skip("the_token_is_seen_nowhere") {
-        return Ok(());
-    }
+    needs_root!();
     let mut host = host()?;
     host.stop()?;
     host.relaunch(&["--log.level=debug"])?;
@@ -105,9 +103,7 @@ fn the_token_is_seen_nowhere() -> Result<(), Fault> {
 
 #[test]
 fn what_is_not_the_token_alone_is_refused() -> Result<(), Fault> {
-    if !is_root_or_skip("what_is_not_the_token_alone_is_refused") {
-        return Ok(());
-    }
+    needs_root!();
     let host = host()?;
     let http = Http::new()?;
     let padded = format!("{TOKEN}{}", "x".repeat(50));
@@ -161,9 +157,7 @@ fn what_is_not_the_token_alone_is_refused() -> Result<(), Fault> {
 
 #[test]
 fn a_rotation_leaves_no_gap_and_no_way_back() -> Result<(), Fault> {
-    if !is_root_or_skip("a_rotation_leaves_no_gap_and_no_way_back") {
-        return Ok(());
-    }
+    needs_root!();
     let host = host()?;
     let (http, file) = (Http::new()?, host.dir().join("token"));
     let takes = |token: &str| post_with(&host, &http, token).map(|answer| answer.status == 200);
@@ -208,9 +202,7 @@ fn a_rotation_leaves_no_gap_and_no_way_back() -> Result<(), Fault> {
 /// A symlink is followed, since deployments use them; what counts is the file at its end.
 #[test]
 fn a_token_file_that_others_can_reach_or_own_is_refused() -> Result<(), Fault> {
-    if !is_root_or_skip("a_token_file_that_others_can_reach_or_own_is_refused") {
-        return Ok(());
-    }
+    needs_root!();
     let mut host = host()?;
     host.stop()?;
     let (file, real) = (host.dir().join("token"), host.dir().join("real"));
@@ -240,9 +232,7 @@ fn a_token_file_that_others_can_reach_or_own_is_refused() -> Result<(), Fault> {
 
 #[test]
 fn nobody_from_elsewhere_is_served_without_a_guard() -> Result<(), Fault> {
-    if !is_root_or_skip("nobody_from_elsewhere_is_served_without_a_guard") {
-        return Ok(());
-    }
+    needs_root!();
     let mut host = host()?;
     host.stop()?;
     let policy = host.dir().join("remediator.yml");

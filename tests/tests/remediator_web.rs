@@ -7,11 +7,10 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use procstorm_tests::fault::Fault;
+use procstorm_testkit::fault::Fault;
+use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::host::{Host, Post, TOKEN, notification};
 use procstorm_tests::http::Http;
-use procstorm_tests::skip::is_root_or_skip;
-use procstorm_tests::wait;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -21,9 +20,7 @@ fn host() -> Result<Host, Fault> {
 
 #[test]
 fn nonsense_is_answered_in_one_line_and_nothing_panics() -> Result<(), Fault> {
-    if !is_root_or_skip("nonsense_is_answered_in_one_line_and_nothing_panics") {
-        return Ok(());
-    }
+    needs_root!();
     let host = host()?;
     let deep = format!("{{\"version\":{}", "[".repeat(200_000));
     let bomb = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3].to_vec();
@@ -61,9 +58,7 @@ fn nonsense_is_answered_in_one_line_and_nothing_panics() -> Result<(), Fault> {
 
 #[test]
 fn only_the_token_opens_the_webhook() -> Result<(), Fault> {
-    if !is_root_or_skip("only_the_token_opens_the_webhook") {
-        return Ok(());
-    }
+    needs_root!();
     let host = host()?;
     let http = Http::new()?;
     let body = notification(&[Post::storm(44_001, "core-w")]).to_string();
@@ -112,9 +107,7 @@ fn open_host() -> Result<Host, Fault> {
 
 #[test]
 fn on_the_loopback_no_web_page_reads_or_posts() -> Result<(), Fault> {
-    if !is_root_or_skip("on_the_loopback_no_web_page_reads_or_posts") {
-        return Ok(());
-    }
+    needs_root!();
     let host = open_host()?;
     let ask = |line: &str, headers: &str| {
         let head = format!("{line} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
@@ -188,9 +181,7 @@ fn on_the_loopback_no_web_page_reads_or_posts() -> Result<(), Fault> {
 
 #[test]
 fn a_renewed_certificate_elsewhere_is_read_in_the_sandbox() -> Result<(), Fault> {
-    if !is_root_or_skip("a_renewed_certificate_elsewhere_is_read_in_the_sandbox") {
-        return Ok(());
-    }
+    needs_root!();
     let mut host = host()?;
     host.stop()?;
     // As certbot lays them out: a link in one directory to what is in another.
@@ -227,9 +218,7 @@ fn a_renewed_certificate_elsewhere_is_read_in_the_sandbox() -> Result<(), Fault>
 
 #[test]
 fn whoever_shows_the_token_may_call_the_host_as_it_likes() -> Result<(), Fault> {
-    if !is_root_or_skip("whoever_shows_the_token_may_call_the_host_as_it_likes") {
-        return Ok(());
-    }
+    needs_root!();
     let host = host()?;
     let body = notification(&[Post::storm(44_001, "core-w")]).to_string();
     let post = |token: &str| {
@@ -248,9 +237,7 @@ fn whoever_shows_the_token_may_call_the_host_as_it_likes() -> Result<(), Fault> 
 
 #[test]
 fn a_slow_client_is_dropped_and_holds_up_no_other() -> Result<(), Fault> {
-    if !is_root_or_skip("a_slow_client_is_dropped_and_holds_up_no_other") {
-        return Ok(());
-    }
+    needs_root!();
     let host = host()?;
     let head = format!(
         "POST /webhook HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
@@ -285,9 +272,7 @@ fn refused(host: &mut Host, further: &[&str]) -> Result<String, Fault> {
 
 #[test]
 fn what_would_let_others_in_does_not_start() -> Result<(), Fault> {
-    if !is_root_or_skip("what_would_let_others_in_does_not_start") {
-        return Ok(());
-    }
+    needs_root!();
     let mut host = host()?;
     let token = host.dir().join("token");
     fs::set_permissions(&token, fs::Permissions::from_mode(0o644)).unwrap();
@@ -315,9 +300,7 @@ fn what_would_let_others_in_does_not_start() -> Result<(), Fault> {
 
 #[test]
 fn a_reload_takes_the_good_and_leaves_the_bad() -> Result<(), Fault> {
-    if !is_root_or_skip("a_reload_takes_the_good_and_leaves_the_bad") {
-        return Ok(());
-    }
+    needs_root!();
     let mut host = host()?;
     let status = "procstorm_config_last_reload_successful";
     host.wait_for_metric(status, 1.0)?;
@@ -346,9 +329,7 @@ fn a_reload_takes_the_good_and_leaves_the_bad() -> Result<(), Fault> {
 
 #[test]
 fn pages_come_with_headers_and_names_cannot_break_them() -> Result<(), Fault> {
-    if !is_root_or_skip("pages_come_with_headers_and_names_cannot_break_them") {
-        return Ok(());
-    }
+    needs_root!();
     let host = host()?;
     let hostile = "<script>alert(1)</script>\u{1b}[2J\nts=now level=error message=forged";
     host.post(&[Post::storm(44_001, "core-w").with("user", hostile).with("alertname", hostile)])?;

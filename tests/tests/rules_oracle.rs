@@ -7,10 +7,10 @@ use std::fmt::Write as _;
 use std::fs;
 use std::time::Duration;
 
+use procstorm_testkit::{programs, wait};
 use procstorm_tests::oracle::{self, Said};
 use procstorm_tests::prometheus::Prometheus;
 use procstorm_tests::scrape_target::ScrapeTarget;
-use procstorm_tests::{programs, wait};
 
 /// How many lines each host has.
 const LINES: usize = 4_000;

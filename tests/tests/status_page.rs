@@ -9,12 +9,12 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::time::Duration;
 
+use procstorm_testkit::fault::Fault;
+use procstorm_testkit::skip::skipped;
+use procstorm_testkit::{needs_root, programs, skip, test_name, wait};
 use procstorm_tests::browser::{Browser, View};
-use procstorm_tests::fault::Fault;
 use procstorm_tests::host::{Host, Post};
-use procstorm_tests::skip::{is_root_or_skip, skipped};
 use procstorm_tests::storm::Storm;
-use procstorm_tests::{programs, wait};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -79,12 +79,14 @@ impl Eventful {
     }
 }
 
-fn is_possible(test: &str) -> bool {
-    if programs::other("chromium").is_err() {
-        skipped(test, "there is no chromium");
-        return false;
-    }
-    is_root_or_skip(test)
+/// Ends the test that this stands in where it cannot be run.
+macro_rules! needs_chromium_and_root {
+    () => {
+        if programs::other("chromium").is_err() {
+            skip!("needs chromium");
+        }
+        needs_root!();
+    };
 }
 
 /// The text of all that matches a selector.
@@ -100,9 +102,7 @@ fn is_true(browser: &mut Browser, expression: &str) -> Result<bool, Fault> {
 
 #[test]
 fn a_person_sees_what_was_done() -> Result<(), Fault> {
-    if !is_possible("a_person_sees_what_was_done") {
-        return Ok(());
-    }
+    needs_chromium_and_root!();
     let eventful = Eventful::new(46_100)?;
     let (host, alices) = (&eventful.host, eventful.alices()?);
     let mut browser = Browser::start()?;
@@ -144,9 +144,7 @@ fn a_person_sees_what_was_done() -> Result<(), Fault> {
 
 #[test]
 fn hostile_names_stay_text_and_nothing_comes_from_elsewhere() -> Result<(), Fault> {
-    if !is_possible("hostile_names_stay_text_and_nothing_comes_from_elsewhere") {
-        return Ok(());
-    }
+    needs_chromium_and_root!();
     let Eventful { host, _storms } = Eventful::new(46_110)?;
     let mut browser = Browser::start()?;
     for path in ["/", "/remediations/2", "/remediations/3"] {
@@ -195,13 +193,13 @@ const AXE: &str = "axe.run(document, {resultTypes: ['violations', 'incomplete']}
 
 #[test]
 fn everybody_can_read_it() -> Result<(), Fault> {
-    let test = "everybody_can_read_it";
-    if !is_possible(test) {
-        return Ok(());
-    }
+    needs_chromium_and_root!();
     let axe = programs::unpacked("axe/axe.min.js").and_then(|file| fs::read_to_string(file).ok());
     if axe.is_none() {
-        skipped(test, "no axe-core (tests/tools.sh test): only the essentials are looked at");
+        skipped(
+            test_name!(),
+            "no axe-core (tests/tools.sh test): only the essentials are looked at",
+        );
     }
     let Eventful { host, _storms } = Eventful::new(46_120)?;
     let mut browser = Browser::start()?;

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use procstorm_tests::programs;
+use procstorm_testkit::programs;
 
 /// What the script calls besides apt. It finds nothing else, so that it cannot install anything.
 const CALLED: [&str; 16] = [

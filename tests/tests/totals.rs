@@ -3,8 +3,7 @@
 
 use std::process::{Command, Output};
 
-use procstorm_tests::programs;
-use procstorm_tests::skip::skipped;
+use procstorm_testkit::{programs, skip};
 
 /// What stands for a run of cargo: this test program again, which skips something.
 const INSIDE: &str = "PROCSTORM_TEST_SKIPS";
@@ -36,7 +35,7 @@ fn what_is_skipped_is_named_at_the_end_and_cargo_is_answered_for() {
 #[ignore = "run by what_is_skipped_is_named_at_the_end_and_cargo_is_answered_for"]
 fn one_that_is_skipped() {
     if std::env::var_os(INSIDE).is_some() {
-        skipped("one_that_is_skipped", "needs the moon");
+        skip!("needs {}", "the moon");
     }
 }
 

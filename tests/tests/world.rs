@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use procstorm_tests::accounts::Accounts;
-use procstorm_tests::skip::is_root_or_skip;
+use procstorm_testkit::accounts::Accounts;
+use procstorm_testkit::{needs_root, programs, wait};
+use procstorm_tests::exposition;
 use procstorm_tests::world::World;
-use procstorm_tests::{exposition, programs, wait};
 
 #[test]
 fn a_made_up_proc_is_shown_as_it_is() {
-    if !is_root_or_skip("a_made_up_proc_is_shown_as_it_is") {
-        return;
-    }
+    needs_root!();
     let world = World::new()
         .and_then(|world| world.kernel_thread(b"kthreadd"))
         .and_then(|world| world.user("alice_with_a_long_name", 45_200))

@@ -1,12 +1,14 @@
 //! Manual page, unit and example agree with the program.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use procstorm_testkit::documents::{assert_exposure, assert_well_formed, flags, flags_of_manual};
+use procstorm_testkit::procfs::Fixture;
+use procstorm_testkit::test_name;
 use procstorm_toolkit::web::security::config::WebConfig;
 
-use crate::world::{BINARY, ProcFixture, Program, tool};
+use crate::world::{BINARY, Program};
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -16,26 +18,13 @@ fn read(name: &str) -> String {
     std::fs::read_to_string(file(name)).unwrap()
 }
 
-/// The words that begin with two dashes.
-fn flags(text: &str) -> BTreeSet<String> {
-    text.split(|c: char| c.is_whitespace() || c == '=')
-        .filter_map(|word| word.strip_prefix("--"))
-        .map(|word| word.trim_end_matches(|c: char| !c.is_alphanumeric()).to_owned())
-        .collect()
-}
-
 #[test]
 fn the_manual_page_has_exactly_the_flags_and_metrics_of_the_program() {
     let page = read("procstorm-exporter.8");
     let help = Command::new(BINARY).arg("--help").output().unwrap().stdout;
-    let options: String = page
-        .lines()
-        .filter_map(|line| line.strip_prefix(".It Fl Fl "))
-        .map(|line| format!("--{line}\n"))
-        .collect();
-    assert_eq!(flags(&options), flags(&String::from_utf8(help).unwrap()));
+    assert_eq!(flags_of_manual(&page), flags(&String::from_utf8(help).unwrap()));
 
-    let proc = ProcFixture::new();
+    let proc = Fixture::new();
     let exposition = Program::start(proc.path(), &[]).get("/metrics");
     let metrics =
         exposition.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
@@ -46,27 +35,12 @@ fn the_manual_page_has_exactly_the_flags_and_metrics_of_the_program() {
 
 #[test]
 fn the_manual_page_is_well_formed() {
-    let Some(mandoc) = tool("the_manual_page_is_well_formed", "mandoc") else { return };
-    let lint = Command::new(mandoc)
-        .args(["-T", "lint", "-W", "warning"])
-        .arg(file("procstorm-exporter.8"))
-        .output()
-        .unwrap();
-    assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stdout));
+    assert_well_formed(test_name!(), &file("procstorm-exporter.8"));
 }
 
 #[test]
 fn the_unit_leaves_little_to_attack() {
-    let test = "the_unit_leaves_little_to_attack";
-    let Some(analyze) = tool(test, "systemd-analyze") else { return };
-    let unit = file("procstorm-exporter.service");
-    let security = Command::new(analyze)
-        .args(["security", "--offline=true", "--no-pager", "--threshold=15"])
-        .arg(unit)
-        .output()
-        .unwrap();
-    let told = [security.stdout, security.stderr].concat();
-    assert!(security.status.success(), "{}", String::from_utf8_lossy(&told));
+    assert_exposure(test_name!(), &file("procstorm-exporter.service"), 15);
 }
 
 #[test]

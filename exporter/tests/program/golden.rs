@@ -6,15 +6,20 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::world::{ProcFixture, Program, root_for, tool, until, value};
+use procstorm_testkit::procfs::Fixture;
+use procstorm_testkit::skip::skipped;
+use procstorm_testkit::wait::for_value;
+use procstorm_testkit::{needs_root, programs};
+
+use crate::world::{Program, value};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/program/golden.txt");
 
 /// What is different each time is shown as this.
 const VARIES: &str = "<varies>";
 
-fn world() -> ProcFixture {
-    let proc = ProcFixture::new();
+fn world() -> Fixture {
+    let proc = Fixture::new();
     for pid in 100..192 {
         proc.process(pid, 41000, b"imapd");
     }
@@ -58,12 +63,10 @@ fn without_what_varies(exposition: &str) -> String {
 
 #[test]
 fn golden() {
-    if !root_for("golden") {
-        return;
-    }
+    needs_root!();
     let proc = world();
     // The first scrape of a program: on a busy machine a name may come too late for it.
-    let raw = until("a first scrape with all names", || {
+    let raw = for_value("a first scrape with all names", || {
         Some(Program::start(proc.path(), &[]).get("/metrics")).filter(|page| has_all_names(page))
     });
     let exposition = without_what_varies(&raw);
@@ -108,7 +111,9 @@ fn has_all_names(exposition: &str) -> bool {
 }
 
 fn check_by_promtool(exposition: &str) {
-    let Some(promtool) = tool("golden by promtool", "promtool") else { return };
+    let Ok(promtool) = programs::other("promtool") else {
+        return skipped("golden by promtool", "needs promtool");
+    };
     let mut check = Command::new(promtool)
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -123,13 +128,11 @@ fn check_by_promtool(exposition: &str) {
 
 #[test]
 fn once_prints_what_a_scrape_shows() {
-    if !root_for("once_prints_what_a_scrape_shows") {
-        return;
-    }
+    needs_root!();
     let proc = world();
     let mut once = Command::new(crate::world::BINARY);
     once.arg("--once").arg("--path.procfs").arg(proc.path());
-    let text = until("a scan with all names", || {
+    let text = for_value("a scan with all names", || {
         let output = once.output().unwrap();
         assert!(output.status.success());
         Some(String::from_utf8(output.stdout).unwrap()).filter(|page| has_all_names(page))

@@ -4,12 +4,13 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
 
+use procstorm_testkit::procfs::Fixture;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::world::{ProcFixture, Program};
+use crate::world::Program;
 
 /// A certificate signed by its own key, and that key.
 fn self_signed(name: &str, is_ca: bool) -> (rcgen::Certificate, KeyPair) {
@@ -58,7 +59,7 @@ fn a_client_that_is_refused_is_told_of_with_the_reason_and_not_each_time() {
                   ca.crt, client_auth_type: RequireAndVerifyClientCert}\n";
     write("web.yml", config.to_owned());
     let flag = format!("--web.config.file={}", directory.path().join("web.yml").display());
-    let proc = ProcFixture::new();
+    let proc = Fixture::new();
     let program = Program::start(proc.path(), &[&flag]);
 
     for _ in 0..20 {
@@ -85,7 +86,7 @@ fn a_faulty_web_configuration_at_sighup_is_no_reload() {
     let user =
         |name: &str| format!("basic_auth_users: {{{name}: {}}}\n", bcrypt::hash("x", 4).unwrap());
     std::fs::write(&file, user("alice")).unwrap();
-    let proc = ProcFixture::new();
+    let proc = Fixture::new();
     let flag = format!("--web.config.file={}", file.display());
     let program = Program::start(proc.path(), &[&flag]);
     // Once it answers, a signal does not end it.

@@ -4,7 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::world::{BINARY, copy_program, root_for, value};
+use procstorm_testkit::needs_root;
+
+use crate::world::{BINARY, copy_program, value};
 
 const UID: &str = "41500";
 const GROUP: &str = "41501";
@@ -43,9 +45,7 @@ const CASES: &[Case] = &[
 
 #[test]
 fn hidden_processes_are_told_of() {
-    if !root_for("hidden_processes_are_told_of") {
-        return;
-    }
+    needs_root!();
     // A place where any user may run the program from.
     let directory = tempfile::tempdir().unwrap();
     let open = std::fs::Permissions::from_mode(0o755);

@@ -1,6 +1,6 @@
 //! The exporter's real binary, over HTTP, in worlds made for the purpose.
 //!
-//! - `world`: fixtures of /proc, the running program, processes of our own.
+//! - `world`: the running program, processes of our own.
 //! - `golden`: its exposition, byte for byte.
 //! - `scrapes`: many at once, late, too many; healthy, ready; signals.
 //! - `handshakes`: what the log says of TLS clients that are refused; a faulty reload.

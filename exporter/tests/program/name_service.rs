@@ -4,9 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use procstorm_testkit::needs_root;
+use procstorm_testkit::procfs::Fixture;
+use procstorm_testkit::wait::for_value;
 use rustix::process::Signal;
 
-use crate::world::{BINARY, ProcFixture, Program, root_for, until};
+use crate::world::{BINARY, Program};
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/program/hang.c");
 
@@ -25,13 +28,11 @@ fn build(directory: &Path) {
 
 #[test]
 fn a_name_service_that_hangs_delays_no_scrape_and_changes_no_name() {
-    if !root_for("a_name_service_that_hangs_delays_no_scrape_and_changes_no_name") {
-        return;
-    }
+    needs_root!();
     let directory = tempfile::tempdir().unwrap();
     build(directory.path());
     let hang = directory.path().join("hang");
-    let proc = ProcFixture::new();
+    let proc = Fixture::new();
     proc.process(2, 41100, b"imapd");
     let script = "mount --bind \"$1/nsswitch.conf\" /etc/nsswitch.conf && \
                   export LD_LIBRARY_PATH=\"$1\" && shift && exec \"$0\" \"$@\"";
@@ -44,7 +45,7 @@ fn a_name_service_that_hangs_delays_no_scrape_and_changes_no_name() {
     );
     let known = "procstorm_processes{command=\"imapd\",user=\"nss41100\"} 1\n";
     // A scan waits for a new name, but not for long.
-    until("the first name", || program.get("/metrics").contains(known).then_some(()));
+    for_value("the first name", || program.get("/metrics").contains(known).then_some(()));
 
     fs::write(&hang, "").unwrap();
     proc.process(3, 41101, b"imapd");
@@ -59,12 +60,12 @@ fn a_name_service_that_hangs_delays_no_scrape_and_changes_no_name() {
     assert!(program.value("procstorm_scan_overdue_names") > 0);
 
     fs::remove_file(&hang).unwrap();
-    until("the new user's name", || {
+    for_value("the new user's name", || {
         program.get("/metrics").contains("user=\"nss41101\"").then_some(())
     });
     assert!(program.get("/metrics").contains(known));
     // Each question is answered when its own thread wakes, in whatever order.
-    until("an answer to every question", || {
+    for_value("an answer to every question", || {
         (program.value("procstorm_scan_overdue_names") == 0).then_some(())
     });
 }

@@ -5,9 +5,13 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use procstorm_testkit::port::free_port;
+use procstorm_testkit::procfs::Fixture;
+use procstorm_testkit::wait::for_value;
+use procstorm_testkit::{programs, skip};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
-use crate::world::{ProcFixture, Program, free_port, tool, until};
+use crate::world::Program;
 
 /// Prometheus, killed when dropped.
 struct Prometheus(Child);
@@ -46,8 +50,7 @@ fn query(address: &str, query: &str) -> Option<String> {
 
 #[test]
 fn a_real_prometheus_scrapes_over_mutual_tls_with_a_password() {
-    let test = "a_real_prometheus_scrapes_over_mutual_tls_with_a_password";
-    let Some(prometheus) = tool(test, "prometheus") else { return };
+    let Ok(prometheus) = programs::other("prometheus") else { skip!("needs prometheus") };
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     certificates(directory.path());
@@ -58,7 +61,7 @@ fn a_real_prometheus_scrapes_over_mutual_tls_with_a_password() {
          basic_auth_users:\n  prometheus: {hash}\n"
     );
     write(path("web.yml"), web).unwrap();
-    let proc = ProcFixture::new();
+    let proc = Fixture::new();
     let flag = format!("--web.config.file={}", path("web.yml").display());
     let exporter = Program::start(proc.path(), &[&flag]);
 
@@ -83,7 +86,7 @@ fn a_real_prometheus_scrapes_over_mutual_tls_with_a_password() {
     );
     write(path("prometheus.yml"), config).unwrap();
     create_dir(path("data")).unwrap();
-    let (port, _reserved) = free_port();
+    let port = free_port().unwrap();
     let listen = format!("127.0.0.1:{port}");
     let child = Command::new(prometheus)
         .arg(format!("--config.file={}", path("prometheus.yml").display()))
@@ -94,7 +97,7 @@ fn a_real_prometheus_scrapes_over_mutual_tls_with_a_password() {
         .unwrap();
     let _prometheus = Prometheus(child);
     let up = |job, value| {
-        until(job, || {
+        for_value(job, || {
             let answer = query(&listen, &format!("up%7Bjob=%22{job}%22%7D"))?;
             answer.contains(&format!(",\"{value}\"]")).then_some(())
         });
@@ -103,7 +106,7 @@ fn a_real_prometheus_scrapes_over_mutual_tls_with_a_password() {
     up("nobody", 0);
     up("stranger", 0);
     // One scrape may fail on a busy machine, and leaves no count until the next.
-    until("the count", || {
+    for_value("the count", || {
         let counted = query(&listen, "sum(procstorm_processes%7Bjob=%22good%22%7D)")?;
         counted.contains(",\"1\"]").then_some(())
     });

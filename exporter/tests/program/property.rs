@@ -7,9 +7,10 @@ use procstorm_exporter::exposition::Exposition;
 use procstorm_exporter::fold::Limits;
 use procstorm_exporter::scan::{Scanner, Settings};
 use procstorm_processes::name_service::NameService;
+use procstorm_testkit::needs_root;
+use procstorm_testkit::procfs::Fixture;
+use procstorm_testkit::wait::for_value;
 use proptest::prelude::*;
-
-use crate::world::{ProcFixture, root_for, until};
 
 type Labels = BTreeMap<String, String>;
 
@@ -58,12 +59,12 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(bytes, 0..=15)
 }
 
-fn expose(proc: &ProcFixture) -> String {
+fn expose(proc: &Fixture) -> String {
     let limits = Limits { max_series: 5000, max_commands_per_user: 200 };
     let settings = Settings { procfs: proc.path().to_owned(), kernel_threads: false, limits };
     let mut scanner = Scanner::new(settings, NameService::default());
     // On a busy machine a name may come too late for the first.
-    let scan = until("a scan with all names", || {
+    let scan = for_value("a scan with all names", || {
         Some(scanner.scan().unwrap()).filter(|scan| scan.overdue_names == 0)
     });
     String::from_utf8(Exposition::new(false).render(&scan, None).unwrap()).unwrap()
@@ -76,10 +77,8 @@ proptest! {
     fn what_is_put_in_is_read_back(
         groups in prop::collection::vec((41700_u32..41703, command(), 1_u32..4), 0..12),
     ) {
-        if !root_for("what_is_put_in_is_read_back") {
-            return Ok(());
-        }
-        let proc = ProcFixture::new();
+        needs_root!();
+        let proc = Fixture::new();
         let mut expected = BTreeMap::from([(("root".to_owned(), "init".to_owned()), 1.0)]);
         let mut pids = 2..;
         for (uid, command, n) in groups {

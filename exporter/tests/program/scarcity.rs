@@ -8,21 +8,16 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::world::{
-    BINARY, ProcFixture, Program, answer, copy_program, root_for, skipped, until, value,
-};
+use procstorm_testkit::procfs::Fixture;
+use procstorm_testkit::wait::{for_value, nap};
+use procstorm_testkit::{needs_root, skip};
+
+use crate::world::{BINARY, Program, answer, copy_program, value};
 
 /// Longer than an idle thread would stay in a pool that lets go of them.
 const IDLE: Duration = Duration::from_secs(11);
 
 const PASSWORD: &str = "Authorization: Basic cHJvbWV0aGV1czpzZWNyZXQ=\r\n";
-
-fn wait(span: Duration) {
-    let end = std::time::Instant::now() + span;
-    while let Some(left) = end.checked_duration_since(std::time::Instant::now()) {
-        std::thread::park_timeout(left);
-    }
-}
 
 /// Sets a soft limit of the running program: a number, or `unlimited`. Its own user may, root
 /// perhaps not.
@@ -68,12 +63,9 @@ wait
 
 #[test]
 fn scrapes_are_answered_while_the_process_table_is_full_and_afterwards() {
-    let test = "scrapes_are_answered_while_the_process_table_is_full_and_afterwards";
-    if !root_for(test) {
-        return;
-    }
+    needs_root!();
     if !pid_max_is_namespaced() {
-        return skipped(test, "needs Linux 6.14, with a kernel.pid_max for each pid namespace");
+        skip!("needs Linux 6.14, with a kernel.pid_max for each pid namespace");
     }
     let directory = tempfile::tempdir().unwrap();
     let web = web_config(directory.path());
@@ -85,7 +77,7 @@ fn scrapes_are_answered_while_the_process_table_is_full_and_afterwards() {
     // The password is compared while all is well, and again while nothing is; nobody asks for so
     // long meanwhile that no thread is left that a pool would have let go.
     assert_eq!(program.get_with("/metrics", PASSWORD).0, 200);
-    wait(IDLE);
+    nap(IDLE);
     tell.write_all(b"fill\n").unwrap();
     program.logged("the process table is full");
     for round in 0..3 {
@@ -107,9 +99,7 @@ fn scrapes_are_answered_while_the_process_table_is_full_and_afterwards() {
 
 #[test]
 fn scrapes_are_answered_where_no_thread_may_be_started() {
-    if !root_for("scrapes_are_answered_where_no_thread_may_be_started") {
-        return;
-    }
+    needs_root!();
     // Root is free of this limit, so it must be another user, from a place where that may start it.
     let directory = tempfile::tempdir().unwrap();
     let open = std::fs::Permissions::from_mode(0o755);
@@ -122,7 +112,7 @@ fn scrapes_are_answered_where_no_thread_may_be_started() {
     command.arg(&binary).args(["--web.config.file", &web]);
     let program = Program::spawn(&mut command);
     limit(&program, "nproc", 1);
-    wait(IDLE);
+    nap(IDLE);
     for _ in 0..2 {
         assert_eq!(program.get_with("/metrics", PASSWORD).0, 200);
         assert_eq!(program.get_with("/-/ready", PASSWORD).0, 200);
@@ -133,7 +123,7 @@ fn scrapes_are_answered_where_no_thread_may_be_started() {
 
 #[test]
 fn a_limit_of_descriptors_that_sinks_below_what_is_open_is_survived() {
-    let proc = ProcFixture::new();
+    let proc = Fixture::new();
     let mut program = Program::start(proc.path(), &[]);
     // Connections that have asked once and stay.
     let idle: Vec<_> = (0..60)
@@ -150,17 +140,17 @@ fn a_limit_of_descriptors_that_sinks_below_what_is_open_is_survived() {
     // A connection may be closed to make room for the next one, which is then to be tried again.
     let scrape = || program.try_get("/metrics").filter(|(status, _)| *status == 200);
     for _ in 0..5 {
-        until("a scrape succeeds", scrape);
+        for_value("a scrape succeeds", scrape);
     }
     limit(&program, "nofile", 1024);
-    until("a scrape succeeds", scrape);
+    for_value("a scrape succeeds", scrape);
     assert!(program.runs());
     drop(idle);
 }
 
 #[test]
 fn a_scan_without_a_descriptor_is_503_and_the_next_with_one_is_200() {
-    let proc = ProcFixture::new();
+    let proc = Fixture::new();
     let mut program = Program::start(proc.path(), &[]);
     let stream = program.ask_later();
     // Nothing at all may be opened.
@@ -169,7 +159,9 @@ fn a_scan_without_a_descriptor_is_503_and_the_next_with_one_is_200() {
     let body = String::from_utf8(body).unwrap();
     assert!(status == 503 && body.contains("Too many open files"), "{status}: {body}");
     limit(&program, "nofile", 1024);
-    until("a scrape succeeds", || program.try_get("/metrics").filter(|(status, _)| *status == 200));
+    for_value("a scrape succeeds", || {
+        program.try_get("/metrics").filter(|(status, _)| *status == 200)
+    });
     assert!(program.runs());
 }
 
@@ -182,7 +174,7 @@ fn address_space(program: &Program) -> u64 {
 
 #[test]
 fn a_limit_of_memory_is_survived_and_told_by_503() {
-    let proc = ProcFixture::new();
+    let proc = Fixture::new();
     // As the unit has it: with several arenas, glibc has address space of its own to spare.
     let mut command = Command::new(BINARY);
     command.env("MALLOC_ARENA_MAX", "1").arg("--path.procfs").arg(proc.path());
@@ -214,7 +206,7 @@ fn a_limit_of_memory_is_survived_and_told_by_503() {
 
 #[test]
 fn all_threads_exist_from_the_start() {
-    let proc = ProcFixture::new();
+    let proc = Fixture::new();
     let program = Program::start(proc.path(), &[]);
     let threads = || -> Vec<String> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", program.pid())).unwrap();
@@ -225,7 +217,7 @@ fn all_threads_exist_from_the_start() {
     };
     // A thread has its name once it runs.
     let wanted = ["names", "names", "names", "names", "ready", "reload", "scan", "serve"];
-    let before = until("all threads run", || {
+    let before = for_value("all threads run", || {
         let names = threads();
         (names.iter().filter(|name| !name.starts_with("procstorm")).eq(wanted)).then_some(names)
     });

@@ -4,9 +4,12 @@ use std::io::Read;
 use std::net::TcpStream;
 
 use flate2::read::GzDecoder;
+use procstorm_testkit::needs_root;
+use procstorm_testkit::procfs::Fixture;
+use procstorm_testkit::wait::for_value;
 use rustix::process::Signal;
 
-use crate::world::{ProcFixture, Program, answer, root_for, until, value};
+use crate::world::{Program, answer, value};
 
 /// Asks for the metrics and makes sure that the program has taken the request: it answers a later
 /// one.
@@ -18,10 +21,8 @@ fn scrapes(program: &Program, n: usize, headers: &str) -> Vec<TcpStream> {
 
 #[test]
 fn ten_scrapes_at_once_cost_one_scan() {
-    if !root_for("ten_scrapes_at_once_cost_one_scan") {
-        return;
-    }
-    let proc = ProcFixture::new();
+    needs_root!();
+    let proc = Fixture::new();
     let barrier = proc.barrier(2);
     let program = Program::start(proc.path(), &[]);
     let streams = scrapes(&program, 10, "");
@@ -39,10 +40,8 @@ fn ten_scrapes_at_once_cost_one_scan() {
 
 #[test]
 fn a_scan_that_takes_too_long_is_not_waited_for() {
-    if !root_for("a_scan_that_takes_too_long_is_not_waited_for") {
-        return;
-    }
-    let proc = ProcFixture::new();
+    needs_root!();
+    let proc = Fixture::new();
     let barrier = proc.barrier(2);
     let program = Program::start(proc.path(), &[]);
     let header = "X-Prometheus-Scrape-Timeout-Seconds: 0.3\r\n";
@@ -54,10 +53,8 @@ fn a_scan_that_takes_too_long_is_not_waited_for() {
 
 #[test]
 fn scrapes_beyond_the_limit_are_told_to_come_again() {
-    if !root_for("scrapes_beyond_the_limit_are_told_to_come_again") {
-        return;
-    }
-    let proc = ProcFixture::new();
+    needs_root!();
+    let proc = Fixture::new();
     let barrier = proc.barrier(2);
     let program = Program::start(proc.path(), &["--web.max-requests=2"]);
     let streams = scrapes(&program, 2, "");
@@ -70,10 +67,8 @@ fn scrapes_beyond_the_limit_are_told_to_come_again() {
 
 #[test]
 fn a_stop_lets_the_scrape_in_flight_finish() {
-    if !root_for("a_stop_lets_the_scrape_in_flight_finish") {
-        return;
-    }
-    let proc = ProcFixture::new();
+    needs_root!();
+    let proc = Fixture::new();
     let barrier = proc.barrier(2);
     let program = Program::start(proc.path(), &[]);
     let streams = scrapes(&program, 1, "");
@@ -88,10 +83,8 @@ fn a_stop_lets_the_scrape_in_flight_finish() {
 
 #[test]
 fn a_scan_that_hangs_holds_up_no_other_page_no_signal_and_no_end() {
-    if !root_for("a_scan_that_hangs_holds_up_no_other_page_no_signal_and_no_end") {
-        return;
-    }
-    let proc = ProcFixture::new();
+    needs_root!();
+    let proc = Fixture::new();
     let _never_passed = proc.barrier(2);
     let program = Program::start(proc.path(), &[]);
     let header = "X-Prometheus-Scrape-Timeout-Seconds: 0.3\r\n";
@@ -105,10 +98,8 @@ fn a_scan_that_hangs_holds_up_no_other_page_no_signal_and_no_end() {
 
 #[test]
 fn groups_that_are_gone_leave_no_series() {
-    if !root_for("groups_that_are_gone_leave_no_series") {
-        return;
-    }
-    let proc = ProcFixture::new();
+    needs_root!();
+    let proc = Fixture::new();
     proc.process(2, 41000, b"imapd");
     let program = Program::start(proc.path(), &[]);
     assert!(program.get("/metrics").contains("command=\"imapd\""));
@@ -118,7 +109,7 @@ fn groups_that_are_gone_leave_no_series() {
 
 #[test]
 fn pages() {
-    let proc = ProcFixture::new();
+    let proc = Fixture::new();
     let program = Program::start(proc.path(), &["--web.telemetry-path=/m\"etrics"]);
     assert!(program.get("/").contains("href=\"/m&quot;etrics\""));
     assert_eq!(program.get("/-/healthy"), "healthy\n");
@@ -135,7 +126,7 @@ fn pages() {
 
 #[test]
 fn gzip_when_asked_for() {
-    let proc = ProcFixture::new();
+    let proc = Fixture::new();
     let program = Program::start(proc.path(), &["--web.disable-exporter-metrics"]);
     let (_, head, body) = program.get_with("/metrics", "Accept-Encoding: gzip\r\n");
     assert!(head.contains("content-encoding: gzip"), "{head}");
@@ -164,7 +155,7 @@ fn what_makes_no_sense_stops_the_start() {
 
 #[test]
 fn once_fails_where_its_output_cannot_be_written() {
-    let proc = ProcFixture::new();
+    let proc = Fixture::new();
     for (file, writable) in [("/dev/full", true), ("/dev/null", false)] {
         let stdout = std::fs::OpenOptions::new().read(true).write(writable).open(file).unwrap();
         let mut command = std::process::Command::new(crate::world::BINARY);
@@ -177,7 +168,7 @@ fn once_fails_where_its_output_cannot_be_written() {
 
 #[test]
 fn idle_connections_leave_descriptors_for_a_scan() {
-    let proc = ProcFixture::new();
+    let proc = Fixture::new();
     let script = "ulimit -n 64; exec \"$0\" --web.listen-address 127.0.0.1:0 --path.procfs \"$1\" \
                   \"$2\" \"$3\"";
     let program = Program::spawn(
@@ -192,7 +183,7 @@ fn idle_connections_leave_descriptors_for_a_scan() {
 
 #[test]
 fn scrapes_leak_no_descriptors() {
-    let proc = ProcFixture::new();
+    let proc = Fixture::new();
     let program = Program::start(proc.path(), &[]);
     let descriptors = || {
         program.get("/metrics");
@@ -203,5 +194,5 @@ fn scrapes_leak_no_descriptors() {
         descriptors();
     }
     // One may be the last connection's.
-    until("no more descriptors than before", || (descriptors() <= before + 1).then_some(()));
+    for_value("no more descriptors than before", || (descriptors() <= before + 1).then_some(()));
 }

@@ -8,8 +8,11 @@ use std::process::Command;
 use procstorm_exporter::census::{Census, count_living};
 use procstorm_processes::proc_dir::ProcDir;
 use procstorm_processes::process;
+use procstorm_testkit::needs_root;
+use procstorm_testkit::procfs::Fixture;
+use procstorm_testkit::wait::for_value;
 
-use crate::world::{ProcFixture, Processes, Program, copy_program, root_for, until, value};
+use crate::world::{Processes, Program, copy_program, value};
 
 /// Calls itself by two names and is two users by turns, for ever.
 const SHAPE_SHIFTER: &str = "while (1) { $0 = 'pst-one'; $> = 41601; $> = 0; $0 = 'pst-two'; \
@@ -28,16 +31,14 @@ fn named(groups: &BTreeMap<(u32, String), u64>, names: &[&str]) -> u64 {
 
 #[test]
 fn a_process_that_changes_name_and_uid_is_counted_once() {
-    if !root_for("a_process_that_changes_name_and_uid_is_counted_once") {
-        return;
-    }
+    needs_root!();
     let mut processes = Processes::default();
     for _ in 0..3 {
         processes.spawn(Command::new("perl").args(["-e", SHAPE_SHIFTER]));
     }
     let mut proc = ProcDir::open(Path::new("/proc")).unwrap();
     let names = ["pst-one", "pst-two"];
-    until("all are up", || (named(&census(&mut proc), &names) == 3).then_some(()));
+    for_value("all are up", || (named(&census(&mut proc), &names) == 3).then_some(()));
     for _ in 0..50 {
         assert_eq!(named(&census(&mut proc), &names), 3);
     }
@@ -45,9 +46,7 @@ fn a_process_that_changes_name_and_uid_is_counted_once() {
 
 #[test]
 fn a_process_that_execs_is_counted_once() {
-    if !root_for("a_process_that_execs_is_counted_once") {
-        return;
-    }
+    needs_root!();
     let directory = tempfile::tempdir().unwrap();
     let names = ["pst-ping", "pst-pong"];
     for (name, next) in [(names[0], names[1]), (names[1], names[0])] {
@@ -64,7 +63,7 @@ fn a_process_that_execs_is_counted_once() {
         processes.spawn(&mut Command::new(directory.path().join(names[0])));
     }
     let mut proc = ProcDir::open(Path::new("/proc")).unwrap();
-    until("both are up", || (named(&census(&mut proc), &names) == 2).then_some(()));
+    for_value("both are up", || (named(&census(&mut proc), &names) == 2).then_some(()));
     for _ in 0..50 {
         assert_eq!(named(&census(&mut proc), &names), 2);
     }
@@ -72,9 +71,7 @@ fn a_process_that_execs_is_counted_once() {
 
 #[test]
 fn ps_counts_the_same() {
-    if !root_for("ps_counts_the_same") {
-        return;
-    }
+    needs_root!();
     let mut processes = Processes::default();
     for (uid, names) in [(41610, "a b,c(d),e)"), (41611, "x\"y,c(d)")] {
         for name in names.split(',') {
@@ -90,7 +87,7 @@ fn ps_counts_the_same() {
         groups.retain(|(uid, _), _| (41610..=41611).contains(uid));
         groups
     };
-    until("all have their names", || {
+    for_value("all have their names", || {
         let groups = ours(&mut proc);
         (groups.len() == 5 && groups.values().all(|&n| n == 3)).then_some(())
     });
@@ -108,10 +105,8 @@ fn ps_counts_the_same() {
 
 #[test]
 fn the_dead_are_counted_in_the_census_but_not_among_the_living() {
-    if !root_for("the_dead_are_counted_in_the_census_but_not_among_the_living") {
-        return;
-    }
-    let fixture = ProcFixture::new();
+    needs_root!();
+    let fixture = Fixture::new();
     for pid in 2..10 {
         fixture.process(pid, 41620, b"imapd");
     }
@@ -126,10 +121,8 @@ fn the_dead_are_counted_in_the_census_but_not_among_the_living() {
 
 #[test]
 fn kernel_threads_count_when_asked_for() {
-    if !root_for("kernel_threads_count_when_asked_for") {
-        return;
-    }
-    let fixture = ProcFixture::new();
+    needs_root!();
+    let fixture = Fixture::new();
     fixture.kernel_thread(2, 0, b"kthreadd");
     let program = Program::start(fixture.path(), &[]);
     assert_eq!(program.value("procstorm_scan_processes"), 1);
@@ -139,10 +132,8 @@ fn kernel_threads_count_when_asked_for() {
 
 #[test]
 fn as_many_pids_as_there_can_be() {
-    if !root_for("as_many_pids_as_there_can_be") {
-        return;
-    }
-    let fixture = ProcFixture::new();
+    needs_root!();
+    let fixture = Fixture::new();
     for pid in 2..=32_768 {
         let directory = fixture.path().join(pid.to_string());
         std::fs::create_dir(&directory).unwrap();
@@ -158,10 +149,8 @@ fn as_many_pids_as_there_can_be() {
 
 #[test]
 fn a_user_of_a_thousand_names_is_still_a_thousand() {
-    if !root_for("a_user_of_a_thousand_names_is_still_a_thousand") {
-        return;
-    }
-    let fixture = ProcFixture::new();
+    needs_root!();
+    let fixture = Fixture::new();
     for pid in 2..1002 {
         fixture.process(pid, 41640, format!("disguise{pid}").as_bytes());
     }

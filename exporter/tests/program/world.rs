@@ -1,138 +1,14 @@
-//! Fixtures of /proc, the running program, processes of our own.
+//! The running program, processes of our own.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::chown;
-use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
-use std::path::{Path, PathBuf};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
-
-/// How long a test waits for what must come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+use procstorm_testkit::wait::{LIMIT as PATIENCE, for_value};
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_procstorm-exporter");
-
-#[path = "../../../tests/src/aloud.rs"]
-mod aloud;
-
-pub(crate) use aloud::skipped;
-
-/// Whether we are root; if not, says that the test is skipped.
-pub(crate) fn root_for(test: &str) -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        skipped(test, "needs root");
-    }
-    root
-}
-
-/// Tries until `what` gives something, or panics at the deadline.
-pub(crate) fn until<T>(wanted: &str, mut what: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = what() {
-            return found;
-        }
-        assert!(Instant::now() < end, "never came: {wanted}");
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
-}
-
-/// A port of the loopback for a program that we start, and what keeps it from all other tests: its
-/// number's name in the abstract name space. Below the ports that the kernel gives to whoever asks
-/// for any, so that nobody else is given it before the program listens on it.
-pub(crate) fn free_port() -> (u16, UnixListener) {
-    let reserved = |port: &u16| {
-        let name = format!("procstorm-tests-port-{port}");
-        let name = UnixAddr::from_abstract_name(name).unwrap();
-        let reserved = UnixListener::bind_addr(&name).ok()?;
-        TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_err().then_some(reserved)
-    };
-    let ports = 10_000..32_000;
-    ports.into_iter().find_map(|port| Some((port, reserved(&port)?))).unwrap()
-}
-
-/// A directory that looks like /proc.
-pub(crate) struct ProcFixture {
-    directory: TempDir,
-}
-
-impl ProcFixture {
-    /// With pid 1, which always exists.
-    pub(crate) fn new() -> Self {
-        // In memory, where there is such a place: a fixture can have many thousand files.
-        let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-        let fixture = Self { directory: directory.unwrap() };
-        fixture.process(1, 0, b"init");
-        fixture
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.directory.path()
-    }
-
-    pub(crate) fn process(&self, pid: u32, uid: u32, command: &[u8]) {
-        self.entry(pid, uid, command, 'S', 0x0040_0000);
-    }
-
-    pub(crate) fn zombie(&self, pid: u32, uid: u32, command: &[u8]) {
-        self.entry(pid, uid, command, 'Z', 0x0040_0000);
-    }
-
-    pub(crate) fn kernel_thread(&self, pid: u32, uid: u32, command: &[u8]) {
-        self.entry(pid, uid, command, 'I', 0x0020_0000);
-    }
-
-    fn entry(&self, pid: u32, uid: u32, command: &[u8], state: char, flags: u32) {
-        let directory = self.path().join(pid.to_string());
-        fs::create_dir(&directory).unwrap();
-        fs::write(directory.join("comm"), [command, b"\n"].concat()).unwrap();
-        fs::write(directory.join("stat"), stat_line(pid, command, state, flags)).unwrap();
-        // Without root all are ours: enough for the tests that do not look at users.
-        if rustix::process::geteuid().is_root() {
-            chown(&directory, Some(uid), Some(uid)).unwrap();
-        }
-    }
-
-    /// A process that stops whoever scans it until [`Barrier::pass`]: its `stat` is a FIFO.
-    pub(crate) fn barrier(&self, pid: u32) -> Barrier {
-        self.process(pid, 0, b"barrier");
-        let path = self.path().join(format!("{pid}/stat"));
-        let line = fs::read(&path).unwrap();
-        fs::remove_file(&path).unwrap();
-        let mode = rustix::fs::Mode::from_raw_mode(0o600);
-        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        Barrier { path, line }
-    }
-}
-
-fn stat_line(pid: u32, command: &[u8], state: char, flags: u32) -> Vec<u8> {
-    let head = format!("{pid} (");
-    let tail = format!(
-        ") {state} 1 {pid} {pid} 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 1 0 42 0 0 0 0 0 0 0 0 0 0 0 0 \
-         0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n"
-    );
-    [head.as_bytes(), command, tail.as_bytes()].concat()
-}
-
-pub(crate) struct Barrier {
-    path: PathBuf,
-    line: Vec<u8>,
-}
-
-impl Barrier {
-    /// Lets the scan that waits, or the next one, go on.
-    pub(crate) fn pass(&self) {
-        let mut fifo = fs::OpenOptions::new().write(true).open(&self.path).unwrap();
-        fifo.write_all(&self.line).unwrap();
-    }
-}
 
 /// The exporter, running.
 pub(crate) struct Program {
@@ -234,7 +110,7 @@ impl Program {
 
     /// Waits until it has ended, and says whether in success.
     pub(crate) fn ended_well(mut self) -> bool {
-        until("the end of the program", || self.child.try_wait().unwrap()).success()
+        for_value("the end of the program", || self.child.try_wait().unwrap()).success()
     }
 
     /// A connection on which `path` has been asked for.
@@ -316,21 +192,4 @@ impl Drop for Processes {
             child.wait().unwrap();
         }
     }
-}
-
-/// What the tests have of the programs that `make tools` installs: in `PROCSTORM_TOOLS`, in
-/// `target/tools`, or on the path. None is said to be skipped.
-pub(crate) fn tool(test: &str, name: &str) -> Option<PathBuf> {
-    let target = Path::new(BINARY).ancestors().nth(2).unwrap().join("tools");
-    let tools = std::env::var_os("PROCSTORM_TOOLS").map(PathBuf::from).into_iter().chain([target]);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = tools
-        .flat_map(|root| [root.join("usr/bin"), root.join("bin"), root])
-        .chain(std::env::split_paths(&path))
-        .map(|directory| directory.join(name))
-        .find(|file| file.is_file());
-    if found.is_none() {
-        skipped(test, &format!("needs {name}"));
-    }
-    found
 }

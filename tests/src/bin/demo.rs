@@ -8,8 +8,8 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser;
+use procstorm_testkit::fault::{Fault, OrFault as _};
 use procstorm_tests::demo;
-use procstorm_tests::fault::{Fault, OrFault as _};
 use procstorm_tests::interrupt::Interrupt;
 
 #[derive(Parser)]

@@ -14,7 +14,7 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use procstorm_processes::process::Command;
 use procstorm_remediator::sandbox::{Places, enter};
 use procstorm_remediator::steps::kill::{Bounds, Target, end_storm};
-use procstorm_tests::fault::{Fault, OrFault as _};
+use procstorm_testkit::fault::{Fault, OrFault as _};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};

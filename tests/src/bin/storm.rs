@@ -25,7 +25,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
 use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
-use procstorm_tests::fault::{Fault, OrFault as _};
+use procstorm_testkit::fault::{Fault, OrFault as _};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitOptions, set_child_subreaper, set_parent_process_death_signal};

@@ -10,11 +10,12 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::fault::{Fault, OrFault as _};
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::wait;
+
 use crate::interrupt::Interrupt;
 use crate::stack::{Stack, Timing};
 use crate::storm::Storm;
-use crate::wait;
 
 /// How many processes the storm has: over the shipped threshold of 90.
 const STORM: usize = 100;

@@ -8,8 +8,8 @@ use std::path::Path;
 use nix::unistd::{Uid, User, geteuid};
 use procstorm_processes::proc_dir::ProcDir;
 use procstorm_processes::process::Command;
+use procstorm_testkit::fault::{Fault, OrFault as _};
 
-use crate::fault::{Fault, OrFault as _};
 use crate::stack::Person;
 
 /// Where we look for a uid that nobody has.

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::{programs, wait};
 use rustix::process::geteuid;
 use tempfile::TempDir;
 
 use crate::daemon::Daemon;
-use crate::fault::{Fault, OrFault as _};
-use crate::{programs, wait};
 
 /// How long a machine may take to boot or to go down, where others build at the same time.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);

@@ -4,10 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::programs;
 use tempfile::TempDir;
-
-use crate::fault::{Fault, OrFault as _};
-use crate::programs;
 
 /// The three packages, as `deploy/packages.sh` makes them.
 #[derive(Debug)]

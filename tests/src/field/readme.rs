@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::fault::{Fault, OrFault as _};
-use crate::programs;
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::programs;
 
 /// The blocks of commands (```` ```sh ````) below the heading `### title`, in order. None is a fault.
 pub fn blocks(title: &str) -> Result<Vec<String>, Fault> {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::fault::Fault;
+use procstorm_testkit::fault::Fault;
+use procstorm_testkit::wait;
+
 use crate::field::machine::Machine;
-use crate::wait;
 
 /// How long a storm may live, from its onset to the mail of its end, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use procstorm_testkit::fault::{Fault, OrFault as _};
+
 use super::mbox;
-use crate::fault::{Fault, OrFault as _};
 
 /// How long an answer may take: the server waits for locks.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -14,11 +14,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::port::free_port;
+use procstorm_testkit::programs;
 use tempfile::TempDir;
 
 use crate::daemon::Daemon;
-use crate::fault::{Fault, OrFault as _};
-use crate::{free_port, programs};
 
 /// How long the server may take to end.
 const LIMIT: Duration = Duration::from_secs(30);

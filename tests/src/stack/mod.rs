@@ -11,17 +11,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use procstorm_testkit::accounts::Accounts;
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::port::free_port;
+use procstorm_testkit::{programs, wait};
 use serde_json::Value;
 
-use crate::accounts::Accounts;
 use crate::alertmanager::Alertmanager;
 use crate::daemon::Daemon;
-use crate::fault::{Fault, OrFault as _};
+use crate::exposition;
 use crate::http::Http;
 use crate::prometheus::Prometheus;
 use crate::smtp::Sink;
 use crate::storm::Storm;
-use crate::{exposition, free_port, programs, wait};
 
 pub use site::{Person, Site, Timing};
 

@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
+use procstorm_testkit::accounts::Accounts;
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::programs;
+
 use super::{Addresses, shipped};
-use crate::accounts::Accounts;
-use crate::fault::{Fault, OrFault as _};
-use crate::programs;
 
 /// The secret between this stack's Alertmanager and its remediator.
 pub const TOKEN: &str = "this-stack-lives-on-loopback-alone";

@@ -3,8 +3,9 @@
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
-use procstorm_tests::fault::{Fault, OrFault as _};
-use procstorm_tests::{forking, wait};
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::wait;
+use procstorm_tests::forking;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;

@@ -17,7 +17,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use procstorm_tests::fault::{Fault, OrFault as _};
+use procstorm_testkit::fault::{Fault, OrFault as _};
 use procstorm_tests::forking;
 use procstorm_tests::ledger::Ledger;
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::ptrace;
 use nix::unistd::Pid;
-use procstorm_tests::fault::{Fault, OrFault as _};
-use procstorm_tests::wait::nap;
 use rustix::process::{WaitOptions, wait};
 
 use crate::Cast;
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::wait::nap;
 use procstorm_tests::forking::{
     become_user, die_with_parent, exit, exit_thread, fork, fork_on, is_there, kill_by_number,
     limit_processes, notice_sigterm, rename_when_resumed, set_dumpable, set_effective, set_ids,

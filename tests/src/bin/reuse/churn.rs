@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use procstorm_processes::proc_dir::ProcDir;
 use procstorm_remediator::steps::kill::{Bounds, end_storm};
-use procstorm_tests::fault::{Fault, OrFault as _};
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::wait::nap;
 use procstorm_tests::forking::{
     become_user, die_with_parent, exit, fork, kill_by_number, set_name,
 };
 use procstorm_tests::ledger::Ledger;
-use procstorm_tests::wait::nap;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
 use crate::people;

@@ -15,7 +15,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use nix::sched::{CloneFlags, unshare};
-use procstorm_tests::fault::{Fault, OrFault as _};
+use procstorm_testkit::fault::{Fault, OrFault as _};
 use procstorm_tests::forking;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Signal, WaitOptions, set_parent_process_death_signal, wait};

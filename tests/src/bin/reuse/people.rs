@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use procstorm_processes::process::Command;
 use procstorm_remediator::steps::kill::Target;
-use procstorm_tests::fault::{Fault, OrFault as _};
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::wait;
 use procstorm_tests::forking::{become_user, fork, fork_as, sleep};
 use procstorm_tests::ledger::Ledger;
-use procstorm_tests::wait;
 use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
 
 /// Whose processes are the target.

@@ -5,7 +5,7 @@ use std::path::Path;
 use procstorm_processes::proc_dir::ProcDir;
 use procstorm_remediator::steps::kill::Target;
 use procstorm_remediator::steps::kill::pin::{Delivery, Pin};
-use procstorm_tests::fault::{Fault, OrFault as _};
+use procstorm_testkit::fault::{Fault, OrFault as _};
 use procstorm_tests::ledger::Ledger;
 use rustix::process::Signal;
 

@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
-use procstorm_tests::fault::{Fault, OrFault as _};
+use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::programs;
 use procstorm_tests::ledger::Ledger;
-use procstorm_tests::programs;
 
 use crate::people;
 
