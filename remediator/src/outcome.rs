@@ -208,6 +208,9 @@ pub struct Story<'a> {
     pub archives: Option<&'a [FormNote]>,
     /// The lock on the mail file that was found after the kill; `None` if there was none.
     pub lock: Option<&'a LockNote>,
+    /// A sentence for each step that an earlier run of the daemon ended, and whose record cannot be
+    /// read.
+    pub unread: &'a [String],
     /// How it ended.
     pub end: End<'a>,
 }
@@ -264,6 +267,12 @@ impl Story<'_> {
                 severity.max(Severity::Warning)
             }
             Some(LockNote::Unknown(_)) | None => severity,
+        };
+        let severity = if self.unread.is_empty() {
+            severity
+        } else {
+            summary.push_str("; the journal's record of what was done cannot be read");
+            severity.max(Severity::Warning)
         };
         Told {
             verdict: verdict.to_owned(),
@@ -364,6 +373,7 @@ impl Story<'_> {
             | End::Nothing(..) => {}
         }
         lines.extend(self.lock.map(ToString::to_string));
+        lines.extend_from_slice(self.unread);
         let (before, after) = (number(self.before), number(after));
         lines.push(format!("processes: {before} before, {after} after; verdict: {verdict}"));
         lines.push(format!("playbook {} on {}", self.playbook, self.host));
@@ -647,6 +657,7 @@ mod tests {
             before: Some(95),
             archives,
             lock: None,
+            unread: &[],
             end,
         }
     }
@@ -815,6 +826,17 @@ mod tests {
         let told = tell(&LockNote::Unknown("no answer".to_owned()));
         assert_eq!(told.severity, Severity::Info);
         assert!(told.description.contains("could not look for a lock"), "{}", told.description);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_a_warning_and_named() {
+        let unread = ["step kill_user_proc ended as \"stuck\", but\nits record".to_owned()];
+        let told = Story { unread: &unread, ..story(End::NoKill, Some(&[])) }.tell();
+        assert_eq!((told.severity, told.verdict.as_str()), (Severity::Warning, "archived"));
+        let remark = "; the journal's record of what was done cannot be read";
+        assert!(told.summary.ends_with(remark), "{}", told.summary);
+        let line = "step kill_user_proc ended as \"stuck\", but?its record";
+        assert!(told.description.lines().any(|shown| shown == line), "{}", told.description);
     }
 
     #[test]

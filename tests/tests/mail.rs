@@ -307,6 +307,7 @@ fn the_subject_of_an_outcome_says_that_a_mail_file_was_not_saved() {
         before: Some(97),
         archives: Some(&notes),
         lock: None,
+        unread: &[],
         end: End::Killed(&report),
     };
     let letter = story.tell().letter(&story, "7-1".to_owned());

@@ -8,17 +8,20 @@
 //! - `pursuit`: a remediation's way: judge, act, watch, again.
 //! - `facts`: what is true here and now: who the user is, how many live, is it silenced.
 //! - `steps`: what a plan does: save the mail, kill the processes; or say what would be done.
+//! - [`StepDetail`]: what a step did, as the journal keeps it.
 //! - `claims`: one task for each remediation.
 //! - `lanes`: one at a time for one user and command.
 
 mod claims;
+mod detail;
 mod facts;
 mod lanes;
 mod pursuit;
 mod steps;
 
+pub(crate) use detail::recorded_archives;
+pub use detail::{StepDetail, Unreadable};
 pub(crate) use facts::look_up;
-pub(crate) use steps::recorded_archives;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};

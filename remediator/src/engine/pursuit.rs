@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use procstorm_processes::process::Command;
 
 use super::claims::Claim;
+use super::detail::{StepDetail, recorded_archives};
 use super::steps::Done;
 use super::{Shared, Stopping};
 use crate::account::Account;
@@ -103,6 +104,7 @@ impl Shared {
             before: None,
             archives: None,
             lock: None,
+            unread: &[],
             end: End::Nothing(FAILED, why),
         };
         self.end(id, &force, &story.tell(), &story, None).await?;
@@ -239,6 +241,10 @@ impl Shared {
                 End::DryRun(kills.then_some(survey.living.as_slice()))
             }
             Done { stopped: true, .. } => End::Stopped,
+            // An earlier run of the daemon ended the kill, and its report cannot be read.
+            Done { kill: None, .. } if plan.steps().contains(&Step::KillUserProc) => {
+                End::Interrupted(count(&survey.living))
+            }
             Done { kill: Some(report), .. } => match (&report.verdict, report.left) {
                 // Those whom the kill before the restart had hit were still dying when they were
                 // counted: that kill ended them, and they did not go by themselves.
@@ -249,9 +255,15 @@ impl Shared {
             },
             Done { kill: None, .. } => End::NoKill,
         };
-        let lock = done.lock.as_ref();
-        let story = Story { lock, ..matter.story(Some(before), done.archives.as_deref(), end) };
-        let watch = done.kill.as_ref().is_some_and(|report| is_worth_watching(&report.verdict));
+        let watch = match (&end, &done.kill) {
+            (End::Interrupted(_), _) => true,
+            (_, kill) => kill.as_ref().is_some_and(|report| is_worth_watching(&report.verdict)),
+        };
+        let story = Story {
+            lock: done.lock.as_ref(),
+            unread: &done.unread,
+            ..matter.story(Some(before), done.archives.as_deref(), end)
+        };
         self.conclude(matter, &story, watch).await
     }
 
@@ -384,6 +396,7 @@ impl Shared {
             before: living,
             archives: None,
             lock: None,
+            unread: &[],
             end: End::Nothing(refusal.label(), &reason),
         };
         let journal = &self.parts.journal;
@@ -421,11 +434,12 @@ impl Shared {
     /// The steps were cut off by a restart, and what is left of the storm is none.
     async fn end_interrupted(&self, matter: &Matter<'_>, living: u64) -> Result<(), Stopping> {
         let before = matter.case.before.unwrap_or(living);
-        let archives = super::steps::recorded_archives(&matter.case.steps);
+        let archives = recorded_archives(&matter.case.steps).and_then(Result::ok);
+        let unread = unread_of(matter.case);
         let lock = self.left_lock(matter.force, matter.case, matter.account).await?;
         let end = End::Interrupted(living);
         let story = matter.story(Some(before), archives.as_deref(), end);
-        let story = Story { lock: lock.as_ref(), ..story };
+        let story = Story { lock: lock.as_ref(), unread: &unread, ..story };
         self.conclude(matter, &story, true).await
     }
 
@@ -519,9 +533,16 @@ impl<'a> Matter<'a> {
             before,
             archives,
             lock: None,
+            unread: &[],
             end,
         }
     }
+}
+
+/// A sentence for each step that has ended and whose record cannot be read. Logs each of them.
+fn unread_of(case: &Case) -> Vec<String> {
+    let unread = case.steps.iter().filter_map(|row| StepDetail::of(row)?.err());
+    unread.inspect(|record| record.log(case.id)).map(|record| record.to_string()).collect()
 }
 
 /// A playbook's command is text, since it stands in a file of text.

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::detail::{LOCK_STEP, Unreadable, recorded, recorded_archives};
 use super::pursuit::was_interrupted;
 use super::{Shared, Stopping};
 use crate::account::Account;
 use crate::active::Force;
-use crate::journal::{Case, StepRow};
+use crate::journal::Case;
 use crate::outcome::{Fate, FormNote, LockNote, NO_MAIL_FILE};
 use crate::policy::Plan;
 use crate::policy::{OnArchiveFailure, Step};
@@ -18,11 +19,8 @@ use crate::steps::archive::mailroom::Trouble;
 use crate::steps::archive::{Failure, Form, FormReport, Planned};
 use crate::steps::kill::{Bounds, Report, Target, Verdict, end_storm};
 
-/// The step in the journal that tells of a lock on the mail file; no playbook names it.
-const LOCK_STEP: &str = "mail_file_lock";
-
 /// What the steps came to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Done {
     /// What became of the mail files; `None` if that was no step.
     pub(super) archives: Option<Vec<FormNote>>,
@@ -32,6 +30,17 @@ pub(super) struct Done {
     pub(super) lock: Option<LockNote>,
     /// Whether a failed archive ended it.
     pub(super) stopped: bool,
+    /// A sentence for each step that an earlier run of the daemon ended, and whose record cannot be
+    /// read.
+    pub(super) unread: Vec<String>,
+}
+
+/// What came of one step.
+enum Outcome<T> {
+    /// What it did, now or in an earlier run of the daemon.
+    Known(T),
+    /// An earlier run of the daemon ended it, and its record cannot be read. It is not done again.
+    Unread(Unreadable),
 }
 
 impl Shared {
@@ -42,13 +51,22 @@ impl Shared {
         case: &Case,
         plan: &Plan,
     ) -> Result<Done, Stopping> {
-        let mut done = Done { archives: None, kill: None, lock: None, stopped: false };
+        let mut done = Done::default();
         for step in plan.steps() {
             match step {
                 Step::ArchiveMailFile => {
-                    let notes = self.archive(force, case, plan).await?;
-                    let failed = notes.iter().any(|note| matches!(note.fate, Fate::Failed { .. }));
-                    done.archives = Some(notes);
+                    let failed = match self.archive(force, case, plan).await? {
+                        Outcome::Known(notes) => {
+                            let failed =
+                                notes.iter().any(|note| matches!(note.fate, Fate::Failed { .. }));
+                            done.archives = Some(notes);
+                            failed
+                        }
+                        Outcome::Unread(record) => {
+                            done.unread.push(record.to_string());
+                            !record.is_good()
+                        }
+                    };
                     if failed && plan.on_archive_failure() == OnArchiveFailure::Stop {
                         done.stopped = true;
                         return Ok(done);
@@ -56,12 +74,21 @@ impl Shared {
                 }
                 Step::KillUserProc if plan.is_dry_run() => {}
                 Step::KillUserProc => {
-                    let report = self.kill(case, plan).await?;
                     // A kill that was cut off before, of which no report tells, has hit some, too.
-                    if report.asked > 0 || report.signalled > 0 || was_interrupted(case) {
+                    let has_hit = match self.kill(case, plan).await? {
+                        Outcome::Known(report) => {
+                            let has_hit = report.asked > 0 || report.signalled > 0;
+                            done.kill = Some(report);
+                            has_hit || was_interrupted(case)
+                        }
+                        Outcome::Unread(record) => {
+                            done.unread.push(record.to_string());
+                            true
+                        }
+                    };
+                    if has_hit {
                         done.lock = self.left_lock(force, case, plan.account()).await?;
                     }
-                    done.kill = Some(report);
                 }
             }
         }
@@ -73,10 +100,10 @@ impl Shared {
         force: &Arc<Force>,
         case: &Case,
         plan: &Plan,
-    ) -> Result<Vec<FormNote>, Stopping> {
+    ) -> Result<Outcome<Vec<FormNote>>, Stopping> {
         let name = Step::ArchiveMailFile.label();
-        if let Some(notes) = recorded(&case.steps, name) {
-            return Ok(notes);
+        if let Some(recorded) = recorded_archives(&case.steps) {
+            return Ok(Outcome::of(case, recorded));
         }
         let step = self.begin_step(case.id, name).await?;
         let mut notes = if plan.is_dry_run() {
@@ -95,7 +122,7 @@ impl Shared {
         let outcome = archive_outcome(&notes);
         let good = !notes.iter().any(|note| matches!(note.fate, Fate::Failed { .. }));
         self.end_step(step, outcome, good, &notes).await?;
-        Ok(notes)
+        Ok(Outcome::Known(notes))
     }
 
     async fn do_archive(&self, force: &Arc<Force>, plan: &Plan) -> Result<Vec<FormNote>, Stopping> {
@@ -151,10 +178,10 @@ impl Shared {
         }
     }
 
-    async fn kill(&self, case: &Case, plan: &Plan) -> Result<Report, Stopping> {
+    async fn kill(&self, case: &Case, plan: &Plan) -> Result<Outcome<Report>, Stopping> {
         let name = Step::KillUserProc.label();
-        if let Some(report) = recorded(&case.steps, name) {
-            return Ok(report);
+        if let Some(recorded) = recorded(&case.steps, name) {
+            return Ok(Outcome::of(case, recorded));
         }
         let step = self.begin_step(case.id, name).await?;
         let target = Target { uid: plan.account().uid, command: *plan.command() };
@@ -190,7 +217,7 @@ impl Shared {
             Verdict::NoneSeenForMs(_) | Verdict::BelowThreshold | Verdict::NoLongerTrue
         );
         self.end_step(step, verdict, good, &report).await?;
-        Ok(report)
+        Ok(Outcome::Known(report))
     }
 
     /// Looks for a lock that those who were killed have left on the mail file. It is a step only
@@ -202,8 +229,11 @@ impl Shared {
         case: &Case,
         account: &Account,
     ) -> Result<Option<LockNote>, Stopping> {
-        if let Some(note) = recorded(&case.steps, LOCK_STEP) {
-            return Ok(Some(note));
+        if let Some(recorded) = recorded(&case.steps, LOCK_STEP) {
+            return Ok(Some(recorded.unwrap_or_else(|record: Unreadable| {
+                record.log(case.id);
+                LockNote::Unknown(record.to_string())
+            })));
         }
         let procfs = self.parts.procfs.clone();
         let found = force.mailroom.left_dotlock(account.clone(), procfs, &self.abort).await;
@@ -235,21 +265,26 @@ impl Shared {
         good: bool,
         detail: &T,
     ) -> Result<(), Stopping> {
-        let detail = serde_json::to_string(detail).unwrap_or_else(|error| format!("{error:?}"));
+        let detail = serde_json::to_string(detail).unwrap_or_else(|error| {
+            tracing::error!(step, %error, "cannot write a step's record");
+            String::new()
+        });
         let journal = &self.parts.journal;
         self.persist(|| journal.end_step(step, outcome, good, &detail, Timestamp::now())).await
     }
 }
 
-/// What the journal knows of a step that was done before the daemon was restarted.
-fn recorded<T: serde::de::DeserializeOwned>(steps: &[StepRow], name: &str) -> Option<T> {
-    let step = steps.iter().find(|step| step.name == name && step.ended.is_some())?;
-    serde_json::from_str(step.detail.as_deref()?).ok()
-}
-
-/// What the journal knows of the mail files.
-pub(crate) fn recorded_archives(steps: &[StepRow]) -> Option<Vec<FormNote>> {
-    recorded(steps, Step::ArchiveMailFile.label())
+impl<T> Outcome<T> {
+    /// What an earlier run of the daemon recorded. Logs a record that cannot be read.
+    fn of(case: &Case, recorded: Result<T, Unreadable>) -> Self {
+        match recorded {
+            Ok(detail) => Self::Known(detail),
+            Err(record) => {
+                record.log(case.id);
+                Self::Unread(record)
+            }
+        }
+    }
 }
 
 fn archive_outcome(notes: &[FormNote]) -> &'static str {

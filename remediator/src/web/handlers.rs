@@ -12,12 +12,12 @@ use serde::Serialize;
 
 use super::Site;
 use super::status::view::{Detail, Mode, Overview, Remediation, Step};
-use super::status::{HEADERS, page};
+use super::status::{HEADERS, facts, page};
+use crate::engine::{StepDetail, recorded_archives};
 use crate::journal::Fault;
 use crate::journal::StepRow;
 use crate::journal::records::Record;
 use crate::outcome::{Fate, FormNote};
-use crate::policy::Step as PlanStep;
 
 /// How long the page says that a limit was reached.
 const LIMITED_FOR: SignedDuration = SignedDuration::from_hours(1);
@@ -31,26 +31,6 @@ const PAGE: u32 = 50;
 
 /// The most that one answer of the API holds.
 const PAGE_MAX: u32 = 500;
-
-/// The step whose numbers are shown in words.
-const KILL: PlanStep = PlanStep::KillUserProc;
-
-/// The keys of a kill's report, as they are shown.
-const KILL_WORDS: [(&str, &str); 13] = [
-    ("matched", "Found"),
-    ("asked", "Asked to exit (SIGTERM)"),
-    ("terminated", "Ended by SIGTERM"),
-    ("signalled", "Sent SIGKILL"),
-    ("exited", "Ended by SIGKILL"),
-    ("gone", "Ended otherwise"),
-    ("left", "Alive afterwards"),
-    ("threshold", "Threshold"),
-    ("denied", "No right to signal"),
-    ("changed", "Renamed and let go"),
-    ("nested", "Left alone in other pid namespaces"),
-    ("stuck_count", "Sent SIGKILL and not exited"),
-    ("replacement_count", "Appeared during the kill"),
-];
 
 /// One answer of the API.
 #[derive(Serialize)]
@@ -227,10 +207,12 @@ fn remediation(record: &Record) -> Remediation {
     }
 }
 
-/// Where mail files were saved, and why others were not.
+/// Where mail files were saved, and why others were not. A record that cannot be read says neither;
+/// the remediation's own page shows it.
 fn archives(steps: &[StepRow]) -> (Vec<String>, Vec<String>) {
     let (mut saved, mut not_saved) = (Vec::new(), Vec::new());
-    for FormNote { fate, .. } in crate::engine::recorded_archives(steps).unwrap_or_default() {
+    let notes = recorded_archives(steps).and_then(Result::ok).unwrap_or_default();
+    for FormNote { fate, .. } in notes {
         match fate {
             Fate::Archived(archived) => saved.push(archived.path.display().to_string()),
             Fate::Planned(_) | Fate::Absent { .. } => {}
@@ -241,10 +223,13 @@ fn archives(steps: &[StepRow]) -> (Vec<String>, Vec<String>) {
 }
 
 fn step(row: &StepRow) -> Step {
-    let mut facts = row.detail.as_deref().map(facts).unwrap_or_default();
-    if row.name == KILL.label() {
-        facts.0 = in_words(facts.0);
-    }
+    let (facts, pids) = match StepDetail::of(row) {
+        None => (Vec::new(), Vec::new()),
+        Some(Ok(detail)) => (facts::of(&detail), facts::pids(&detail)),
+        Some(Err(record)) => {
+            (facts::unreadable(&record, row.detail.as_deref().unwrap_or_default()), Vec::new())
+        }
+    };
     let took = row.ended.map(|ended| ended.duration_since(row.began).as_millis());
     Step {
         name: row.name.clone(),
@@ -252,66 +237,9 @@ fn step(row: &StepRow) -> Step {
         outcome: row.outcome.clone().unwrap_or_else(|| "running".to_owned()),
         good: row.good.unwrap_or(true),
         milliseconds: took.and_then(|ms| u64::try_from(ms).ok()),
-        facts: facts.0,
-        pids: facts.1,
+        facts,
+        pids,
     }
-}
-
-/// A kill's numbers in words and in the order of a kill, before all else that is known of it.
-fn in_words(mut facts: Vec<(String, String)>) -> Vec<(String, String)> {
-    let order = |(name, _): &(String, String)| KILL_WORDS.iter().position(|(key, _)| key == name);
-    facts.sort_by_key(|fact| order(fact).unwrap_or(KILL_WORDS.len()));
-    for (name, _) in &mut facts {
-        if let Some((_, words)) = KILL_WORDS.iter().find(|(key, _)| key == name) {
-            (*words).clone_into(name);
-        }
-    }
-    facts
-}
-
-/// The names and values in a step's detail, and the pids in it.
-fn facts(detail: &str) -> (Vec<(String, String)>, Vec<i32>) {
-    let Ok(value) = serde_json::from_str::<serde_json::Value>(detail) else {
-        return (Vec::new(), Vec::new());
-    };
-    let pids = value.get("pids").and_then(|pids| serde_json::from_value(pids.clone()).ok());
-    let mut facts = Vec::new();
-    flatten("", &value, &mut facts);
-    (facts, pids.unwrap_or_default())
-}
-
-fn flatten(name: &str, value: &serde_json::Value, facts: &mut Vec<(String, String)>) {
-    use serde_json::Value;
-    let inner = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
-    match value {
-        Value::Object(map) if let Some(milliseconds) = span(map) => {
-            facts.push((name.to_owned(), milliseconds));
-        }
-        Value::Object(map) => {
-            for (key, value) in map.iter().filter(|(key, _)| *key != "pids") {
-                flatten(&inner(key), value, facts);
-            }
-        }
-        Value::Array(items) if items.is_empty() => {}
-        Value::Array(items) if let [only] = items.as_slice() => flatten(name, only, facts),
-        Value::Array(items) => {
-            for (number, value) in (1_u8..=20).zip(items) {
-                flatten(&inner(&number.to_string()), value, facts);
-            }
-        }
-        Value::String(text) => facts.push((name.to_owned(), text.clone())),
-        // What could not be counted is unknown, and not nothing.
-        Value::Null if name == "left" => facts.push((name.to_owned(), "unknown".to_owned())),
-        Value::Null => {}
-        Value::Bool(_) | Value::Number(_) => facts.push((name.to_owned(), value.to_string())),
-    }
-}
-
-/// A span of time as it is recorded, in words; `None` if the object is something else.
-fn span(map: &serde_json::Map<String, serde_json::Value>) -> Option<String> {
-    let seconds = map.get("secs")?.as_u64()?;
-    let nanos = u32::try_from(map.get("nanos")?.as_u64()?).ok()?;
-    (map.len() == 2).then(|| format!("{:.1?}", Duration::new(seconds, nanos)))
 }
 
 /// The number that a query asks for.
@@ -340,45 +268,4 @@ fn unreadable(fault: &Fault) -> Response {
 fn failed(why: &str) -> Response {
     tracing::error!(why, "a page cannot be made");
     reply::text(StatusCode::INTERNAL_SERVER_ERROR, "internal error\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::steps::kill::{Report, Verdict};
-
-    #[test]
-    fn a_kills_numbers_are_shown_in_words_and_what_was_not_counted_is_unknown() {
-        let mut report = Report::idle(Verdict::Unfinished, Duration::from_millis(5));
-        (report.matched, report.asked, report.terminated) = (10, 9, 4);
-        (report.signalled, report.exited) = (6, 5);
-        let row = |name: &str| StepRow {
-            id: 1,
-            name: name.to_owned(),
-            began: Timestamp::UNIX_EPOCH,
-            ended: None,
-            outcome: None,
-            good: None,
-            detail: serde_json::to_string(&report).ok(),
-        };
-        let shown = step(&row(KILL.label())).facts;
-        let expected = [
-            ("Found", "10"),
-            ("Asked to exit (SIGTERM)", "9"),
-            ("Ended by SIGTERM", "4"),
-            ("Sent SIGKILL", "6"),
-            ("Ended by SIGKILL", "5"),
-            ("Ended otherwise", "0"),
-            ("Alive afterwards", "unknown"),
-        ];
-        let shown = shown.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let shown: Vec<_> = shown.collect();
-        assert!(shown.starts_with(&expected), "{shown:?}");
-        for (key, words) in KILL_WORDS {
-            assert!(shown.iter().any(|(name, _)| *name == words), "{words} in {shown:?}");
-            assert!(!shown.iter().any(|(name, _)| *name == key), "{key} in {shown:?}");
-        }
-        // Another step may have keys of the same name.
-        assert!(step(&row("other")).facts.iter().any(|(name, _)| name == "asked"));
-    }
 }

@@ -88,6 +88,19 @@ pub enum Attribute {
     Owner,
 }
 
+impl Attribute {
+    /// A word for logs and pages.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Mode => "mode",
+            Self::Acl => "acl",
+            Self::Times => "times",
+            Self::Owner => "owner",
+        }
+    }
+}
+
 /// What [`archive`](super::Archiver::archive) would do with one form.
 #[derive(Debug)]
 pub struct FormPlan {
