@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
+use procstorm_toolkit::chain::Chain;
 use procstorm_toolkit::systemd::notice::Notifier;
 use procstorm_toolkit::systemd::reload::Report;
 use procstorm_toolkit::web;
@@ -121,7 +122,7 @@ async fn until_told_to_stop(
 fn reload(exporter: &Exporter, manager: &Manager) {
     let Manager { notifier, report, status } = manager;
     notifier.reloading();
-    let fault = exporter.reload().err().map(|error| error.to_string());
+    let fault = exporter.reload().err().map(|error| Chain(&error).to_string());
     match &fault {
         None => {
             tracing::info!("reloaded");

@@ -11,6 +11,7 @@ use clap::Parser;
 use procstorm_exporter::args::{Args, LISTEN};
 use procstorm_exporter::daemon;
 use procstorm_exporter::server::Exporter;
+use procstorm_toolkit::chain::Chain;
 use procstorm_toolkit::scarcity::allocator::{self, WithReserve};
 use procstorm_toolkit::systemd::{Carried, exit_status, reload};
 use procstorm_toolkit::web::listen::listeners;
@@ -34,8 +35,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let cause = error.source().map(ToString::to_string);
-            tracing::error!(cause, "{error}");
+            tracing::error!("{}", Chain(&*error));
             ExitCode::from(exit_status(error.as_ref()))
         }
     }

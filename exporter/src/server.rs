@@ -20,6 +20,7 @@ use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue, V
 use hyper::{Method, StatusCode};
 use procstorm_processes::name_service::NameService;
 use procstorm_processes::visibility::obstacle;
+use procstorm_toolkit::chain::Chain;
 use procstorm_toolkit::single_flight::SingleFlight;
 use procstorm_toolkit::web::security::Security;
 use procstorm_toolkit::web::security::config::ConfigError;
@@ -236,11 +237,12 @@ impl Inner {
         }
         let scan = scanner.scan();
         drop(scanner);
-        let scan = scan.map_err(|error| Failure { text: chain(&error), passes: error.passes() })?;
+        let scan = scan
+            .map_err(|error| Failure { text: Chain(&error).to_string(), passes: error.passes() })?;
         let valid = self.security.as_ref().map(|security| security.is_valid());
         self.exposition
             .render(&scan, valid)
-            .map_err(|error| Failure { text: chain(&error), passes: false })
+            .map_err(|error| Failure { text: Chain(&error).to_string(), passes: false })
     }
 }
 
@@ -255,18 +257,6 @@ fn scrape_timeout(headers: &HeaderMap) -> Option<Duration> {
 fn too_late(patience: Duration) -> Response {
     let text = format!("the scan was not done within {} ms\n", patience.as_millis());
     reply::text(StatusCode::SERVICE_UNAVAILABLE, text)
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 fn escape(text: &str) -> String {

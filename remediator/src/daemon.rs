@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use procstorm_toolkit::chain::Chain;
 use procstorm_toolkit::systemd::{notice::Notifier, reload::Report};
 use procstorm_toolkit::web::security::config::ConfigError;
 use procstorm_toolkit::web::security::{Reading, Security};
@@ -269,7 +270,7 @@ impl Daemon {
     /// Reads configuration and token anew. A fault leaves everything as it was.
     fn reload(&self) {
         self.notifier.reloading();
-        let fault = self.try_reload().err().map(|error| error.to_string());
+        let fault = self.try_reload().err().map(|error| Chain(&error).to_string());
         self.metrics.reloaded(fault.is_none());
         match &fault {
             None => {
@@ -419,7 +420,7 @@ async fn prune(journal: Journal, force: InForce, mut stop: watch::Receiver<bool>
                     Ok(0) => break,
                     Ok(count) => forgotten = forgotten.saturating_add(count),
                     Err(fault) => {
-                        tracing::warn!(%fault, "journal pruning failed");
+                        tracing::warn!(fault = %Chain(&fault), "journal pruning failed");
                         break;
                     }
                 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use procstorm_toolkit::chain::Chain;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
@@ -83,7 +84,7 @@ impl Outbox {
         match timeout(FAREWELL, self.deliver()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "undelivered outcomes stay for the next start")
+                tracing::warn!(error = %Chain(&error), "undelivered outcomes stay for the next start")
             }
             Err(_) => tracing::warn!("undelivered outcomes stay for the next start"),
         }
@@ -94,12 +95,12 @@ impl Outbox {
         let delivered = self.deliver().await;
         if let Err(error) = &delivered {
             self.metrics.outcome("failed");
-            tracing::warn!(%error, "could not deliver outcomes to Alertmanager; will retry");
+            tracing::warn!(error = %Chain(error), "could not deliver outcomes to Alertmanager; will retry");
         }
         if Instant::now() >= *confirm_at {
             *confirm_at = Instant::now() + self.confirm;
             if let Err(error) = self.confirm().await {
-                tracing::warn!(%error, "could not ask Alertmanager which outcomes it has; will retry");
+                tracing::warn!(error = %Chain(&error), "could not ask Alertmanager which outcomes it has; will retry");
             }
         }
         let alertmanager = self.force.borrow().alertmanager.clone();
@@ -147,8 +148,13 @@ impl Outbox {
             }
             // It would be refused for ever, and hold up all behind it.
             Err(error) if error.is_final() => {
-                tracing::error!(event, %error, "Alertmanager rejected an outcome; it is dropped");
-                self.journal.drop_letter(letter.id, error.to_string()).await?;
+                let reason = Chain(&error).to_string();
+                tracing::error!(
+                    event,
+                    error = reason,
+                    "Alertmanager rejected an outcome; it is dropped"
+                );
+                self.journal.drop_letter(letter.id, reason).await?;
                 self.metrics.outcome("rejected");
             }
             Err(error) => return Err(error.into()),

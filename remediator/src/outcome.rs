@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter, Write};
 use std::path::{Path, PathBuf};
 
+use procstorm_toolkit::chain::Chain;
 use serde::{Deserialize, Serialize};
 
 use crate::alertmanager::OUTCOME;
@@ -102,7 +103,7 @@ impl Fate {
     /// A failure to archive. A Maildir is none: each of its messages is a file, which no killed
     /// program leaves torn.
     fn not_archived(failure: &Failure) -> Self {
-        let (label, text) = (failure.label().to_owned(), failure.chain());
+        let (label, text) = (failure.label().to_owned(), Chain(&failure).to_string());
         if matches!(failure, Failure::MaildirUnsupported { .. }) {
             Self::Absent { label, text }
         } else {

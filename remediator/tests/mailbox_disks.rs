@@ -20,6 +20,7 @@ use procstorm_testkit::needs_root;
 use procstorm_testkit::race::meanwhile;
 use procstorm_testkit::skip::skipped;
 use procstorm_testkit::wait::closely_until_so;
+use procstorm_toolkit::chain::Chain;
 
 const MIB: usize = 1 << 20;
 
@@ -128,7 +129,11 @@ fn a_quota_of_inodes_is_an_error_that_names_the_directory() {
         }
         let failure = archive_result(&archiver, "alice", 43_304, NOW).unwrap_err();
         assert_eq!(failure.label(), "full");
-        assert!(failure.chain().contains(world.arc.to_str().unwrap()), "{}", failure.chain());
+        assert!(
+            Chain(&failure).to_string().contains(world.arc.to_str().unwrap()),
+            "{}",
+            Chain(&failure)
+        );
     });
 }
 

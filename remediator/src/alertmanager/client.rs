@@ -42,7 +42,7 @@ pub enum ApiError {
     #[error("{0}: no answer within {DEADLINE:?}")]
     Timeout(Uri),
     /// It could not be reached.
-    #[error("{uri}: {source}")]
+    #[error("cannot ask {uri}")]
     Transport {
         /// What was asked.
         uri: Uri,
@@ -60,7 +60,7 @@ pub enum ApiError {
         text: String,
     },
     /// Its answer cannot be understood.
-    #[error("{uri}: {source}")]
+    #[error("cannot understand the answer of {uri}")]
     Answer {
         /// What was asked.
         uri: Uri,
@@ -245,11 +245,8 @@ impl Alertmanager {
             .map_err(|error| transport(Box::new(error)))?;
         let asked = Timestamp::now();
         let answer = async {
-            let response = self
-                .client
-                .request(request)
-                .await
-                .map_err(|error| transport(chain(&error).into()))?;
+            let response =
+                self.client.request(request).await.map_err(|error| transport(Box::new(error)))?;
             self.read_clock(response.headers(), asked);
             let status = response.status();
             let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
@@ -268,17 +265,6 @@ impl Alertmanager {
         let text = String::from_utf8_lossy(&body).chars().take(200).collect();
         Err(ApiError::Status { uri, status, text })
     }
-}
-
-/// hyper's own message is "client error (Connect)"; what matters stands in its sources.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// What keeps Alertmanager from sending an alert.

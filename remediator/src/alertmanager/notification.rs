@@ -70,9 +70,9 @@ pub enum Status {
 pub enum BadPayload {
     /// It is not JSON, or not of that shape.
     ///
-    /// The parser quotes what it met as it stands, of any length and with its line breaks.
-    #[error("not an Alertmanager notification: {}", line(&.0.to_string()))]
-    Shape(#[from] serde_json::Error),
+    /// What the parser says, on one line of bounded length: it quotes what it met.
+    #[error("not an Alertmanager notification: {0}")]
+    Shape(String),
     /// It is of another version.
     #[error("version {0:?} of the notification is not known, only \"4\"")]
     Version(String),
@@ -115,7 +115,8 @@ struct RawAlert {
 impl Notification {
     /// Reads a body.
     pub fn parse(body: &[u8]) -> Result<Self, BadPayload> {
-        let raw: RawNotification = serde_json::from_slice(body)?;
+        let raw: RawNotification = serde_json::from_slice(body)
+            .map_err(|error| BadPayload::Shape(line(&error.to_string())))?;
         if raw.version != "4" {
             return Err(BadPayload::Version(shortened(&raw.version)));
         }

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::io::{IsTerminal as _, Write as _};
 
+use procstorm_toolkit::chain::Chain;
+
 /// Says why, a line for each fault, as a configuration can have many. `asked` says that a person
 /// has asked for an answer, and that this is it.
 pub fn complain(error: &dyn Error, asked: bool) {
@@ -18,12 +20,9 @@ pub fn complain(error: &dyn Error, asked: bool) {
     }
 }
 
-/// The lines of an error, with the cause where it does not name that itself.
+/// The lines of an error, with its causes after the last.
 fn said(error: &dyn Error) -> Vec<String> {
-    let text = error.to_string();
-    let cause = error.source().map(ToString::to_string).filter(|cause| !text.contains(cause));
-    let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-    text.lines().map(|line| format!("{line}{cause}")).collect()
+    Chain(error).to_string().lines().map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -37,13 +36,13 @@ mod tests {
     struct Bare(#[source] io::Error);
 
     #[derive(Debug, thiserror::Error)]
-    #[error("a:1: {0}\na:2: wrong")]
-    struct Whole(#[source] io::Error);
+    #[error("a:1: missing\na:2: wrong")]
+    struct Faults;
 
     #[test]
-    fn a_cause_is_said_once() {
-        let cause = || io::Error::other("no such file");
-        assert_eq!(said(&Bare(cause())), ["cannot read a file: no such file"]);
-        assert_eq!(said(&Whole(cause())), ["a:1: no such file", "a:2: wrong"]);
+    fn each_fault_has_a_line_and_a_cause_is_said_once() {
+        let cause = io::Error::other("no such file");
+        assert_eq!(said(&Bare(cause)), ["cannot read a file: no such file"]);
+        assert_eq!(said(&Faults), ["a:1: missing", "a:2: wrong"]);
     }
 }

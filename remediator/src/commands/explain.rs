@@ -7,6 +7,7 @@ use std::thread;
 
 use jiff::Timestamp;
 use procstorm_processes::name_service::NameService;
+use procstorm_toolkit::chain::Chain;
 
 use crate::account::protection::{Protection, groups_of};
 use crate::account::{Account, Protected, UserName};
@@ -31,10 +32,10 @@ pub enum ExplainError {
     #[error(transparent)]
     Policy(#[from] LoadError),
     /// The payload cannot be read.
-    #[error("{0}: {1}")]
+    #[error("cannot read {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
     /// It is no notification: the webhook would answer 400.
-    #[error("{0}: {1}")]
+    #[error("cannot use {}", .0.display())]
     Payload(PathBuf, #[source] BadPayload),
 }
 
@@ -129,7 +130,7 @@ impl Looker<'_> {
         let account = allowed_account(config, &request, &identity, self.own_uid)
             .map_err(|refusal| refusal.to_string())?;
         let target = Target { uid: account.uid, command: *request.command() };
-        let found = survey(self.procfs, &target).map_err(|error| error.to_string())?;
+        let found = survey(self.procfs, &target).map_err(|error| Chain(&error).to_string())?;
         let playbook = config.playbooks.get(request.playbook());
         let found = found.with_nested(playbook.is_some_and(Playbook::kills_nested));
         self.decide(&request, identity, &found)
@@ -251,7 +252,9 @@ impl Looker<'_> {
         let plans = match self.force.mailroom.plan_and_wait(plan.account().clone()) {
             Ok(plans) => plans,
             Err(trouble @ Trouble::NoArchive(_)) => return vec![format!("  {name}: {trouble}")],
-            Err(trouble) => return vec![format!("  {name}: would fail: {}", trouble.chain())],
+            Err(trouble) => {
+                return vec![format!("  {name}: would fail: {}", Chain(&trouble))];
+            }
         };
         if plans.is_empty() {
             let spool = &self.force.config.mail.spool;

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use procstorm_processes::name_service::NameService;
+use procstorm_toolkit::chain::Chain;
 use rustix::io::Errno;
 
 use super::{Shared, Stopping};
@@ -144,7 +145,7 @@ impl Shared {
         force.mailroom.others(account.clone(), &self.abort).await.unwrap_or_else(|trouble| {
             tracing::warn!(
                 user = account.name.as_str(),
-                error = trouble.chain(),
+                error = %Chain(&trouble),
                 "could not tell whether the uid owns other users' mail; continuing as if it owned none"
             );
             Vec::new()
@@ -200,7 +201,7 @@ impl Shared {
             let looked = self.survey(target).await;
             match &looked {
                 Err(error) if is_passing(error) && begun.elapsed() < SHORT_OF_DESCRIPTORS => {
-                    tracing::warn!(%error, "could not look at the processes; will retry");
+                    tracing::warn!(error = %Chain(error), "could not look at the processes; will retry");
                     self.pause(RETRY).await?;
                 }
                 Ok(_) | Err(_) => return Ok(looked),
@@ -229,7 +230,7 @@ impl Shared {
             Ok(Err(error)) => {
                 tracing::warn!(
                     remediation = case.id,
-                    %error,
+                    error = %Chain(&error),
                     "could not query silences; continuing as if there were none"
                 );
                 None
@@ -247,7 +248,8 @@ fn is_passing(error: &SurveyError) -> bool {
 
 /// Asks for a user's name, or for a uid where the exporter found no name.
 pub(crate) fn look_up(names: &NameService, user: &UserName) -> Result<Identity, String> {
-    let known = names.uid_of(user.as_str(), NAME_DEADLINE).map_err(|error| chain(&error))?;
+    let known =
+        names.uid_of(user.as_str(), NAME_DEADLINE).map_err(|error| Chain(&error).to_string())?;
     if let Some(uid) = known {
         return Ok(match name_of(names, uid)? {
             Some(name) if name != user.as_str() => Identity::Alias(name),
@@ -273,12 +275,5 @@ fn name_of(names: &NameService, uid: u32) -> Result<Option<String>, String> {
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
             Err(format!("the name service does not say who uid {uid} is"))
         }
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use procstorm_processes::process::Command;
+use procstorm_toolkit::chain::Chain;
 
 use super::claims::Claim;
 use super::detail::{StepDetail, recorded_archives};
@@ -426,7 +427,7 @@ impl Shared {
             SurveyError::Blind { .. } => Verdict::Blind,
             SurveyError::Read { .. } => Verdict::Failed(String::new()),
         };
-        let reason = error.to_string();
+        let reason = Chain(error).to_string();
         let story = matter.story(None, None, End::Nothing(verdict.label(), &reason));
         self.conclude(matter, &story, false).await
     }
@@ -461,7 +462,7 @@ impl Shared {
                 "a kill was cut off: whoever it had stopped goes on"
             ),
             Ok(Err(error)) => {
-                tracing::error!(remediation = id, %error, "cannot let processes go on")
+                tracing::error!(remediation = id, error = %Chain(&error), "cannot let processes go on")
             }
             Err(error) => tracing::error!(remediation = id, %error, "cannot let processes go on"),
         }
@@ -511,7 +512,7 @@ impl Shared {
                 count(&survey.living) >= playbook.threshold
             }
             Err(error) => {
-                tracing::warn!(remediation = case.id, %error, "cannot look for the storm's return");
+                tracing::warn!(remediation = case.id, error = %Chain(&error), "cannot look for the storm's return");
                 false
             }
         }

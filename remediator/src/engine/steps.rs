@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use procstorm_toolkit::chain::Chain;
 
 use super::detail::{LOCK_STEP, Unreadable, recorded, recorded_archives};
 use super::pursuit::was_interrupted;
@@ -241,7 +242,7 @@ impl Shared {
             Ok(None) => return Ok(None),
             Ok(Some(lock)) => (LockNote::Left(lock), "left"),
             // Nor as the daemon stops: the kill is over, and how it ended is not to wait for a start.
-            Err(trouble) => (LockNote::Unknown(trouble.chain()), "unknown"),
+            Err(trouble) => (LockNote::Unknown(Chain(&trouble).to_string()), "unknown"),
         };
         let user = account.name.as_str();
         tracing::warn!(remediation = case.id, user, found = %note, "mail file lock after the kill");
@@ -309,7 +310,7 @@ fn unopened(force: &Force, plan: &Plan, trouble: &Trouble) -> FormNote {
     FormNote {
         form: Form::Mbox,
         source: mail_file(force, plan),
-        fate: Fate::Failed { label: trouble.label().to_owned(), text: trouble.chain() },
+        fate: Fate::Failed { label: trouble.label().to_owned(), text: Chain(&trouble).to_string() },
     }
 }
 

@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use procstorm_toolkit::chain::Chain;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::oneshot;
@@ -42,7 +43,7 @@ const BUSY: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// The directory or the file cannot be made or opened.
-    #[error("cannot {action} {path}: {source}", path = path.display())]
+    #[error("cannot {action} {path}", path = path.display())]
     File {
         /// What was tried.
         action: &'static str,
@@ -201,7 +202,7 @@ impl Store {
         let obstacle = result
             .as_ref()
             .err()
-            .map(|fault| format!("journal {}: {fault}", path(&self.state).display()));
+            .map(|fault| format!("journal {}: {}", path(&self.state).display(), Chain(fault)));
         if obstacle.is_none() && !writes {
             return result;
         }

@@ -7,6 +7,7 @@ use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
 use jiff::{SignedDuration, Timestamp};
 use procstorm_processes::visibility::obstacle;
+use procstorm_toolkit::chain::Chain;
 use procstorm_toolkit::web::{Response, reply};
 use serde::Serialize;
 
@@ -261,7 +262,7 @@ pub(super) fn with_headers(mut response: Response) -> Response {
 }
 
 fn unreadable(fault: &Fault) -> Response {
-    tracing::warn!(%fault, "the journal cannot be read");
+    tracing::warn!(fault = %Chain(fault), "the journal cannot be read");
     reply::text(StatusCode::SERVICE_UNAVAILABLE, "the journal cannot be read\n")
 }
 

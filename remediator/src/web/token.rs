@@ -23,7 +23,7 @@ pub struct Token(Vec<u8>);
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// It cannot be read.
-    #[error("cannot read token file {path}: {source}", path = path.display())]
+    #[error("cannot read token file {path}", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use hyper::StatusCode;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use jiff::Timestamp;
+use procstorm_toolkit::chain::Chain;
 use procstorm_toolkit::web::body::{self, BodyError};
 use procstorm_toolkit::web::{Peer, Request, Response, Standing, reply};
 
@@ -60,9 +61,12 @@ impl Site {
         match Notification::parse(&body) {
             Ok(notification) => Arc::clone(self).take(notification).await,
             Err(error) => {
-                tracing::warn!(%error, "a post is no notification");
+                tracing::warn!(error = %Chain(&error), "a post is no notification");
                 self.metrics.notification("bad_request");
-                reply::text(StatusCode::BAD_REQUEST, format!("{}\n", line(&error.to_string())))
+                reply::text(
+                    StatusCode::BAD_REQUEST,
+                    format!("{}\n", line(&Chain(&error).to_string())),
+                )
             }
         }
     }
@@ -105,7 +109,7 @@ impl Site {
         let receipts = match self.journal.accept(judged.clone(), Timestamp::now()).await {
             Ok(receipts) => receipts,
             Err(fault) => {
-                tracing::error!(%fault, "alerts cannot be recorded, and so are not taken");
+                tracing::error!(fault = %Chain(&fault), "alerts cannot be recorded, and so are not taken");
                 self.metrics.notification("unavailable");
                 return unavailable("the journal does not work");
             }

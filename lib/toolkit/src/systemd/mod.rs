@@ -9,6 +9,7 @@
 use std::error::Error;
 use std::io;
 
+use crate::chain::Chain;
 use crate::web::listen::ListenError;
 use crate::web::security::config::ConfigError;
 
@@ -32,16 +33,10 @@ pub struct Carried {
 }
 
 impl Carried {
-    /// The text of `error` and its cause, and its [`exit_status`].
+    /// The text of `error` and its causes, and its [`exit_status`].
     #[must_use]
     pub fn new(error: &(dyn Error + 'static)) -> Self {
-        let mut text = error.to_string();
-        if let Some(cause) = error.source().map(ToString::to_string)
-            && !text.contains(&cause)
-        {
-            text = format!("{text}: {cause}");
-        }
-        Self { text, status: exit_status(error) }
+        Self { text: Chain(error).to_string(), status: exit_status(error) }
     }
 }
 

@@ -64,7 +64,7 @@ pub enum ReloadError {
     #[error("--reload is for ExecReload= of the unit: RUNTIME_DIRECTORY is not set")]
     NoDirectory,
     /// There is no such process, or it is not ours.
-    #[error("cannot signal process {pid}: {source}")]
+    #[error("cannot signal process {pid}")]
     Signal {
         /// Its pid.
         pid: u32,

@@ -23,7 +23,7 @@ pub enum SocketError {
     )]
     Both,
     /// One of them is something else.
-    #[error("--web.systemd-socket: socket {number} does not listen on TCP: {source}")]
+    #[error("--web.systemd-socket: socket {number} does not listen on TCP")]
     Unfit {
         /// Which, from 1 on.
         number: usize,

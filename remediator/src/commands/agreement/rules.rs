@@ -59,7 +59,7 @@ pub struct Rules {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The directory or a file cannot be read.
-    #[error("{0}: {1}")]
+    #[error("cannot read {}", .0.display())]
     Io(PathBuf, #[source] std::io::Error),
     /// A file is not YAML, or a value in it is wrong.
     #[error("{0}: {1}")]

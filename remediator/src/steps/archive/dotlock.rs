@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use procstorm_processes::proc_dir::ProcDir;
+use procstorm_toolkit::chain::Chain;
 use serde::{Deserialize, Serialize};
 
 use crate::account::{Account, UserName};
@@ -126,7 +127,7 @@ impl Spool {
         let path = self.path_of(&name);
         let pinned = match self.pin(&name) {
             Ok(pinned) => pinned?,
-            Err(failure) => return Some(Dotlock::unread(path, failure.chain())),
+            Err(failure) => return Some(Dotlock::unread(path, Chain(&failure).to_string())),
         };
         let mut lock = Dotlock::unread(path.clone(), String::new());
         match self.read_dotlock(&name, &pinned, uid, &mut lock) {
@@ -151,17 +152,19 @@ impl Spool {
         lock: &mut Dotlock,
     ) -> Result<Option<Vec<u8>>, String> {
         let path = &lock.path;
-        let meta = metadata(pinned, path).map_err(|failure| failure.chain())?;
+        let meta = metadata(pinned, path).map_err(|failure| Chain(&failure).to_string())?;
         let now = jiff::Timestamp::now().as_second();
         let age = u64::try_from(now.saturating_sub(meta.mtime()));
         lock.age_seconds = Some(age.unwrap_or_default());
         let path = &lock.path;
         self.check_dotlock(&meta, uid)?;
-        let Some(file) = self.open_pinned(name, pinned).map_err(|failure| failure.chain())? else {
+        let Some(file) =
+            self.open_pinned(name, pinned).map_err(|failure| Chain(&failure).to_string())?
+        else {
             return Ok(None);
         };
         // Its name may lead to another file by now.
-        let meta = metadata(&file, path).map_err(|failure| failure.chain())?;
+        let meta = metadata(&file, path).map_err(|failure| Chain(&failure).to_string())?;
         self.check_dotlock(&meta, uid)?;
         let mut text = Vec::new();
         match file.take(READ_MAX).read_to_end(&mut text) {

@@ -207,19 +207,6 @@ impl Failure {
             Self::Io { .. } => "io",
         }
     }
-
-    /// The error and its sources, in one line.
-    #[must_use]
-    pub fn chain(&self) -> String {
-        let mut line = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(error) = next {
-            line.push_str(": ");
-            line.push_str(&error.to_string());
-            next = error.source();
-        }
-        line
-    }
 }
 
 /// Why the spool or the archive directory cannot be used.

@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use procstorm_toolkit::chain::Chain;
 use procstorm_toolkit::workers::Workers;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
@@ -95,12 +96,6 @@ impl Trouble {
             Self::CalledOff => "aborted",
             Self::Panicked => "panic",
         }
-    }
-
-    /// The error and its cause, in one line.
-    #[must_use]
-    pub fn chain(&self) -> String {
-        chain(self)
     }
 }
 
@@ -296,11 +291,17 @@ impl Mailroom {
         match pruned.flatten() {
             Ok(pruned) => {
                 for failure in pruned.failed {
-                    tracing::warn!(error = failure.chain(), "could not remove old archives");
+                    tracing::warn!(
+                        error = %Chain(&failure),
+                        "could not remove old archives"
+                    );
                 }
             }
             Err(trouble) => {
-                tracing::warn!(error = trouble.chain(), "could not look for old archives");
+                tracing::warn!(
+                    error = %Chain(&trouble),
+                    "could not look for old archives"
+                );
             }
         }
     }
@@ -360,7 +361,7 @@ impl Mailroom {
                     pulse.give_up();
                     let trouble = self.silent(&what, &pulse);
                     tracing::error!(
-                        error = %trouble, lost_threads = self.lost_threads(),
+                        error = %Chain(&trouble), lost_threads = self.lost_threads(),
                         "a mail file system hangs; continuing without it until it answers"
                     );
                     return Err(trouble);
@@ -437,8 +438,8 @@ impl Mailroom {
         drop(desk);
         let (settings, desk) = (self.settings.clone(), Arc::clone(&self.desk));
         let work = move |_pulse: Pulse| match Archiver::open(settings) {
-            Ok(archiver) => archiver.probe().err().map(|failure| failure.chain()),
-            Err(error) => Some(chain(&error)),
+            Ok(archiver) => archiver.probe().err().map(|failure| Chain(&failure).to_string()),
+            Err(error) => Some(Chain(&error).to_string()),
         };
         let crew = Arc::clone(&self.crew);
         self.begin(&scouts, "a try".to_owned(), true, work, move |found| {
@@ -493,20 +494,6 @@ fn pause_after(lost: usize) -> Duration {
 
 fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
     desk.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        let cause = format!(": {error}");
-        // A transparent error says the same as its cause.
-        if !line.ends_with(&cause) {
-            line.push_str(&cause);
-        }
-        next = error.source();
-    }
-    line
 }
 
 fn epoch_seconds() -> u64 {

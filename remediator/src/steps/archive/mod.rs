@@ -49,6 +49,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use procstorm_toolkit::chain::Chain;
 use rustix::fs::fsync;
 
 use crate::account::UserName;
@@ -278,7 +279,7 @@ impl Archiver {
                     pruned.removed.push(path);
                 }
                 Err(failure) => {
-                    let error = failure.chain();
+                    let error = Chain(&failure).to_string();
                     tracing::warn!(path = %path.display(), error, "could not remove an old archive");
                     pruned.failed.push(failure);
                 }

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+use procstorm_toolkit::chain::Chain;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
 use rustix::io::Errno;
 
@@ -62,7 +63,9 @@ pub(crate) fn places(settings: &Settings) -> Places {
     }
     match open_directory(archive, "open the archive directory") {
         Ok(_) => places.write.push(archive.clone()),
-        Err(error) => tracing::warn!(%error, "the sandbox keeps the archive closed"),
+        Err(error) => {
+            tracing::warn!(error = %Chain(&error), "the sandbox keeps the archive closed")
+        }
     }
     places
 }

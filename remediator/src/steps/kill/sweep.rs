@@ -171,7 +171,7 @@ pub enum SurveyError {
         blindness: Blindness,
     },
     /// It could not be read.
-    #[error("{path}: cannot be read: {source}")]
+    #[error("cannot read {path}")]
     Read {
         /// The /proc directory.
         path: PathBuf,

@@ -29,6 +29,7 @@ use self::config::{ConfigError, WebConfig};
 use self::rate_limit::Limiter;
 use super::Response;
 use super::seldom::Seldom;
+use crate::chain::Chain;
 use crate::single_flight::SingleFlight;
 use crate::workers::{Missing, Workers};
 
@@ -233,7 +234,7 @@ impl Security {
             Err(error) => {
                 if let Some(unsaid) = self.told.may_say(&error.to_string()) {
                     tracing::error!(
-                        %error,
+                        error = %Chain(&error),
                         unsaid,
                         "web configuration reload failed; still using the previous configuration"
                     );
