@@ -24,7 +24,7 @@ build: rust ## build everything (debug)
 	$(CARGO) build --workspace --bins
 
 release: rust ## build the two daemons for use
-	$(CARGO) build --release -p procstorm-exporter -p procstorm-remediator -p procstorm-completions
+	$(CARGO) build --release -p procstorm-exporter -p procstorm-remediator -p xtask
 
 # DESTDIR, PREFIX and the rest: see deploy/install.sh. It builds nothing, so that root needs no cargo.
 install: ## install the daemons, and what Prometheus and Alertmanager need (DESTDIR, PREFIX)
@@ -75,7 +75,8 @@ fmt: rust ## format the sources
 	$(CARGO) fmt --all
 
 # A module's table of contents names private modules, which are documented here as well.
-docs: rust ## the documentation of the code, warnings are errors
+docs: rust ## the documents' tables are as the code has them; the documentation of the code
+	$(CARGO) xtask docs --check
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --quiet --workspace --no-deps --document-private-items
 
 rules: ## check rules, their tests, and Alertmanager's configuration

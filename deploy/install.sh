@@ -6,7 +6,7 @@
 #   PREFIX        default /usr/local
 #   SYSCONFDIR    default /etc
 #   PROGRAMS      the directory of the built programs
-#   COMPLETIONS   the program that writes the completions; default: the one in PROGRAMS. It runs on
+#   XTASK         the program that writes the completions; default: the one in PROGRAMS. It runs on
 #                 this machine, PROGRAMS may be another's.
 #   STRIP         the program that strips the installed programs; default: they are not stripped
 #   ZSHDIR        where zsh looks for completions
@@ -17,9 +17,9 @@ PREFIX=${PREFIX:-/usr/local}
 etc=${SYSCONFDIR:-/etc}
 share=$PREFIX/share
 zsh=${ZSHDIR:-$share/zsh/site-functions}
-COMPLETIONS=${COMPLETIONS:-$PROGRAMS/procstorm-completions}
+XTASK=${XTASK:-$PROGRAMS/xtask}
 
-for program in "$PROGRAMS/procstorm-exporter" "$PROGRAMS/procstorm-remediator" "$COMPLETIONS"; do
+for program in "$PROGRAMS/procstorm-exporter" "$PROGRAMS/procstorm-remediator" "$XTASK"; do
     if [ ! -x "$program" ]; then
         echo "install: $program is missing; run: make release" >&2
         exit 1
@@ -30,7 +30,7 @@ put() { install -D -m "${3:-644}" "$1" "$DESTDIR$2"; }
 
 completions=$(mktemp -d)
 trap 'rm -rf "$completions"' EXIT
-"$COMPLETIONS" "$completions"
+"$XTASK" completions "$completions"
 
 for daemon in exporter remediator; do
     name=procstorm-$daemon

@@ -5,7 +5,7 @@
 #
 # From the environment, all optional:
 #   PROGRAMS      the directory of programs that are built already; otherwise they are built
-#   COMPLETIONS   the program that writes the completions, if it is not in PROGRAMS
+#   XTASK         the program that writes the completions, if it is not in PROGRAMS
 #   PACKAGES      where to put the packages; default target/packages
 #   VERSION       default: the workspace's
 #   ONLY          make only these, of: deb rpm tarball
@@ -103,13 +103,13 @@ if [ -z "${PROGRAMS:-}" ]; then
         deploy/cross.sh "$arch"
         PROGRAMS=$target/$rpm_arch-unknown-linux-gnu/release
         # This one runs here.
-        "${CARGO:-cargo}" build -p procstorm-completions
-        COMPLETIONS=$target/debug/procstorm-completions
+        "${CARGO:-cargo}" build -p xtask
+        XTASK=$target/debug/xtask
     fi
 fi
 PROGRAMS=$(realpath "$PROGRAMS")
-COMPLETIONS=$(realpath "${COMPLETIONS:-$PROGRAMS/procstorm-completions}")
-export PROGRAMS COMPLETIONS
+XTASK=$(realpath "${XTASK:-$PROGRAMS/xtask}")
+export PROGRAMS XTASK
 
 mkdir -p "$packages"
 for kind in ${ONLY:-deb rpm tarball}; do

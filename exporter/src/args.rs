@@ -16,8 +16,12 @@ pub const LISTEN: &str = ":9957";
 #[derive(Clone, Debug, Parser)]
 #[command(name = "procstorm-exporter", version, max_term_width = 100)]
 pub struct Args {
-    /// Where to listen, as `host:port`, `[host]:port` or `:port`; may be given several times
-    /// [default: :9957]
+    /// Where to listen, as `host:port`, `[host]:port` or `:port`; may be given several times.
+    ///
+    /// A request that arrives at an address of the loopback without TLS or a password must name it
+    /// in `Host`: `localhost`, a loopback address, this machine's name, or a name that /etc/hosts
+    /// gives a loopback address. Other names get 403, so that no web page can read the metrics
+    /// through a browser on this machine. [default: :9957]
     #[arg(long = "web.listen-address", value_name = "ADDRESS")]
     pub listen: Vec<String>,
 
@@ -32,12 +36,14 @@ pub struct Args {
     )]
     pub telemetry_path: String,
 
-    /// File with TLS and authentication, in the format of Prometheus' exporter-toolkit; read anew
-    /// when it changes.
+    /// File with TLS and authentication, in the format of Prometheus' exporter-toolkit.
+    ///
+    /// It is reloaded when it changes. If it then has a fault, the last valid one stays in force; the
+    /// log and procstorm_web_config_last_reload_successful say so.
     #[arg(long = "web.config.file", value_name = "FILE")]
     pub web_config: Option<PathBuf>,
 
-    /// Scrapes answered at the same time; 0 is no limit.
+    /// Scrapes answered at the same time; 0 sets no limit.
     #[arg(long = "web.max-requests", value_name = "N", default_value_t = 40)]
     pub max_requests: usize,
 
@@ -54,6 +60,8 @@ pub struct Args {
     pub kernel_threads: bool,
 
     /// Series of procstorm_processes at most; the smallest groups are shown as command="(other)".
+    ///
+    /// The smallest groups of each user are shown as one, so that no process is lost from the sum.
     #[arg(
         long = "collector.max-series", value_name = "N", default_value = "5000",
         value_parser = at_least_one
@@ -67,20 +75,26 @@ pub struct Args {
     )]
     pub max_commands_per_user: usize,
 
-    /// Print the metrics once and end.
+    /// Print the metrics once and exit.
     #[arg(long)]
     pub once: bool,
 
-    /// Ask the running daemon with this pid to reload its configuration, wait for its answer, and
-    /// end. For ExecReload= of the systemd unit.
+    /// Ask the running daemon with this pid to reload, wait for its answer, and exit; for
+    /// `ExecReload=` of the systemd unit.
+    ///
+    /// Exits with status 1 if the web configuration has a fault. The answer is written to
+    /// `RUNTIME_DIRECTORY`.
     #[arg(long, value_name = "PID")]
     pub reload: Option<u32>,
 
-    /// What is logged: debug, info, warn or error.
+    /// What is logged to standard error: debug, info, warn or error.
     #[arg(long = "log.level", value_name = "LEVEL", default_value_t)]
     pub log_level: Level,
 
-    /// In which form: logfmt or json.
+    /// The form of the log: logfmt or json.
+    ///
+    /// Where standard error is the systemd journal, each line has its priority (err, warning, info,
+    /// debug) and no time of its own.
     #[arg(long = "log.format", value_name = "FORMAT", default_value_t)]
     pub log_format: Format,
 }

@@ -34,8 +34,7 @@ impl Exposition {
         scan: &Scan,
         web_config_valid: Option<bool>,
     ) -> Result<Vec<u8>, prometheus::Error> {
-        let mut families = vec![processes(scan), user_processes(scan), build_info()];
-        families.extend(health(scan));
+        let mut families = of_scan(scan);
         families.extend(web_config_valid.map(web_config));
         families.extend(self.process.iter().flat_map(Collector::collect));
         families.retain(|family| !family.get_metric().is_empty());
@@ -44,6 +43,23 @@ impl Exposition {
         TextEncoder::new().encode(&families, &mut text)?;
         Ok(text)
     }
+}
+
+/// Every family of the exporter's own, with its labels: what the documents' tables are made from.
+#[must_use]
+pub fn families() -> Vec<MetricFamily> {
+    let commands = BTreeMap::from([("imapd".to_owned(), 1)]);
+    let scan = Scan { counts: BTreeMap::from([("alice".into(), commands)]), ..Scan::default() };
+    let mut families = of_scan(&scan);
+    families.push(web_config(true));
+    families
+}
+
+fn of_scan(scan: &Scan) -> Vec<MetricFamily> {
+    let mut families = vec![processes(scan), user_processes(scan)];
+    families.extend(health(scan));
+    families.push(build_info());
+    families
 }
 
 fn processes(scan: &Scan) -> MetricFamily {
@@ -71,7 +87,7 @@ fn build_info() -> MetricFamily {
 }
 
 fn web_config(valid: bool) -> MetricFamily {
-    let help = "Whether the last reading of the web configuration file found it valid.";
+    let help = "Whether the last reload of the web configuration succeeded.";
     simple("procstorm_web_config_last_reload_successful", help, f64::from(u8::from(valid)))
 }
 
@@ -112,7 +128,7 @@ fn health(scan: &Scan) -> Vec<MetricFamily> {
         ),
         simple(
             "procstorm_scan_overdue_names",
-            "User names that the name service has not told in time.",
+            "User names that the name service did not return in time.",
             float(overdue),
         ),
         count("procstorm_scans_total", "Scans made.", scan.totals.scans),

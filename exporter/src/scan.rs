@@ -26,7 +26,7 @@ pub struct Settings {
 }
 
 /// What a scan found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Scan {
     /// Processes by user and command, as they are shown.
     pub counts: Counts,

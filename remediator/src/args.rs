@@ -17,7 +17,7 @@ pub struct Args {
     #[command(subcommand)]
     pub task: Option<Task>,
 
-    /// The host's policy; read anew at SIGHUP.
+    /// The host's policy; SIGHUP reloads it.
     #[arg(
         long = "config.file",
         global = true,
@@ -26,21 +26,45 @@ pub struct Args {
     )]
     pub config_file: PathBuf,
 
-    /// Check the policy, explain it in plain sentences, and end.
+    /// Check the policy, explain it in plain sentences, and exit.
+    ///
+    /// Each fault is one line on standard error: file, line, key, and what is wrong. A command that
+    /// looks like a pattern or a path, and a directory of `sandbox.read` that does not exist, are
+    /// warnings.
     #[arg(long)]
     pub check: bool,
 
-    /// With --check: do these rules agree with the policy? A rule file, or a directory of them.
+    /// With --check and --alertmanager: check that these rules (a file, or a directory of
+    /// `*.rules.yml`) agree with the policy.
+    ///
+    /// The check says "the three agree" only if an alert of each row that asks for a playbook of
+    /// this host reaches this host's webhook and is acted on. Each obstacle is reported with file
+    /// and line, and the exit status is 1: a playbook that the policy lacks, a threshold of the
+    /// policy above the rule's, labels that the daemon refuses, another receiver that takes the
+    /// alert, a time interval or inhibit rule that holds it back, another host's url or token,
+    /// max_alerts, `payload`, a route that would group two users together, and a repeat that comes
+    /// too late for the cooldown. What the files do not show is listed; then the exit status is 0,
+    /// without these words. Rows of other hosts' roles are left out.
+    ///
+    /// The daemon's own --web.listen-address and --web.config.file make the check more exact. It
+    /// does not check that the files are valid for their own programs; promtool and amtool do.
     #[arg(long, value_name = "PATH", requires = "check", requires = "alertmanager")]
     pub rules: Option<PathBuf>,
 
-    /// With --check: does this Alertmanager configuration bring the rules' alerts to a webhook?
+    /// With --check and --rules: Alertmanager's configuration, to be checked together with them.
     #[arg(long, value_name = "FILE", requires = "check", requires = "rules")]
     pub alertmanager: Option<PathBuf>,
 
-    /// Where to listen, as `host:port`, `[host]:port` or `:port`; may be given several times. Beyond
-    /// loopback, the policy must name a token file, or the web configuration ask who speaks
-    /// [default: 127.0.0.1:9958]
+    /// Where to listen, as `host:port`, `[host]:port` or `:port`; may be given several times. The
+    /// shipped unit does not use it: its address is in `procstorm-remediator.socket`.
+    ///
+    /// Beyond loopback the daemon does not start unless the policy names a token file, or the web
+    /// configuration asks for passwords or verified certificates.
+    ///
+    /// A request that arrives at an address of the loopback without the token, a password or TLS
+    /// must name it in `Host`: `localhost`, a loopback address, this machine's name, or a name that
+    /// /etc/hosts gives a loopback address. Other names, and requests that a browser sends for
+    /// another site, get 403. [default: 127.0.0.1:9958]
     #[arg(long = "web.listen-address", value_name = "ADDRESS")]
     pub listen: Vec<String>,
 
@@ -48,8 +72,13 @@ pub struct Args {
     #[arg(long = "web.systemd-socket")]
     pub systemd_socket: bool,
 
-    /// File with TLS and authentication, in the format of Prometheus' exporter-toolkit; read anew
-    /// when it changes.
+    /// File with TLS and authentication, in the format of Prometheus' exporter-toolkit; with
+    /// passwords, the token is not accepted.
+    ///
+    /// It is reloaded when it changes. With `basic_auth_users`, every request to every page needs a
+    /// name and a password instead of the token: a bearer token gets 401. Alertmanager's receiver
+    /// and Prometheus' job then need `basic_auth` instead of `authorization`. Without
+    /// `basic_auth_users` the token is needed, with and without TLS.
     #[arg(long = "web.config.file", value_name = "FILE")]
     pub web_config: Option<PathBuf>,
 
@@ -57,20 +86,26 @@ pub struct Args {
     #[arg(long = "path.procfs", global = true, value_name = "DIR", default_value = "/proc")]
     pub procfs: PathBuf,
 
-    /// Ask the running daemon with this pid to reload its configuration, wait for its answer, and
-    /// end. For ExecReload= of the systemd unit.
+    /// Ask the running daemon with this pid to reload, wait for its answer, and exit; for
+    /// `ExecReload=` of the systemd unit.
+    ///
+    /// Exits with status 1 and the daemon's reason if it keeps its previous configuration. The
+    /// answer is written to `RUNTIME_DIRECTORY`.
     #[arg(long, value_name = "PID")]
     pub reload: Option<u32>,
 
-    /// Keep all rights: drop no capabilities, enforce neither Landlock nor the seccomp filter.
+    /// Do not drop capabilities, and enforce neither Landlock nor the seccomp filter.
     #[arg(long = "no-sandbox", global = true)]
     pub no_sandbox: bool,
 
-    /// What is logged: debug, info, warn or error.
+    /// What is logged to standard error: debug, info, warn or error.
     #[arg(long = "log.level", value_name = "LEVEL", default_value_t)]
     pub log_level: Level,
 
-    /// In which form: logfmt or json.
+    /// The form of the log: logfmt or json.
+    ///
+    /// Where standard error is the systemd journal, each line has its priority (err, warning, info,
+    /// debug) and no time of its own.
     #[arg(long = "log.format", value_name = "FORMAT", default_value_t)]
     pub log_format: Format,
 }
@@ -78,22 +113,29 @@ pub struct Args {
 /// Another thing to do than to serve.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Task {
-    /// Say what would be done with a captured notification, and why, without doing it.
+    /// Show what the daemon would do with a captured notification, and why, without doing it.
+    ///
+    /// The answer has pids and files. It does not consider cooldown and limits. Names are looked up
+    /// as the daemon does in its sandbox, or with --no-sandbox without it. It does not consider what
+    /// the systemd unit closes besides.
     Explain {
-        /// The body that Alertmanager has posted, or would post.
+        /// The body of a POST by Alertmanager.
         #[arg(long, value_name = "FILE")]
         payload: PathBuf,
     },
-    /// Compare a user's archived mail with the mailbox, and append the messages that it lacks.
-    /// Nothing in the mailbox is removed or overwritten. Run as root.
+    /// Compare a user's archived mail with the mailbox, and append the missing messages with
+    /// --apply. Run it as root.
+    ///
+    /// Nothing in the mailbox is removed or overwritten. The mailbox is locked with `USER.lock` and
+    /// fcntl(2).
     Restore {
-        /// Whose mail.
+        /// The user whose mail it is.
         #[arg(long, value_name = "NAME")]
         user: String,
-        /// Which archive, by its name in the archive directory; without it, the newest.
+        /// The archive's name in the archive directory; without it, the newest archive.
         #[arg(long, value_name = "NAME")]
         archive: Option<String>,
-        /// Append them; without this flag, only say what would be appended.
+        /// Append the missing messages; without this flag, only show them.
         #[arg(long)]
         apply: bool,
     },

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::{LabelPair, Metric, MetricFamily};
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
@@ -32,6 +33,18 @@ pub struct Metrics {
     work: Work,
     telling: Telling,
     health: Health,
+}
+
+/// Every family of the remediator's own, with its labels: what the documents' tables are made from.
+pub fn families() -> Result<Vec<MetricFamily>, prometheus::Error> {
+    Metrics::with_families().map(|(_metrics, families)| families)
+}
+
+/// The registry, and what was registered in it.
+#[derive(Default)]
+struct Catalogue {
+    registry: Registry,
+    families: Vec<MetricFamily>,
 }
 
 /// What comes in.
@@ -81,22 +94,27 @@ struct Health {
 impl Metrics {
     /// All of them, at their beginnings. Fails if a name is not one, which a test excludes.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
+        Self::with_families().map(|(metrics, _families)| metrics)
+    }
+
+    fn with_families() -> Result<(Self, Vec<MetricFamily>), prometheus::Error> {
+        let mut registry = Catalogue::default();
         let process: Box<dyn Collector> = Box::new(ProcessCollector::for_self());
-        registry.register(process)?;
+        registry.registry.register(process)?;
         let help = "A constant 1, labelled by the program's version.";
         let build = registered(
-            &registry,
+            &mut registry,
             IntGaugeVec::new(Opts::new("procstorm_build_info", help), &["version"])?,
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        Ok(Self {
-            intake: Intake::new(&registry)?,
-            work: Work::new(&registry)?,
-            telling: Telling::new(&registry)?,
-            health: Health::new(&registry)?,
-            registry,
-        })
+        let metrics = Self {
+            intake: Intake::new(&mut registry)?,
+            work: Work::new(&mut registry)?,
+            telling: Telling::new(&mut registry)?,
+            health: Health::new(&mut registry)?,
+            registry: registry.registry,
+        };
+        Ok((metrics, registry.families))
     }
 
     /// A post to the webhook was answered.
@@ -232,12 +250,12 @@ impl Metrics {
 }
 
 impl Intake {
-    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    fn new(registry: &mut Catalogue) -> Result<Self, prometheus::Error> {
         Ok(Self {
             notifications: counters(
                 registry,
                 "procstorm_webhook_notifications_total",
-                "Posts to the webhook, by what became of them.",
+                "Requests to the webhook, by their result.",
                 &["result"],
             )?,
             alerts: counters(
@@ -256,12 +274,12 @@ impl Intake {
 }
 
 impl Work {
-    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    fn new(registry: &mut Catalogue) -> Result<Self, prometheus::Error> {
         Ok(Self {
             remediations: counters(
                 registry,
                 "procstorm_remediations_total",
-                "Remediations that have ended.",
+                "Remediations that have ended, by playbook and verdict.",
                 &["playbook", "verdict"],
             )?,
             pending: gauge(
@@ -282,7 +300,7 @@ impl Work {
             archives: counters(
                 registry,
                 "procstorm_mailbox_archives_total",
-                "Mail files that were to be saved: how, or why not.",
+                "Mail files to be saved, by method or by the reason why not.",
                 &["result"],
             )?,
             archived_bytes: counter(
@@ -307,10 +325,10 @@ impl Work {
 }
 
 impl Telling {
-    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    fn new(registry: &mut Catalogue) -> Result<Self, prometheus::Error> {
         let skew = Opts::new(
             "procstorm_alertmanager_clock_skew_seconds",
-            "How far this host's clock is ahead of Alertmanager's, by the Date of its answers.",
+            "How far this host's clock is ahead of Alertmanager's, by the Date of its answers; absent until it is known.",
         );
         Ok(Self {
             outcomes: counters(
@@ -330,7 +348,7 @@ impl Telling {
 }
 
 impl Health {
-    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    fn new(registry: &mut Catalogue) -> Result<Self, prometheus::Error> {
         let sandbox = Opts::new(
             "procstorm_sandbox_enforced",
             "1 if a layer of the sandbox holds in full, 0.2 to 0.8 as far as an older kernel has \
@@ -338,29 +356,29 @@ impl Health {
         );
         let reload_time = Opts::new(
             "procstorm_config_last_reload_success_timestamp_seconds",
-            "When the configuration was last read and found good.",
+            "When a reload of the policy last succeeded.",
         );
         Ok(Self {
             reload_successful: gauge(
                 registry,
                 "procstorm_config_last_reload_successful",
-                "Whether the last reading of the configuration found it good.",
+                "Whether the last reload of the policy succeeded.",
             )?,
             reload_time: registered(registry, Gauge::with_opts(reload_time)?)?,
             web_config: gauge(
                 registry,
                 "procstorm_web_config_last_reload_successful",
-                "Whether the last reading of the web configuration file found it valid.",
+                "Whether the last reload of the web configuration succeeded.",
             )?,
             journal_up: gauge(
                 registry,
                 "procstorm_journal_up",
-                "Whether the journal's last use worked; if not, no alert is taken.",
+                "Whether the journal works; if not, no alert is accepted.",
             )?,
             archive_up: gauge(
                 registry,
                 "procstorm_archive_up",
-                "Whether a mail file can be opened and a file made in the archive; if not, none is saved.",
+                "Whether mail files can be opened and a file can be created in the archive; if not, none is saved.",
             )?,
             lost_threads: gauge(
                 registry,
@@ -383,15 +401,25 @@ impl Health {
 }
 
 fn registered<C: Collector + Clone + 'static>(
-    registry: &Registry,
+    registry: &mut Catalogue,
     collector: C,
 ) -> Result<C, prometheus::Error> {
-    registry.register(Box::new(collector.clone()))?;
+    registry.registry.register(Box::new(collector.clone()))?;
+    // Without its labels' values, as nothing has happened yet.
+    for (family, desc) in collector.collect().iter_mut().zip(collector.desc()) {
+        let labels = desc.variable_labels.iter().map(|name| {
+            let mut label = LabelPair::default();
+            label.set_name(name.clone());
+            label
+        });
+        family.set_metric(vec![Metric::from_label(labels.collect())]);
+        registry.families.push(family.clone());
+    }
     Ok(collector)
 }
 
 fn counters(
-    registry: &Registry,
+    registry: &mut Catalogue,
     name: &str,
     help: &str,
     labels: &[&str],
@@ -399,16 +427,20 @@ fn counters(
     registered(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
 }
 
-fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+fn counter(
+    registry: &mut Catalogue,
+    name: &str,
+    help: &str,
+) -> Result<IntCounter, prometheus::Error> {
     registered(registry, IntCounter::new(name, help)?)
 }
 
-fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+fn gauge(registry: &mut Catalogue, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
     registered(registry, IntGauge::new(name, help)?)
 }
 
 fn histogram(
-    registry: &Registry,
+    registry: &mut Catalogue,
     name: &str,
     help: &str,
     buckets: &[f64],

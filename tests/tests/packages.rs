@@ -344,8 +344,8 @@ fn the_tarball_and_make_install_put_the_same_under_a_prefix() {
 #[test]
 fn bash_completes_the_flags() {
     let root = tempfile::tempdir().unwrap();
-    let built = programs::ours("procstorm-completions").unwrap();
-    assert!(Command::new(built).arg(root.path()).status().unwrap().success());
+    let built = programs::ours("xtask").unwrap();
+    assert!(Command::new(built).arg("completions").arg(root.path()).status().unwrap().success());
     for (daemon, begun, whole) in [
         ("procstorm-exporter", "--web.telem", "--web.telemetry-path"),
         ("procstorm-remediator", "--no-sand", "--no-sandbox"),

@@ -1,14 +1,10 @@
 //! Manual page, unit and example agree with the program.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use procstorm_testkit::documents::{assert_exposure, assert_well_formed, flags, flags_of_manual};
-use procstorm_testkit::procfs::Fixture;
+use procstorm_testkit::documents::{assert_exposure, assert_well_formed};
 use procstorm_testkit::test_name;
 use procstorm_toolkit::web::security::config::WebConfig;
-
-use crate::world::{BINARY, Program};
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -16,21 +12,6 @@ fn file(name: &str) -> PathBuf {
 
 fn read(name: &str) -> String {
     std::fs::read_to_string(file(name)).unwrap()
-}
-
-#[test]
-fn the_manual_page_has_exactly_the_flags_and_metrics_of_the_program() {
-    let page = read("procstorm-exporter.8");
-    let help = Command::new(BINARY).arg("--help").output().unwrap().stdout;
-    assert_eq!(flags_of_manual(&page), flags(&String::from_utf8(help).unwrap()));
-
-    let proc = Fixture::new();
-    let exposition = Program::start(proc.path(), &[]).get("/metrics");
-    let metrics =
-        exposition.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
-    for metric in metrics.filter(|metric| metric.starts_with("procstorm_")) {
-        assert!(page.contains(metric), "{metric} is not in the manual page");
-    }
 }
 
 #[test]

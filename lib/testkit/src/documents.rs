@@ -1,28 +1,11 @@
-//! What manual pages and units say, compared with what is so.
+//! Manual pages and units, as the tools that read them judge them.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
 use crate::fault::{OrFail as _, OrFault as _};
 use crate::programs;
 use crate::skip::skipped;
-
-/// The long flags that a text names, without their dashes.
-#[must_use]
-pub fn flags(text: &str) -> BTreeSet<String> {
-    text.split(|c: char| c.is_whitespace() || c == '=')
-        .filter_map(|word| word.strip_prefix("--"))
-        .map(|word| word.trim_end_matches(|c: char| !c.is_alphanumeric()).to_owned())
-        .collect()
-}
-
-/// The long flags that a manual page in mdoc describes, without their dashes.
-#[must_use]
-pub fn flags_of_manual(page: &str) -> BTreeSet<String> {
-    let lines = page.lines().filter_map(|line| line.strip_prefix(".It Fl Fl "));
-    lines.flat_map(|line| flags(&format!("--{line}"))).collect()
-}
 
 /// Asserts that mandoc has nothing to say against a manual page; without mandoc, says that `test`
 /// is skipped.
@@ -61,14 +44,6 @@ fn assert_success(test: &str, tool: &str, arguments: &[&str], file: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn flags_are_found_in_prose_and_in_a_manual_page() {
-        let wanted: BTreeSet<String> = ["config.file", "once"].map(str::to_owned).into();
-        assert_eq!(flags("With --once, --config.file=FILE is read."), wanted);
-        let page = ".It Fl Fl once\nOnce.\n.It Fl Fl config.file Ns = Ns Ar file\n--not\n";
-        assert_eq!(flags_of_manual(page), wanted);
-    }
 
     #[test]
     fn what_a_tool_finds_fails_the_test() {
