@@ -55,7 +55,7 @@ test: rust ## everything that must hold: formatting, lints, docs, rules, all tes
 # With the control: twenty mailboxes that SIGTERM leaves whole, and what SIGKILL at once does to them.
 field: build ## what takes too long for make test: a mail server, arm64, other kernels
 	@tests/tools.sh test
-	$(CARGO) test -p procstorm-tests --test mail_server -- --ignored --nocapture
+	$(CARGO) test -p procstorm-tests --test field mail_server -- --ignored --nocapture
 	$(MAKE) --no-print-directory field-arm64 field-kernels
 
 field-arm64: rust ## cross-built packages, whose programs run under qemu-user

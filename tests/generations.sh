@@ -14,10 +14,7 @@ cargo=${CARGO:-cargo}
 
 # The whole way, mails and outcomes, silences, names, the scripts' own judgement, the diagnostic
 # log, and every query of the dashboard.
-essential="e2e_storm e2e_names e2e_strangers e2e_dashboard dashboard rules_oracle diagnostic_log
-    mail remediator_cluster"
-tests=""
-for test in $essential; do tests+=" --test $test"; done
+essential="cluster:: dashboard:: diagnostic_log:: mail:: names:: oracle:: storm:: strangers::"
 
 for generation; do
     begun=$SECONDS
@@ -25,7 +22,7 @@ for generation; do
     export PROCSTORM_STACK=$generation
     rules/check.sh
     # shellcheck disable=SC2086 # words
-    tests/totals.sh $cargo test --quiet -p procstorm-tests $tests
+    tests/totals.sh $cargo test --quiet -p procstorm-tests --test e2e --test rules -- $essential
     # shellcheck disable=SC2086
     $cargo run --quiet -p procstorm-tests --bin demo
     echo "generations: $generation: all holds ($((SECONDS - begun)) s)"

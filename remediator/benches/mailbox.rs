@@ -11,8 +11,9 @@
     reason = "a bench says what it measures, and fails by panicking"
 )]
 
-#[path = "../tests/mailbox_world/mod.rs"]
-mod mailbox_world;
+#[path = "../tests/mailbox/world.rs"]
+#[allow(dead_code, reason = "the tests use the rest of it")]
+mod world;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -21,10 +22,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use mailbox_world::{NOW, World, archive_one, pattern};
 use procstorm_remediator::steps::archive::{Archived, Archiver};
 use procstorm_testkit::mounts::{disk, with_own_mounts};
 use procstorm_testkit::skip::{is_root, skipped};
+use world::{NOW, World, archive_one, pattern};
 
 const UID: u32 = 43_900;
 const MIB: usize = 1 << 20;

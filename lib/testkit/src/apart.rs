@@ -49,7 +49,7 @@ pub fn is_inside_or_ran(name: &str) -> bool {
 }
 
 /// Runs the ignored test `name` of this program in a process of its own, with `set` in its
-/// environment. `name` is as the test harness writes it, with the modules.
+/// environment; [`test_name!`](crate::test_name) knows the name of a function.
 ///
 /// # Panics
 /// If it fails, or cannot be run.
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn what_fails_apart_fails_here() {
-        let failed = std::panic::catch_unwind(|| run_ignored("apart::tests::fails", |_| {}));
+        let failed = std::panic::catch_unwind(|| run_ignored(crate::test_name!(fails), |_| {}));
         let said = *failed.unwrap_err().downcast::<String>().unwrap();
         assert!(said.contains("so it does"), "{said}");
         let none = std::panic::catch_unwind(|| run_ignored("no_such_test", |_| {}));

@@ -11,14 +11,17 @@
 use std::fs::File;
 use std::io::Write as _;
 
-/// The name of the function that this stands in, as the test harness writes it: without the crate,
-/// with the modules. A test's name is so written once.
+/// The name of the function that this stands in, or of the one that is given, as the test harness
+/// writes it: without the crate, with the modules. A test's name is so written once.
 #[macro_export]
 macro_rules! test_name {
     () => {{
         fn here() {}
         $crate::skip::name_of(here)
     }};
+    ($function:path) => {
+        $crate::skip::name_of($function)
+    };
 }
 
 /// Ends the test that this stands in, and says that it is skipped and why.
@@ -77,7 +80,8 @@ pub fn skipped(test: &str, why: &str) {
     }
 }
 
-/// For [`test_name!`](crate::test_name): the path of the function that encloses function `F`.
+/// For [`test_name!`](crate::test_name): the path of function `F`, or of the one around it where
+/// `F` is called `here`.
 #[must_use]
 pub fn name_of<F>(_: F) -> &'static str {
     let path = std::any::type_name::<F>();
@@ -95,5 +99,7 @@ mod tests {
         assert_eq!(Some(test_name!()), given.as_deref());
         let in_a_closure = || test_name!();
         assert_eq!(Some(in_a_closure()), given.as_deref());
+        let function = test_name!(a_test_knows_the_name_that_the_harness_gives_it);
+        assert_eq!(Some(function), given.as_deref());
     }
 }

@@ -3,7 +3,7 @@
 
 use std::process::{Command, Output};
 
-use procstorm_testkit::{programs, skip};
+use procstorm_testkit::{programs, skip, test_name};
 
 /// What stands for a run of cargo: this test program again, which skips something.
 const INSIDE: &str = "PROCSTORM_TEST_SKIPS";
@@ -19,11 +19,12 @@ fn totals(arguments: &[&str]) -> Output {
 #[test]
 fn what_is_skipped_is_named_at_the_end_and_cargo_is_answered_for() {
     let us = std::env::current_exe().unwrap();
-    let run = totals(&[us.to_str().unwrap(), "--ignored", "--exact", "one_that_is_skipped"]);
+    let test = test_name!(one_that_is_skipped);
+    let run = totals(&[us.to_str().unwrap(), "--ignored", "--exact", test]);
     let said = String::from_utf8(run.stdout).unwrap();
     assert!(run.status.success(), "{said}");
     let (log, end) = said.split_once("-----\n").unwrap();
-    let line = "SKIPPED: one_that_is_skipped: needs the moon";
+    let line = format!("SKIPPED: {test}: needs the moon");
     // The harness has begun its line, and what is skipped does not go on with it.
     assert!(log.lines().any(|found| found == line), "{said}");
     assert!(end.lines().any(|found| found == line), "{said}");

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use procstorm_remediator::sandbox::{Layer, Places, Sandbox, enter};
 use procstorm_testkit::apart::run_ignored;
-use procstorm_testkit::needs_root;
 use procstorm_testkit::skip::skipped;
+use procstorm_testkit::{needs_root, test_name};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
@@ -63,7 +63,7 @@ fn closes_files(sandbox: &Sandbox) -> bool {
 
 #[test]
 fn files_outside_are_closed() {
-    in_a_process_of_its_own("probe_files");
+    in_a_process_of_its_own(test_name!(probe_files));
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn probe_files() {
 
 #[test]
 fn programs_are_not_run_and_pids_are_not_signalled() {
-    in_a_process_of_its_own("probe_calls");
+    in_a_process_of_its_own(test_name!(probe_calls));
 }
 
 #[test]
@@ -132,7 +132,7 @@ impl ByNumber for std::process::Child {
 #[test]
 fn abort_still_ends_the_process() {
     let output = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "probe_abort", "--ignored", "--nocapture"])
+        .args(["--exact", test_name!(probe_abort), "--ignored", "--nocapture"])
         .env(PLACE, "/nonexistent")
         .output()
         .expect("it starts");
@@ -149,7 +149,7 @@ fn probe_abort() {
 
 #[test]
 fn a_place_that_cannot_be_opened_stays_closed_and_the_others_do_not() {
-    in_a_process_of_its_own("probe_missing_place");
+    in_a_process_of_its_own(test_name!(probe_missing_place));
 }
 
 #[test]
@@ -183,9 +183,9 @@ fn refuse(calls: &[i64], error: Errno) {
 
 #[test]
 fn a_filter_that_refuses_one_layer_leaves_the_others() {
-    in_a_process_of_its_own("probe_landlock_refused");
-    in_a_process_of_its_own("probe_rules_refused");
-    in_a_process_of_its_own("probe_seccomp_refused");
+    in_a_process_of_its_own(test_name!(probe_landlock_refused));
+    in_a_process_of_its_own(test_name!(probe_rules_refused));
+    in_a_process_of_its_own(test_name!(probe_seccomp_refused));
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn probe_seccomp_refused() {
 
 #[test]
 fn a_kernel_without_pidfds_is_named_at_the_start() {
-    in_a_process_of_its_own("probe_old_kernel");
+    in_a_process_of_its_own(test_name!(probe_old_kernel));
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn call(number: i64, arguments: [i64; 4]) -> Result<i64, Errno> {
 
 #[test]
 fn the_filter_refuses_each_way_around_it() {
-    in_a_process_of_its_own("probe_filter");
+    in_a_process_of_its_own(test_name!(probe_filter));
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn status(key: &str) -> String {
 #[test]
 fn root_keeps_four_capabilities_and_can_gain_none() {
     needs_root!();
-    in_a_process_of_its_own("probe_capabilities");
+    in_a_process_of_its_own(test_name!(probe_capabilities));
 }
 
 #[test]
@@ -386,7 +386,7 @@ fn probe_capabilities() {
 #[test]
 fn a_spool_that_is_mounted_later_is_read() {
     needs_root!();
-    in_a_process_of_its_own("probe_later_mount");
+    in_a_process_of_its_own(test_name!(probe_later_mount));
 }
 
 #[test]

@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod mailbox_world;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -13,12 +11,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use mailbox_world::{NOW, World, archive, archive_one, archive_result, kept, pattern, user};
+use crate::world::{NOW, World, archive, archive_one, archive_result, kept, pattern, user};
 use procstorm_remediator::account::UserName;
 use procstorm_remediator::policy::Reserve;
 use procstorm_remediator::steps::archive::{Archiver, Failure, Settings};
 use procstorm_testkit::mounts::with_own_mounts;
-use procstorm_testkit::needs_root;
+use procstorm_testkit::{needs_root, test_name};
 use proptest::prelude::*;
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_with};
 
@@ -315,7 +313,7 @@ fn child(world: &World) -> Command {
     let copied = Command::new("cp").args([&std::env::current_exe().unwrap(), &program]).status();
     assert!(copied.unwrap().success());
     let mut child = Command::new(program);
-    child.args(["--exact", "daemon_with_other_rights", "--ignored", "--nocapture"]);
+    child.args(["--exact", test_name!(daemon_with_other_rights), "--ignored", "--nocapture"]);
     child.env("PROCSTORM_SPOOL", &world.spool).env("PROCSTORM_ARC", &world.arc);
     child
 }

@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking")]
 
-mod mailbox_world;
-
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -12,7 +10,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mailbox_world::{NOW, World, archive_one, archive_result, kept, pattern};
+use crate::world::{NOW, World, archive_one, archive_result, kept, pattern};
 use procstorm_remediator::policy::{Reserve, Retention};
 use procstorm_remediator::steps::archive::{Archiver, Attribute, Method, Settings};
 use procstorm_testkit::mounts::{disk, memory, with_own_mounts};

@@ -72,7 +72,7 @@ fn what_must_hold_for_any_input_holds() {
 
 #[test]
 fn each_target_is_one_of_libfuzzers_too() {
-    let manifest = include_str!("../fuzz/Cargo.toml");
+    let manifest = include_str!("../../fuzz/Cargo.toml");
     for target in TARGETS {
         assert!(manifest.contains(&format!("name = \"{}\"", target.name)), "{}", target.name);
     }

@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod mailbox_world;
-
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -11,7 +9,7 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, UNIX_EPOCH};
 
-use mailbox_world::{NOW, World, archive, archive_one, archive_result, kept, pattern, user};
+use crate::world::{NOW, World, archive, archive_one, archive_result, kept, pattern, user};
 use procstorm_remediator::policy::Retention;
 use procstorm_remediator::steps::archive::{Archiver, Form, Method, OpenError, Planned, Settings};
 use procstorm_testkit::needs_root;

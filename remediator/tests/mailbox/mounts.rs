@@ -3,8 +3,6 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-mod mailbox_world;
-
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -13,7 +11,7 @@ use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use mailbox_world::{NOW, World, archive, archive_one, archive_result, pattern, user};
+use crate::world::{NOW, World, archive, archive_one, archive_result, pattern, user};
 use procstorm_remediator::account::Account;
 use procstorm_remediator::steps::archive::mailroom::Mailroom;
 use procstorm_remediator::steps::archive::{Archiver, Dotlock, OpenError, Settings};

@@ -3,8 +3,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod mailbox_world;
-
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, chown};
@@ -13,14 +11,14 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mailbox_world::{NOW, World, archive_one, archive_result, kept, pattern};
+use crate::world::{NOW, World, archive_one, archive_result, kept, pattern};
 use nix::fcntl::{FcntlArg, fcntl};
 use procstorm_remediator::policy::Reserve;
 use procstorm_remediator::steps::archive::{Archived, Archiver, Method, Settings};
 use procstorm_testkit::mounts::{disk, memory, with_own_mounts};
-use procstorm_testkit::needs_root;
 use procstorm_testkit::race::meanwhile;
 use procstorm_testkit::wait::{closely_until_so, nap};
+use procstorm_testkit::{needs_root, test_name};
 
 const MIB: usize = 1 << 20;
 
@@ -334,7 +332,7 @@ fn an_abort_ends_the_wait_for_a_lock() {
     assert!(lock(&holder, libc::F_WRLCK));
     let abort = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let user = mailbox_world::user("alice");
+        let user = crate::world::user("alice");
         let (archiver, abort) = (&archiver, &abort);
         let archive = scope.spawn(move || archiver.archive(&user, 43_209, NOW, abort));
         nap(Duration::from_millis(50));
@@ -349,7 +347,7 @@ fn a_dotlock_is_noted_if_it_is_fresh() {
     needs_root!();
     let world = World::new();
     let archiver = world.archiver();
-    let now = mailbox_world::epoch_now();
+    let now = crate::world::epoch_now();
     for (user, age, noted) in [("new", 0, true), ("old", 3600, false)] {
         world.mail(user, 43_210, b"mail");
         let dotlock = world.mail(&format!("{user}.lock"), 43_210, b"");
@@ -378,7 +376,7 @@ fn killed_in_mid_copy_nothing_half_written_is_visible() {
     let (mut unfinished, mut finished, mut round) = (0, 0, 0_u32);
     while round < spared + 60 || (unfinished < 20 && round < 600) {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "daemon_that_is_killed", "--ignored", "--nocapture"])
+            .args(["--exact", test_name!(daemon_that_is_killed), "--ignored", "--nocapture"])
             .env("PROCSTORM_SPOOL", &world.spool)
             .env("PROCSTORM_ARC", &world.arc)
             .stdout(Stdio::piped())

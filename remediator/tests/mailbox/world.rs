@@ -1,6 +1,5 @@
 //! A mail spool and an archive directory of a test's own, and the users in it.
 
-#![allow(dead_code, reason = "each test file uses its part of the world")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;

@@ -233,7 +233,7 @@ fn who_interrupts_it_leaves_no_lock_and_no_half_of_a_message() {
         chown(at(name), Some(mail.uid), None).unwrap();
     }
     let policy = at("policy.yml");
-    let text = include_str!("../remediator.yml")
+    let text = include_str!("../../remediator.yml")
         .replace("/var/mail/arc", at("arc").to_str().unwrap())
         .replace("/var/mail", at("spool").to_str().unwrap());
     fs::write(&policy, text).unwrap();

@@ -1,0 +1,9 @@
+//! The policy file, what it decides, and whether rules and routes fit it.
+//!
+//! - `agreement`: `--check` of policy, rules and routes.
+//! - `config`: each faulty file is refused for its fault.
+//! - `decisions`: each refusal by its own case.
+
+mod agreement;
+mod config;
+mod decisions;

@@ -1,0 +1,11 @@
+//! The program as people and systemd run it.
+//!
+//! - `command_line`: `--check` and `explain`.
+//! - `documents`: manual page, unit and README.
+//! - `sandbox`: what each layer of the sandbox stops.
+//! - `service_manager`: readiness, reload, sockets, exit status.
+
+mod command_line;
+mod documents;
+mod sandbox;
+mod service_manager;

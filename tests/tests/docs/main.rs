@@ -1,0 +1,11 @@
+//! What documents and scripts say and do.
+//!
+//! - `fuzzing`: the seeds of the fuzz targets.
+//! - `readme`: flags, files, targets of make, metrics in the README.
+//! - `tools`: `tests/tools.sh`.
+//! - `totals`: `tests/totals.sh`.
+
+mod fuzzing;
+mod readme;
+mod tools;
+mod totals;

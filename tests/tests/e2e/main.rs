@@ -1,0 +1,23 @@
+//! The exporter, the remediator, Prometheus and Alertmanager together, as they are shipped.
+//!
+//! - `census`: what the exporter shows is what `ps` shows.
+//! - `cluster`: a pair of Alertmanagers before a remediator.
+//! - `dashboard`: the dashboard in a real storm.
+//! - `diagnostic_log`: the original's diagnostic log, from Prometheus.
+//! - `mail`: who gets which mail, and how often.
+//! - `names`: hostile names, from /proc to the mail.
+//! - `parts`: the parts that the stack is made of.
+//! - `storm`: the whole way of a storm: read this first.
+//! - `strangers`: a storm of a user of the machine is left alone.
+//! - `world`: a made-up /proc is shown as it is.
+
+mod census;
+mod cluster;
+mod dashboard;
+mod diagnostic_log;
+mod mail;
+mod names;
+mod parts;
+mod storm;
+mod strangers;
+mod world;

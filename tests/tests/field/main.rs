@@ -1,0 +1,9 @@
+//! The product as it is installed, beside other people's software.
+//!
+//! - `debian`: the packages on a Debian that is booted with systemd.
+//! - `kernel`: the product on the kernel that runs.
+//! - `mail_server`: Debian's Dovecot in a storm.
+
+mod debian;
+mod kernel;
+mod mail_server;
