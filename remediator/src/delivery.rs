@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use crate::active::InForce;
 use crate::alertmanager::{Alertmanager, ApiError, Posted};
 use crate::journal::{Fault, Journal, Letter};
-use crate::metrics::Metrics;
+use crate::metrics::{DeliveryResult, Metrics};
 
 /// How long Alertmanager is to keep an outcome: long enough for a mail server that is down.
 const LIFE: SignedDuration = SignedDuration::from_hours(1);
@@ -94,7 +94,7 @@ impl Outbox {
     async fn attend(&self, confirm_at: &mut Instant) -> bool {
         let delivered = self.deliver().await;
         if let Err(error) = &delivered {
-            self.metrics.outcome("failed");
+            self.metrics.outcome(DeliveryResult::Failed);
             tracing::warn!(error = %Chain(error), "could not deliver outcomes to Alertmanager; will retry");
         }
         if Instant::now() >= *confirm_at {
@@ -126,7 +126,7 @@ impl Outbox {
     async fn drop_unreadable(&self) -> Result<(), Undelivered> {
         if self.journal.pending().await?.outcomes > 0 {
             for _ in 0..self.journal.drop_unreadable().await? {
-                self.metrics.outcome("rejected");
+                self.metrics.outcome(DeliveryResult::Rejected);
             }
         }
         Ok(())
@@ -144,7 +144,7 @@ impl Outbox {
             Ok(ends) => {
                 self.journal.taken(vec![letter.id], Timestamp::now(), ends).await?;
                 tracing::info!(event, "delivered an outcome to Alertmanager");
-                self.metrics.outcome("taken");
+                self.metrics.outcome(DeliveryResult::Taken);
             }
             // It would be refused for ever, and hold up all behind it.
             Err(error) if error.is_final() => {
@@ -155,7 +155,7 @@ impl Outbox {
                     "Alertmanager rejected an outcome; it is dropped"
                 );
                 self.journal.drop_letter(letter.id, reason).await?;
-                self.metrics.outcome("rejected");
+                self.metrics.outcome(DeliveryResult::Rejected);
             }
             Err(error) => return Err(error.into()),
         }
@@ -198,7 +198,7 @@ impl Outbox {
             let event = letter.content.event.clone();
             alertmanager.post(&[posted(letter, ends)]).await?;
             tracing::warn!(event, "Alertmanager had lost an outcome; posted it again");
-            self.metrics.outcome("repeated");
+            self.metrics.outcome(DeliveryResult::Repeated);
         }
         Ok(())
     }

@@ -20,6 +20,7 @@
 //! - [`printable`]: names from outside, made fit for people.
 //! - [`reach`]: whether the name service answers in the sandbox as outside.
 //! - [`sandbox`]: what the daemon gives up once it has started.
+//! - [`verdict`]: how a remediation ends, and what follows from it.
 
 pub mod account;
 pub mod active;
@@ -38,4 +39,5 @@ pub mod reach;
 pub mod sandbox;
 pub mod startup;
 pub mod steps;
+pub mod verdict;
 pub mod web;

@@ -15,6 +15,7 @@ use crate::journal::records::Pending;
 use crate::outcome::NO_MAIL_FILE;
 use crate::policy::Config;
 use crate::sandbox::Sandbox;
+use crate::verdict::Verdict;
 
 /// The `Content-Type` of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -24,6 +25,86 @@ const REACTION_BUCKETS: [f64; 11] = [0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 30.0, 6
 
 /// The steps themselves.
 const WORK_BUCKETS: [f64; 10] = [0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+
+macro_rules! results {
+    ($(#[$about:meta])* $name:ident { $($(#[$note:meta])* $variant:ident = $label:literal,)* }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$note])* $variant,)*
+        }
+
+        impl $name {
+            /// Each of them.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The value of the label `result`.
+            #[must_use]
+            pub fn label(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $label,)*
+                }
+            }
+        }
+    };
+}
+
+results! {
+    /// What became of a request to the webhook.
+    WebhookResult {
+        /// At least one alert of it was taken.
+        Accepted = "accepted",
+        /// Each alert of it was refused, which is on record.
+        Refused = "refused",
+        /// It is not a notification.
+        BadRequest = "bad_request",
+        /// It came without the token, or with a wrong one.
+        Unauthorized = "unauthorized",
+        /// The journal could not be written.
+        Unavailable = "unavailable",
+        /// Its body is too large.
+        TooLarge = "too_large",
+        /// Its body did not arrive in time.
+        TooSlow = "too_slow",
+    }
+}
+
+/// What became of an alert in a notification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlertDecision {
+    /// A remediation was begun for it.
+    Accepted,
+    /// An unfinished remediation serves it too.
+    Coalesced,
+    /// It was refused at once.
+    Refused(Verdict),
+}
+
+impl AlertDecision {
+    /// The value of the label `decision`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Coalesced => "coalesced",
+            Self::Refused(verdict) => verdict.label(),
+        }
+    }
+}
+
+results! {
+    /// What became of an outcome, or of an attempt to deliver it.
+    DeliveryResult {
+        /// Alertmanager took it.
+        Taken = "taken",
+        /// Alertmanager had lost it, and took it again.
+        Repeated = "repeated",
+        /// Alertmanager will never take it, so it is dropped.
+        Rejected = "rejected",
+        /// The attempt failed; another follows.
+        Failed = "failed",
+    }
+}
 
 /// All metrics. Clones share them.
 #[derive(Clone, Debug)]
@@ -118,13 +199,13 @@ impl Metrics {
     }
 
     /// A post to the webhook was answered.
-    pub fn notification(&self, result: &str) {
-        self.intake.notifications.with_label_values(&[result]).inc();
+    pub fn notification(&self, result: WebhookResult) {
+        self.intake.notifications.with_label_values(&[result.label()]).inc();
     }
 
     /// An alert was judged.
-    pub fn alert(&self, decision: &str) {
-        self.intake.alerts.with_label_values(&[decision]).inc();
+    pub fn alert(&self, decision: AlertDecision) {
+        self.intake.alerts.with_label_values(&[decision.label()]).inc();
     }
 
     /// Alertmanager left alerts out.
@@ -133,8 +214,8 @@ impl Metrics {
     }
 
     /// A remediation has ended.
-    pub fn remediation(&self, playbook: &str, verdict: &str) {
-        self.work.remediations.with_label_values(&[playbook, verdict]).inc();
+    pub fn remediation(&self, playbook: &str, verdict: Verdict) {
+        self.work.remediations.with_label_values(&[playbook, verdict.label()]).inc();
     }
 
     /// Processes have been killed; so many of them by SIGTERM alone.
@@ -160,8 +241,8 @@ impl Metrics {
     }
 
     /// What became of an outcome, or of an attempt to post it.
-    pub fn outcome(&self, result: &str) {
-        self.telling.outcomes.with_label_values(&[result]).inc();
+    pub fn outcome(&self, result: DeliveryResult) {
+        self.telling.outcomes.with_label_values(&[result.label()]).inc();
     }
 
     /// How far the host's clock is ahead of Alertmanager's, where that is known.
@@ -191,20 +272,21 @@ impl Metrics {
     /// 1 is none to Prometheus.
     pub fn prepare(&self, config: &Config) {
         for playbook in config.playbooks.keys() {
-            for verdict in ["none_seen", "limit_reached", "no_longer_true"] {
-                self.work.remediations.with_label_values(&[playbook.as_str(), verdict]).inc_by(0);
+            for verdict in Verdict::ALL {
+                let labels = [playbook.as_str(), verdict.label()];
+                self.work.remediations.with_label_values(&labels).inc_by(0);
             }
         }
         // Without such a file there is none that could be bad.
         self.web_config(true);
-        for result in ["accepted", "refused", "bad_request", "unauthorized", "unavailable"] {
-            self.intake.notifications.with_label_values(&[result]).inc_by(0);
+        for result in WebhookResult::ALL {
+            self.intake.notifications.with_label_values(&[result.label()]).inc_by(0);
         }
         for result in [NO_MAIL_FILE, "reflink", "copy_file_range", "read_write", "identical"] {
             self.work.archives.with_label_values(&[result]).inc_by(0);
         }
-        for result in ["taken", "failed"] {
-            self.telling.outcomes.with_label_values(&[result]).inc_by(0);
+        for result in DeliveryResult::ALL {
+            self.telling.outcomes.with_label_values(&[result.label()]).inc_by(0);
         }
     }
 
@@ -457,7 +539,7 @@ mod tests {
     fn every_metric_has_a_good_name_and_shows() {
         let metrics = Metrics::new().expect("good names");
         metrics.reloaded(true);
-        metrics.remediation("imapd_storm", "none_seen");
+        metrics.remediation("imapd_storm", Verdict::NoneSeen);
         let text = String::from_utf8(metrics.render().expect("text")).expect("UTF-8");
         for line in [
             "procstorm_config_last_reload_successful 1",
@@ -468,6 +550,27 @@ mod tests {
             assert!(text.lines().any(|shown| shown == line), "{line} in {text}");
         }
     }
+
+    #[test]
+    fn what_rules_look_at_is_there_from_the_beginning() {
+        let metrics = Metrics::new().expect("good names");
+        let policy = "playbooks: {p: {alerts: [A], command: c, threshold: 9, \
+                      steps: [kill_user_proc]}}";
+        metrics.prepare(&Config::parse(policy, "here").expect("a policy"));
+        let text = String::from_utf8(metrics.render().expect("text")).expect("UTF-8");
+        let has = |line: &str| assert!(text.lines().any(|shown| shown == line), "{line}");
+        for verdict in Verdict::ALL {
+            has(&format!("procstorm_remediations_total{{playbook=\"p\",verdict=\"{verdict}\"}} 0"));
+        }
+        for result in WebhookResult::ALL {
+            let result = result.label();
+            has(&format!("procstorm_webhook_notifications_total{{result=\"{result}\"}} 0"));
+        }
+        for result in DeliveryResult::ALL {
+            has(&format!("procstorm_outcomes_total{{result=\"{}\"}} 0", result.label()));
+        }
+    }
+
     #[test]
     fn no_two_families_have_a_name_in_common_in_openmetrics() {
         let metrics = Metrics::new().expect("good names");

@@ -18,36 +18,14 @@ use crate::printable::printable;
 use crate::steps::archive::{
     Archived, Dotlock, Failure, Form, FormPlan, FormReport, Method, Planned,
 };
-use crate::steps::kill::{Changed, Other, Replacement, Report, Traced, Verdict};
+use crate::steps::kill::{Changed, KillVerdict, Other, Replacement, Report, Traced};
+use crate::verdict::{Severity, Verdict};
 
 /// The label of a mail file that does not exist, in metrics and in the journal.
 pub const NO_MAIL_FILE: &str = "no_mail_file";
 
 /// How many pids a mail names; the journal has them all.
 const PIDS_TOLD: usize = 200;
-
-/// How much a person must care.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// All is well, and proven.
-    Info,
-    /// The storm is over, but not all went well.
-    Warning,
-    /// The storm may go on.
-    Critical,
-}
-
-impl Severity {
-    /// The value of the label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Info => "info",
-            Self::Warning => "warning",
-            Self::Critical => "critical",
-        }
-    }
-}
 
 /// What became of one form of a mail file, or would become of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -230,14 +208,14 @@ pub enum End<'a> {
     /// The daemon was restarted in the middle, and so many were left, too few for a storm.
     Interrupted(u64),
     /// Nothing was done, although there is a storm, or there may be one: verdict and reason.
-    Nothing(&'a str, &'a str),
+    Nothing(Verdict, &'a str),
 }
 
 /// What people are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
-    /// The verdict's label.
-    pub verdict: String,
+    /// The verdict.
+    pub verdict: Verdict,
     /// How much a person must care.
     pub severity: Severity,
     /// In one line.
@@ -252,7 +230,8 @@ impl Story<'_> {
     /// The truth about it.
     #[must_use]
     pub fn tell(&self) -> Told {
-        let (verdict, severity, mut summary, after) = self.ending();
+        let (verdict, mut summary) = self.ending();
+        let (severity, after) = (self.severity(verdict), self.after());
         // An archive that failed is never "all is well", and the subject of the mail says so.
         let severity = match self.unsaved() {
             Some(unsaved) => {
@@ -276,7 +255,7 @@ impl Story<'_> {
             severity.max(Severity::Warning)
         };
         Told {
-            verdict: verdict.to_owned(),
+            verdict,
             severity,
             summary: printable(&summary),
             description: self.description(verdict, after),
@@ -309,14 +288,32 @@ impl Story<'_> {
         self.archives.map_or(0, |notes| notes.iter().filter(saved).count())
     }
 
-    fn ending(&self) -> (&str, Severity, String, Option<u64>) {
+    fn severity(&self, verdict: Verdict) -> Severity {
+        match &self.end {
+            End::Killed(report) => report.severity(),
+            End::NoKill
+            | End::Stopped
+            | End::DryRun(_)
+            | End::Interrupted(_)
+            | End::Nothing(..) => verdict.severity(),
+        }
+    }
+
+    /// How many live on, if known.
+    fn after(&self) -> Option<u64> {
+        match &self.end {
+            End::Killed(report) => report.living(),
+            End::NoKill | End::Stopped | End::DryRun(_) => self.before,
+            End::Interrupted(left) => Some(*left),
+            End::Nothing(..) => None,
+        }
+    }
+
+    fn ending(&self) -> (Verdict, String) {
         let whose = format!("{} {}", self.user, self.command);
         let before = number(self.before);
         match &self.end {
-            End::Killed(report) => {
-                let (severity, summary) = killed(report, &whose, &before);
-                (report.verdict.label(), severity, summary, left(report))
-            }
+            End::Killed(report) => ((&report.verdict).into(), killed(report, &whose, &before)),
             End::NoKill => {
                 let saved = match (self.saved(), self.archives) {
                     (0, Some(notes)) if notes.iter().all(FormNote::is_absent) => {
@@ -325,12 +322,10 @@ impl Story<'_> {
                     (0, _) => format!("saved no mail of {}", self.user),
                     (_, _) => format!("saved the mail of {}", self.user),
                 };
-                let summary = format!("{saved}; {before} {whose} processes live on");
-                ("archived", Severity::Info, summary, self.before)
+                (Verdict::Archived, format!("{saved}; {before} {whose} processes live on"))
             }
             End::Stopped => {
-                let summary = format!("did not kill the {before} {whose} processes");
-                ("archive_failed", Severity::Critical, summary, self.before)
+                (Verdict::ArchiveFailed, format!("did not kill the {before} {whose} processes"))
             }
             End::DryRun(pids) => {
                 let count = pids.map_or(0, <[i32]>::len);
@@ -338,7 +333,7 @@ impl Story<'_> {
                     Some(_) => format!("dry run: would kill {count} {whose} processes"),
                     None => format!("dry run: would save the mail of {}", self.user),
                 };
-                ("dry_run", Severity::Info, summary, self.before)
+                (Verdict::DryRun, summary)
             }
             End::Interrupted(left) => {
                 let shown = if *left == 0 { "no".to_owned() } else { left.to_string() };
@@ -346,18 +341,15 @@ impl Story<'_> {
                     "{shown} {whose} processes are left of {before}; the daemon was restarted \
                      while it acted"
                 );
-                ("interrupted", Severity::Warning, summary, Some(*left))
+                (Verdict::Interrupted, summary)
             }
-            End::Nothing(verdict, why) => (
-                verdict,
-                Severity::Critical,
-                format!("did not act on {whose} processes: {why}"),
-                None,
-            ),
+            End::Nothing(verdict, why) => {
+                (*verdict, format!("did not act on {whose} processes: {why}"))
+            }
         }
     }
 
-    fn description(&self, verdict: &str, after: Option<u64>) -> String {
+    fn description(&self, verdict: Verdict, after: Option<u64>) -> String {
         let mut lines = Vec::new();
         match self.archives {
             Some([]) => lines.push(format!("{} has no mail file", self.user)),
@@ -390,96 +382,61 @@ fn number(count: Option<u64>) -> String {
     count.map_or_else(|| UNKNOWN.to_owned(), |count| count.to_string())
 }
 
-/// How many live on, where the report can tell.
-fn left(report: &Report) -> Option<u64> {
-    match report.verdict {
-        Verdict::Blind | Verdict::Refused(_) | Verdict::Failed(_) => None,
-        Verdict::NoneSeenForMs(_)
-        | Verdict::LeftAlone
-        | Verdict::Evaded
-        | Verdict::BelowThreshold
-        | Verdict::Respawning
-        | Verdict::Stuck
-        | Verdict::Denied
-        | Verdict::NoLongerTrue
-        | Verdict::Aborted
-        | Verdict::Unfinished => Some(report.left?.saturating_add(report.nested)),
-    }
-}
-
-fn killed(report: &Report, whose: &str, before: &str) -> (Severity, String) {
+fn killed(report: &Report, whose: &str, before: &str) -> String {
     let Report { matched, nested, changed, threshold, .. } = report;
     let ended = report.ended();
     let left = number(report.left);
-    // A storm of those that were not ended goes on; a few of them are none.
-    let grave = |count: u64| match count >= (*threshold).max(1) {
-        true => Severity::Critical,
-        false => Severity::Warning,
-    };
     match &report.verdict {
         // All are the ones that exited under our hands, and no others.
-        Verdict::NoneSeenForMs(_) if ended == *matched && *nested == 0 && *changed == 0 => {
-            (Severity::Info, format!("killed all {whose} processes"))
+        KillVerdict::NoneSeenForMs(_) if ended == *matched && *nested == 0 && *changed == 0 => {
+            format!("killed all {whose} processes")
         }
-        Verdict::NoneSeenForMs(_) if *nested == 0 && *changed == 0 => {
+        KillVerdict::NoneSeenForMs(_) if *nested == 0 && *changed == 0 => {
             let others = matched.saturating_sub(ended);
-            let text = format!(
-                "no {whose} processes are left: {ended} were killed, {others} ended otherwise"
-            );
-            (Severity::Info, text)
+            format!("no {whose} processes are left: {ended} were killed, {others} ended otherwise")
         }
-        Verdict::Evaded => {
-            let text = format!(
+        KillVerdict::Evaded => {
+            format!(
                 "killed {ended} of {matched} {whose} processes; {changed} had another name or \
                  owner when they were stopped, and were let go"
-            );
-            (grave(*changed), text)
+            )
         }
-        Verdict::LeftAlone | Verdict::NoneSeenForMs(_) => {
-            let text = format!(
+        KillVerdict::LeftAlone | KillVerdict::NoneSeenForMs(_) => {
+            format!(
                 "killed {ended} {whose} processes; {nested} in other pid namespaces were left \
                  alone"
-            );
-            (if *threshold > 0 { grave(*nested) } else { Severity::Warning }, text)
+            )
         }
-        Verdict::BelowThreshold => {
+        KillVerdict::BelowThreshold => {
             let back = report.replacement_count;
-            let text = format!(
+            format!(
                 "killed {ended} {whose} processes; most were ended, {back} came back meanwhile and \
                  {}, below the threshold of {threshold}",
                 alive(&left)
-            );
-            (Severity::Info, text)
+            )
         }
-        Verdict::NoLongerTrue => {
-            (Severity::Info, format!("no {whose} processes were left to kill, of {before} before"))
+        KillVerdict::NoLongerTrue => {
+            format!("no {whose} processes were left to kill, of {before} before")
         }
-        Verdict::Respawning => {
-            let text =
-                format!("killed {ended} {whose} processes, but new ones appear: {}", alive(&left));
-            (Severity::Critical, text)
+        KillVerdict::Respawning => {
+            format!("killed {ended} {whose} processes, but new ones appear: {}", alive(&left))
         }
-        Verdict::Stuck => {
+        KillVerdict::Stuck => {
             let stuck = report.stuck_count;
-            let text = format!("killed {ended} {whose} processes; {stuck} do not exit");
-            (Severity::Critical, text)
+            format!("killed {ended} {whose} processes; {stuck} do not exit")
         }
-        Verdict::Denied => {
+        KillVerdict::Denied => {
             let denied = report.denied;
-            let text =
-                format!("killed {ended} {whose} processes; no right to signal {denied} others");
-            (Severity::Critical, text)
+            format!("killed {ended} {whose} processes; no right to signal {denied} others")
         }
-        Verdict::Unfinished | Verdict::Aborted => {
-            let text = format!("killed {ended} {whose} processes; time was over, {}", alive(&left));
-            (Severity::Critical, text)
+        KillVerdict::Unfinished | KillVerdict::Aborted => {
+            format!("killed {ended} {whose} processes; time was over, {}", alive(&left))
         }
-        Verdict::Blind => {
-            let text = format!("did not kill {whose} processes: other users' are hidden from us");
-            (Severity::Critical, text)
+        KillVerdict::Blind => {
+            format!("did not kill {whose} processes: other users' are hidden from us")
         }
-        Verdict::Refused(why) | Verdict::Failed(why) => {
-            (Severity::Critical, format!("did not kill {whose} processes: {why}"))
+        KillVerdict::Refused(why) | KillVerdict::Failed(why) => {
+            format!("did not kill {whose} processes: {why}")
         }
     }
 }
@@ -502,7 +459,7 @@ fn kill_lines(report: &Report, lines: &mut Vec<String>) {
     if report.asked > 0 {
         line.push_str(&format!(": {} by SIGTERM, {} by SIGKILL", report.terminated, report.exited));
     }
-    if let Verdict::NoneSeenForMs(ms) = report.verdict
+    if let KillVerdict::NoneSeenForMs(ms) = report.verdict
         && write!(line, "; none seen for {ms} ms").is_err()
     {
         // Writing to a String cannot fail.
@@ -621,7 +578,7 @@ impl Told {
             ("user", story.user),
             ("command", story.command),
             ("playbook", story.playbook),
-            ("verdict", &self.verdict),
+            ("verdict", self.verdict.label()),
             ("severity", self.severity.label()),
             ("event", &event),
         ];
@@ -641,7 +598,7 @@ mod tests {
     use super::*;
     use crate::steps::kill::Zombie;
 
-    fn told(verdict: Verdict, change: impl FnOnce(&mut Report)) -> Told {
+    fn told(verdict: KillVerdict, change: impl FnOnce(&mut Report)) -> Told {
         let mut report = Report::idle(verdict, Duration::from_millis(120));
         (report.exited, report.signalled, report.matched) = (95, 95, 95);
         report.left = Some(0);
@@ -665,60 +622,60 @@ mod tests {
 
     #[test]
     fn killed_all_is_said_only_when_it_is_so() {
-        let good = told(Verdict::NoneSeenForMs(100), |_| {});
+        let good = told(KillVerdict::NoneSeenForMs(100), |_| {});
         assert_eq!(good.summary, "killed all alice imapd processes");
         assert_eq!((good.severity, good.after), (Severity::Info, Some(0)));
         assert_eq!(none_counted().after, None);
         assert!(good.description.contains("none seen for 100 ms"), "{}", good.description);
         for (verdict, severity) in [
-            (Verdict::Respawning, Severity::Critical),
-            (Verdict::Stuck, Severity::Critical),
-            (Verdict::Denied, Severity::Critical),
-            (Verdict::Unfinished, Severity::Critical),
-            (Verdict::Blind, Severity::Critical),
-            (Verdict::Refused("uid 0".to_owned()), Severity::Critical),
-            (Verdict::Failed("no /proc".to_owned()), Severity::Critical),
-            (Verdict::NoLongerTrue, Severity::Info),
+            (KillVerdict::Respawning, Severity::Critical),
+            (KillVerdict::Stuck, Severity::Critical),
+            (KillVerdict::Denied, Severity::Critical),
+            (KillVerdict::Unfinished, Severity::Critical),
+            (KillVerdict::Blind, Severity::Critical),
+            (KillVerdict::Refused("uid 0".to_owned()), Severity::Critical),
+            (KillVerdict::Failed("no /proc".to_owned()), Severity::Critical),
+            (KillVerdict::NoLongerTrue, Severity::Info),
         ] {
             let told = told(verdict.clone(), |_| {});
             assert!(!told.summary.contains("killed all"), "{verdict:?}: {}", told.summary);
-            assert_eq!((told.severity, told.verdict.as_str()), (severity, verdict.label()));
+            assert_eq!((told.severity, told.verdict.label()), (severity, verdict.label()));
         }
-        let asked = told(Verdict::NoneSeenForMs(100), |report| {
+        let asked = told(KillVerdict::NoneSeenForMs(100), |report| {
             (report.asked, report.terminated, report.exited) = (95, 93, 2);
         });
         assert_eq!(asked.summary, "killed all alice imapd processes");
         assert!(asked.description.contains("killed 95 processes in 120 ms"));
         assert!(asked.description.contains("93 by SIGTERM, 2 by SIGKILL"), "{}", asked.description);
-        let back = told(Verdict::BelowThreshold, |report| {
+        let back = told(KillVerdict::BelowThreshold, |report| {
             (report.left, report.threshold, report.replacement_count) = (Some(1), 90, 3);
         });
         let text = "3 came back meanwhile and 1 live, below the threshold of 90";
         assert!(back.summary.contains(text), "{}", back.summary);
         assert_eq!((back.severity, back.after), (Severity::Info, Some(1)));
-        let some = told(Verdict::NoneSeenForMs(100), |report| report.matched = 97);
+        let some = told(KillVerdict::NoneSeenForMs(100), |report| report.matched = 97);
         assert!(!some.summary.contains("killed all") && some.summary.contains("2 ended otherwise"));
-        let evaded = told(Verdict::Evaded, |report| {
+        let evaded = told(KillVerdict::Evaded, |report| {
             (report.matched, report.changed, report.threshold) = (195, 100, 90);
             let changed = Changed { pid: 7, uid: Some(1000), command: "other".to_owned() };
             report.changed_to = vec![changed];
         });
         assert!(evaded.summary.starts_with("killed 95 of 195"), "{}", evaded.summary);
         assert!(evaded.description.contains("pid 7 is now \"other\" of uid 1000"));
-        assert_eq!((evaded.severity, evaded.verdict.as_str()), (Severity::Critical, "evaded"));
-        let few = told(Verdict::Evaded, |report| (report.changed, report.threshold) = (1, 90));
+        assert_eq!((evaded.severity, evaded.verdict.label()), (Severity::Critical, "evaded"));
+        let few = told(KillVerdict::Evaded, |report| (report.changed, report.threshold) = (1, 90));
         assert_eq!(few.severity, Severity::Warning);
-        let storm = told(Verdict::LeftAlone, |report| {
+        let storm = told(KillVerdict::LeftAlone, |report| {
             (report.nested, report.threshold) = (150, 90);
         });
         assert_eq!((storm.severity, storm.after), (Severity::Critical, Some(150)));
-        let nested = told(Verdict::LeftAlone, |report| report.nested = 3);
+        let nested = told(KillVerdict::LeftAlone, |report| report.nested = 3);
         assert!(!nested.summary.contains("killed all") && nested.summary.contains('3'));
         assert_eq!((nested.severity, nested.after), (Severity::Warning, Some(3)));
     }
 
     fn none_counted() -> Told {
-        told(Verdict::Unfinished, |report| report.left = None)
+        told(KillVerdict::Unfinished, |report| report.left = None)
     }
 
     #[test]
@@ -730,7 +687,7 @@ mod tests {
 
     #[test]
     fn zombies_replacements_and_the_stuck_are_named() {
-        let told = told(Verdict::Respawning, |report| {
+        let told = told(KillVerdict::Respawning, |report| {
             report.left = Some(7);
             (report.zombies, report.zombie_count) = (vec![Zombie { pid: 4, parent: 5 }], 1);
             (report.stuck, report.stuck_count) = (vec![6], 1);
@@ -773,8 +730,10 @@ mod tests {
 
     #[test]
     fn an_archive_that_failed_is_never_all_well() {
-        let report =
-            Report { left: Some(0), ..Report::idle(Verdict::NoneSeenForMs(100), Duration::ZERO) };
+        let report = Report {
+            left: Some(0),
+            ..Report::idle(KillVerdict::NoneSeenForMs(100), Duration::ZERO)
+        };
         let fate = Fate::Failed { label: "symlink".to_owned(), text: "is a link".to_owned() };
         let notes = [FormNote { form: Form::Mbox, source: "/var/mail/alice".into(), fate }];
         let told = story(End::Killed(&report), Some(&notes)).tell();
@@ -802,8 +761,10 @@ mod tests {
 
     #[test]
     fn a_lock_that_is_left_is_a_warning_and_named_with_its_pid_and_age() {
-        let report =
-            Report { left: Some(0), ..Report::idle(Verdict::NoneSeenForMs(100), Duration::ZERO) };
+        let report = Report {
+            left: Some(0),
+            ..Report::idle(KillVerdict::NoneSeenForMs(100), Duration::ZERO)
+        };
         let lock = Dotlock {
             path: "/var/mail/alice.lock".into(),
             age_seconds: Some(7),
@@ -833,7 +794,7 @@ mod tests {
     fn a_record_that_cannot_be_read_is_a_warning_and_named() {
         let unread = ["step kill_user_proc ended as \"stuck\", but\nits record".to_owned()];
         let told = Story { unread: &unread, ..story(End::NoKill, Some(&[])) }.tell();
-        assert_eq!((told.severity, told.verdict.as_str()), (Severity::Warning, "archived"));
+        assert_eq!((told.severity, told.verdict.label()), (Severity::Warning, "archived"));
         let remark = "; the journal's record of what was done cannot be read";
         assert!(told.summary.ends_with(remark), "{}", told.summary);
         let line = "step kill_user_proc ended as \"stuck\", but?its record";
@@ -842,7 +803,7 @@ mod tests {
 
     #[test]
     fn a_letter_is_an_event_of_its_own() {
-        let story = story(End::Nothing("blind", "hidden"), None);
+        let story = story(End::Nothing(Verdict::Blind, "hidden"), None);
         let told = story.tell();
         let letter = told.letter(&story, "7-1".to_owned());
         let label = |name: &str| letter.labels.get(name).map(String::as_str).unwrap_or_default();

@@ -182,7 +182,7 @@ mod tests {
         assert_eq!((archived.bytes, archived.uncertain), (18, false));
         assert_eq!(pop.source.to_str(), Some("/var/mail/.alice.pop"));
         let StepDetail::Kill(report) = detail(5) else { panic!("{:?}", detail(5)) };
-        assert_eq!(report.verdict, crate::steps::kill::Verdict::Respawning);
+        assert_eq!(report.verdict, crate::steps::kill::KillVerdict::Respawning);
         assert_eq!((report.exited, report.left, report.rounds), (856, Some(18), 50));
         // What the first version did not know.
         assert_eq!((report.asked, report.terminated, report.threshold), (0, 0, 0));

@@ -19,16 +19,14 @@ use crate::journal::{Case, State};
 use crate::outcome::{End, Story, Told};
 use crate::policy::{Config, Playbook, Step};
 use crate::policy::{Decision, Facts, Plan, Refusal, Request, admit, allowed_account, decide};
-use crate::steps::kill::{Survey, SurveyError, Target, Verdict, release_stopped};
+use crate::steps::kill::{KillVerdict, Survey, SurveyError, Target, release_stopped};
+use crate::verdict::Verdict;
 
 /// How often the storm's return is looked for, at most.
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
 
 /// After so many panics over a remediation it is given up.
 const PANICS_MAX: u32 = 3;
-
-/// The verdict of what was given up, as of a kill that the system refused.
-const FAILED: &str = "failed";
 
 /// A request, and whom it is about.
 struct Matter<'a> {
@@ -106,7 +104,7 @@ impl Shared {
             archives: None,
             lock: None,
             unread: &[],
-            end: End::Nothing(FAILED, why),
+            end: End::Nothing(Verdict::Failed, why),
         };
         self.end(id, &force, &story.tell(), &story, None).await?;
         Ok(None)
@@ -249,23 +247,19 @@ impl Shared {
             Done { kill: Some(report), .. } => match (&report.verdict, report.left) {
                 // Those whom the kill before the restart had hit were still dying when they were
                 // counted: that kill ended them, and they did not go by themselves.
-                (Verdict::NoLongerTrue, Some(left)) if was_interrupted(case) => {
+                (KillVerdict::NoLongerTrue, Some(left)) if was_interrupted(case) => {
                     End::Interrupted(left)
                 }
                 _ => End::Killed(report),
             },
             Done { kill: None, .. } => End::NoKill,
         };
-        let watch = match (&end, &done.kill) {
-            (End::Interrupted(_), _) => true,
-            (_, kill) => kill.as_ref().is_some_and(|report| is_worth_watching(&report.verdict)),
-        };
         let story = Story {
             lock: done.lock.as_ref(),
             unread: &done.unread,
             ..matter.story(Some(before), done.archives.as_deref(), end)
         };
-        self.conclude(matter, &story, watch).await
+        self.conclude(matter, &story).await
     }
 
     /// The alert's start is by the clock of whoever found it, which Alertmanager's stands for. What
@@ -284,18 +278,13 @@ impl Shared {
     }
 
     /// Writes down how it ended, and what people are told.
-    async fn conclude(
-        &self,
-        matter: &Matter<'_>,
-        story: &Story<'_>,
-        watch: bool,
-    ) -> Result<(), Stopping> {
+    async fn conclude(&self, matter: &Matter<'_>, story: &Story<'_>) -> Result<(), Stopping> {
         let Matter { case, force, request, .. } = matter;
         let told = story.tell();
         let now = Timestamp::now();
         let settle = force.config.playbooks.get(request.playbook()).map(|book| book.settle);
         let watch_until = settle
-            .filter(|settle| watch && !settle.is_zero())
+            .filter(|settle| told.verdict.is_watched() && !settle.is_zero())
             .and_then(|settle| now.checked_add(SignedDuration::try_from(settle).ok()?).ok());
         self.end(case.id, force, &told, story, watch_until).await
     }
@@ -311,7 +300,7 @@ impl Shared {
         let now = Timestamp::now();
         let event = format!("{id}-{}", now.as_millisecond());
         let ending = Ending {
-            verdict: told.verdict.clone(),
+            verdict: told.verdict,
             summary: told.summary.clone(),
             after: told.after,
             letter: force.alertmanager.is_some().then(|| told.letter(story, event)),
@@ -325,14 +314,14 @@ impl Shared {
             user = story.user,
             command = story.command,
             playbook,
-            verdict = told.verdict,
+            verdict = told.verdict.label(),
             severity = told.severity.label(),
             before = story.before,
             after = told.after,
             summary = told.summary,
             "ended"
         );
-        self.parts.metrics.remediation(playbook, &told.verdict);
+        self.parts.metrics.remediation(playbook, told.verdict);
         self.parts.letters.notify_one();
         Ok(())
     }
@@ -357,21 +346,22 @@ impl Shared {
             let before = living.map(|living| living.saturating_add(left_alone));
             return self.give_up(case, force, refusal, window, request, before).await;
         }
-        let (label, reason) = (refusal.label(), refusal.to_string());
+        let (verdict, reason) = (refusal.verdict(), refusal.to_string());
         let journal = &self.parts.journal;
-        let refused =
-            self.persist(|| journal.refuse(case, label, reason.clone(), Timestamp::now())).await?;
+        let refused = self
+            .persist(|| journal.refuse(case, verdict, reason.clone(), Timestamp::now()))
+            .await?;
         if refused {
             let playbook = case.alert.label("playbook");
             tracing::info!(
                 remediation = case.id,
                 user = case.alert.label("user"),
                 playbook,
-                refusal = label,
+                refusal = verdict.label(),
                 reason,
                 "refused"
             );
-            self.parts.metrics.remediation(playbook, label);
+            self.parts.metrics.remediation(playbook, verdict);
         }
         Ok(())
     }
@@ -398,23 +388,23 @@ impl Shared {
             archives: None,
             lock: None,
             unread: &[],
-            end: End::Nothing(refusal.label(), &reason),
+            end: End::Nothing(refusal.verdict(), &reason),
         };
         let journal = &self.parts.journal;
         let told_before = self
             .persist(|| {
                 let (playbook, user) = (playbook.to_owned(), user.to_owned());
-                journal.was_told(playbook, user, refusal.label(), window, Timestamp::now())
+                journal.was_told(playbook, user, refusal.verdict(), window, Timestamp::now())
             })
             .await?;
         if told_before {
-            let label = refusal.label();
+            let verdict = refusal.verdict();
             let refused = self
-                .persist(|| journal.refuse(case, label, reason.clone(), Timestamp::now()))
+                .persist(|| journal.refuse(case, verdict, reason.clone(), Timestamp::now()))
                 .await?;
             if refused {
                 tracing::warn!(remediation = case.id, user, playbook, reason, "refused");
-                self.parts.metrics.remediation(playbook, label);
+                self.parts.metrics.remediation(playbook, verdict);
             }
             return Ok(());
         }
@@ -425,11 +415,11 @@ impl Shared {
     async fn cannot_see(&self, matter: &Matter<'_>, error: &SurveyError) -> Result<(), Stopping> {
         let verdict = match error {
             SurveyError::Blind { .. } => Verdict::Blind,
-            SurveyError::Read { .. } => Verdict::Failed(String::new()),
+            SurveyError::Read { .. } => Verdict::Failed,
         };
         let reason = Chain(error).to_string();
-        let story = matter.story(None, None, End::Nothing(verdict.label(), &reason));
-        self.conclude(matter, &story, false).await
+        let story = matter.story(None, None, End::Nothing(verdict, &reason));
+        self.conclude(matter, &story).await
     }
 
     /// The steps were cut off by a restart, and what is left of the storm is none.
@@ -441,7 +431,7 @@ impl Shared {
         let end = End::Interrupted(living);
         let story = matter.story(Some(before), archives.as_deref(), end);
         let story = Story { lock: lock.as_ref(), unread: &unread, ..story };
-        self.conclude(matter, &story, true).await
+        self.conclude(matter, &story).await
     }
 
     /// Whoever was stopped by a kill that was cut off goes on, whatever is decided next: by what
@@ -559,26 +549,6 @@ fn playbook_of<'c>(config: &'c Config, case: &Case) -> Option<&'c Playbook> {
 pub(super) fn was_interrupted(case: &Case) -> bool {
     let kill = Step::KillUserProc.label();
     case.steps.iter().any(|step| step.name == kill && step.ended.is_none())
-}
-
-/// Whether looking for the storm's return makes sense: after a kill that could not be done for a
-/// reason that stays, trying again does not help; the next alert or a person does.
-fn is_worth_watching(verdict: &Verdict) -> bool {
-    match verdict {
-        Verdict::NoneSeenForMs(_)
-        | Verdict::NoLongerTrue
-        | Verdict::LeftAlone
-        | Verdict::Evaded
-        | Verdict::BelowThreshold
-        | Verdict::Respawning
-        | Verdict::Unfinished => true,
-        Verdict::Stuck
-        | Verdict::Denied
-        | Verdict::Blind
-        | Verdict::Aborted
-        | Verdict::Refused(_)
-        | Verdict::Failed(_) => false,
-    }
 }
 
 fn count<T>(list: &[T]) -> u64 {

@@ -18,7 +18,8 @@ use crate::policy::Plan;
 use crate::policy::{OnArchiveFailure, Step};
 use crate::steps::archive::mailroom::Trouble;
 use crate::steps::archive::{Failure, Form, FormReport, Planned};
-use crate::steps::kill::{Bounds, Report, Target, Verdict, end_storm};
+use crate::steps::kill::{Bounds, KillVerdict, Report, Target, end_storm};
+use crate::verdict::Verdict;
 
 /// What the steps came to.
 #[derive(Debug, Default)]
@@ -197,7 +198,7 @@ impl Shared {
         let work = self.hands.run(move || end_storm(&procfs, &target, &bounds, &abort));
         let report = match work.await {
             Ok(report) => report,
-            Err(panic) => Report::idle(Verdict::Failed(panic.to_string()), Duration::ZERO),
+            Err(panic) => Report::idle(KillVerdict::Failed(panic.to_string()), Duration::ZERO),
         };
         self.parts.metrics.killed(report.ended(), report.terminated);
         let verdict = report.verdict.label();
@@ -210,13 +211,10 @@ impl Shared {
             replacements = report.replacement_count, rounds = report.rounds,
             ms = millis(report.elapsed), "killed processes"
         );
-        if report.verdict == Verdict::Aborted {
+        if report.verdict == KillVerdict::Aborted {
             return Err(Stopping);
         }
-        let good = matches!(
-            report.verdict,
-            Verdict::NoneSeenForMs(_) | Verdict::BelowThreshold | Verdict::NoLongerTrue
-        );
+        let good = Verdict::from(&report.verdict).is_good();
         self.end_step(step, verdict, good, &report).await?;
         Ok(Outcome::Known(report))
     }

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use super::letters::{self, NewLetter};
 use super::{Fault, Journal, from_json, ms, signed, time, unsigned};
 use crate::alertmanager::{Alert, Status};
+use crate::verdict::Verdict;
 
 /// How many records are forgotten in one transaction.
 const FORGET_AT_ONCE: i64 = 200;
@@ -98,7 +99,7 @@ pub struct StepRow {
 #[derive(Clone, Debug)]
 pub struct Ending {
     /// The verdict.
-    pub verdict: String,
+    pub verdict: Verdict,
     /// In a sentence.
     pub summary: String,
     /// How many processes lived afterwards, if known.
@@ -229,7 +230,7 @@ impl Journal {
                     ms(now),
                     ending.watch_until.map(ms),
                     ending.after.map(signed),
-                    ending.verdict,
+                    ending.verdict.label(),
                     ending.summary
                 ],
             )?;
@@ -246,7 +247,7 @@ impl Journal {
     pub async fn refuse(
         &self,
         case: &Case,
-        label: &'static str,
+        verdict: Verdict,
         reason: String,
         now: Timestamp,
     ) -> Result<bool, Fault> {
@@ -257,7 +258,7 @@ impl Journal {
                  SET state = 'done', ended_ms = ?2, verdict = ?3, summary = ?4
                  WHERE id = ?1 AND state IN ('accepted', 'acting') AND NOT EXISTS (
                      SELECT 1 FROM alerts WHERE remediation = ?1 AND id > ?5)",
-                params![id, ms(now), label, reason, newest],
+                params![id, ms(now), verdict.label(), reason, newest],
             )?;
             Ok(refused == 1)
         })

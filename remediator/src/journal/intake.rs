@@ -109,7 +109,7 @@ fn record(tx: &Transaction<'_>, judged: &Judged, receipt: Receipt, now: i64) -> 
         alert.label("playbook"),
         json(&alert.labels)?,
         decision,
-        refusal.map(Refusal::label),
+        refusal.map(|refusal| refusal.verdict().label()),
         refusal.map(Refusal::to_string),
         remediation,
     ])?;

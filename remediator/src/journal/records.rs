@@ -8,8 +8,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::course::{self, StepRow};
 use super::letters;
 use super::{Fault, Journal, from_json, ms, time, unsigned};
-use crate::policy::History;
-use crate::policy::Limits;
+use crate::policy::{History, Limits};
+use crate::verdict::Verdict;
 
 /// Whose history is asked for.
 #[derive(Clone, Debug)]
@@ -56,7 +56,7 @@ pub struct Record {
     pub before: Option<u64>,
     /// How many afterwards.
     pub after: Option<u64>,
-    /// The verdict, once there is one.
+    /// The verdict, once there is one: as text, since a newer version may have written it.
     pub verdict: Option<String>,
     /// The verdict in a sentence.
     pub summary: String,
@@ -79,12 +79,12 @@ impl Journal {
         &self,
         playbook: String,
         user: String,
-        verdict: &'static str,
+        verdict: Verdict,
         window: Duration,
         now: Timestamp,
     ) -> Result<bool, Fault> {
         self.read(move |connection| {
-            let question = params![playbook, user, since(now, window), ms(now), verdict];
+            let question = params![playbook, user, since(now, window), ms(now), verdict.label()];
             let told = connection.query_row(TOLD, question, |row| row.get(0))?;
             Ok(told)
         })
@@ -94,7 +94,7 @@ impl Journal {
     /// Whether any limit was reached since a time.
     pub async fn limit_was_reached(&self, since: Timestamp) -> Result<bool, Fault> {
         self.read(move |connection| {
-            let reached = connection.query_row(REACHED, [ms(since)], |row| row.get(0))?;
+            let reached = connection.query_row(&reached(), [ms(since)], |row| row.get(0))?;
             Ok(reached)
         })
         .await
@@ -219,8 +219,13 @@ const TOLD: &str = "SELECT EXISTS (SELECT 1 FROM remediations r
         AND EXISTS (SELECT 1 FROM outcomes WHERE remediation = r.id))";
 
 /// Whether any limit was reached since a time.
-const REACHED: &str = "SELECT EXISTS (SELECT 1 FROM remediations
-    WHERE verdict = 'limit_reached' AND ended_ms > ?1)";
+/// The verdict is written out: SQLite takes a partial index only for a constant.
+fn reached() -> String {
+    let verdict = Verdict::LimitReached;
+    format!(
+        "SELECT EXISTS (SELECT 1 FROM remediations WHERE verdict = '{verdict}' AND ended_ms > ?1)"
+    )
+}
 
 fn history(connection: &Connection, question: &Question, now: Timestamp) -> Result<History, Fault> {
     let Question { id, playbook, uid, command, limits } = question;
@@ -260,7 +265,7 @@ mod tests {
         let journal = Journal::start(place.path()).expect("a thread");
         let plans = journal.read(|connection| {
             let mut plans = Vec::new();
-            for question in [LAST, COUNT_OF_USER, COUNT_IN_TOTAL, TOLD, REACHED] {
+            for question in [LAST, COUNT_OF_USER, COUNT_IN_TOTAL, TOLD, &reached()] {
                 let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {question}"))?;
                 let mut rows = plan.raw_query();
                 while let Some(row) = rows.next()? {
@@ -278,5 +283,34 @@ mod tests {
             .collect();
         assert_eq!(looks.len(), 5, "{plans:?}");
         assert!(looks.iter().all(|plan| plan.contains("USING")), "{looks:?}");
+    }
+
+    /// What a newer version wrote is text that this one does not know, and no fault.
+    #[test]
+    fn each_verdict_is_read_as_it_was_written_and_an_unknown_one_as_text() {
+        let place = tempfile::tempdir().expect("a directory");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let journal = Journal::start(place.path()).expect("a thread");
+        let newer = "of_a_newer_version";
+        let labels = Verdict::ALL.iter().map(|verdict| verdict.label()).chain([newer]);
+        let written: Vec<_> = labels.collect();
+        let rows = written.clone();
+        let insert = journal.write(move |tx| {
+            for verdict in rows {
+                tx.execute(
+                    "INSERT INTO remediations (playbook, user, command, state, accepted_ms, due_ms,
+                         ended_ms, verdict, summary)
+                     VALUES ('p', 'u', 'c', 'done', 0, 0, 1, ?1, '')",
+                    [verdict],
+                )?;
+            }
+            Ok(())
+        });
+        runtime.block_on(insert).expect("written");
+        let records = runtime.block_on(journal.page(i64::MAX, 100)).expect("read");
+        let read: Vec<_> = records.into_iter().rev().filter_map(|one| one.verdict).collect();
+        assert_eq!(read, written);
+        let known: Vec<_> = read.iter().filter_map(|text| Verdict::from_label(text)).collect();
+        assert_eq!(known, Verdict::ALL);
     }
 }

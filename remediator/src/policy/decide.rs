@@ -16,6 +16,7 @@ use super::values::Rate;
 use crate::account::{Account, NameFault, Protected, UserName};
 use crate::alertmanager::Muted;
 use crate::alertmanager::{Alert, Status};
+use crate::verdict::{Mailed, Verdict};
 
 /// An alert that asks for something this host's file allows, whoever the user may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -315,60 +316,40 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Its name in metrics and in the journal.
+    /// The verdict of a remediation that ends with it.
     #[must_use]
-    pub fn label(&self) -> &'static str {
+    pub fn verdict(&self) -> Verdict {
         match self {
-            Self::Resolved => "resolved",
-            Self::OtherHost { .. } => "other_host",
-            Self::NoPlaybook => "no_playbook",
-            Self::UnknownPlaybook(_) => "unknown_playbook",
-            Self::AlertNotAllowed { .. } => "alert_not_allowed",
-            Self::OtherCommand { .. } => "other_command",
-            Self::BadUserName(_) => "bad_user_name",
-            Self::UnknownUser(_) => "unknown_user",
-            Self::UnresolvedUser { .. } => "unresolved_user",
-            Self::Alias { .. } => "alias",
-            Self::NamelessUid(_) => "nameless_uid",
-            Self::ProtectedUser { .. } => "protected_user",
-            Self::SharedUid { .. } => "shared_uid",
-            Self::Root(_) => "root",
-            Self::OwnUid(_) => "own_uid",
-            Self::SystemUid { .. } => "system_uid",
-            Self::BelowThreshold { .. } => "no_longer_true",
-            Self::LeftAlone { .. } => "left_alone",
-            Self::Silenced(_) | Self::Inhibited(_) => "silenced",
-            Self::LimitReached { .. } => "limit_reached",
+            Self::Resolved => Verdict::Resolved,
+            Self::OtherHost { .. } => Verdict::OtherHost,
+            Self::NoPlaybook => Verdict::NoPlaybook,
+            Self::UnknownPlaybook(_) => Verdict::UnknownPlaybook,
+            Self::AlertNotAllowed { .. } => Verdict::AlertNotAllowed,
+            Self::OtherCommand { .. } => Verdict::OtherCommand,
+            Self::BadUserName(_) => Verdict::BadUserName,
+            Self::UnknownUser(_) => Verdict::UnknownUser,
+            Self::UnresolvedUser { .. } => Verdict::UnresolvedUser,
+            Self::Alias { .. } => Verdict::Alias,
+            Self::NamelessUid(_) => Verdict::NamelessUid,
+            Self::ProtectedUser { .. } => Verdict::ProtectedUser,
+            Self::SharedUid { .. } => Verdict::SharedUid,
+            Self::Root(_) => Verdict::Root,
+            Self::OwnUid(_) => Verdict::OwnUid,
+            Self::SystemUid { .. } => Verdict::SystemUid,
+            Self::BelowThreshold { .. } => Verdict::NoLongerTrue,
+            Self::LeftAlone { .. } => Verdict::LeftAlone,
+            Self::Silenced(_) | Self::Inhibited(_) => Verdict::Silenced,
+            Self::LimitReached { .. } => Verdict::LimitReached,
         }
     }
 
-    /// Whether people are told of it, and how long nobody is told of the same again: there may be
-    /// a storm, and the host's own policy does not forbid to end it.
+    /// Within how long people get only one mail about it; `None` if they get none.
     #[must_use]
     pub fn told_once_in(&self) -> Option<Duration> {
-        match self {
-            Self::LimitReached { rate, .. } => Some(rate.window),
-            Self::BadUserName(_)
-            | Self::UnresolvedUser { .. }
-            | Self::SharedUid { .. }
-            | Self::LeftAlone { .. } => Some(TOLD_EVERY),
-            Self::Resolved
-            | Self::OtherHost { .. }
-            | Self::NoPlaybook
-            | Self::UnknownPlaybook(_)
-            | Self::AlertNotAllowed { .. }
-            | Self::OtherCommand { .. }
-            | Self::UnknownUser(_)
-            | Self::Alias { .. }
-            | Self::NamelessUid(_)
-            | Self::ProtectedUser { .. }
-            | Self::Root(_)
-            | Self::OwnUid(_)
-            | Self::SystemUid { .. }
-            | Self::BelowThreshold { .. }
-            | Self::Silenced(_)
-            | Self::Inhibited(_) => None,
-        }
+        let is_told = self.verdict().mailed() == Mailed::SometimesIfIdle;
+        let window =
+            if let Self::LimitReached { rate, .. } = self { rate.window } else { TOLD_EVERY };
+        is_told.then_some(window)
     }
 }
 

@@ -12,7 +12,7 @@ use procstorm_toolkit::web::{Response, reply};
 use serde::Serialize;
 
 use super::Site;
-use super::status::view::{Detail, Mode, Overview, Remediation, Step};
+use super::status::view::{Detail, Mode, Overview, RUNNING, Remediation, Step};
 use super::status::{HEADERS, facts, page};
 use crate::engine::{StepDetail, recorded_archives};
 use crate::journal::Fault;
@@ -200,7 +200,7 @@ fn remediation(record: &Record) -> Remediation {
         dry_run: record.dry_run,
         before: record.before,
         after: record.after,
-        verdict: record.verdict.clone().unwrap_or_else(|| "running".to_owned()),
+        verdict: record.verdict.clone().unwrap_or_else(|| RUNNING.to_owned()),
         summary: record.summary.clone(),
         archives: saved,
         archive_failures: not_saved,
@@ -235,7 +235,7 @@ fn step(row: &StepRow) -> Step {
     Step {
         name: row.name.clone(),
         started: row.began.to_string(),
-        outcome: row.outcome.clone().unwrap_or_else(|| "running".to_owned()),
+        outcome: row.outcome.clone().unwrap_or_else(|| RUNNING.to_owned()),
         good: row.good.unwrap_or(true),
         milliseconds: took.and_then(|ms| u64::try_from(ms).ok()),
         facts,

@@ -16,6 +16,7 @@ use procstorm_toolkit::web::{Peer, Request, Response, Standing, reply};
 use super::Site;
 use crate::alertmanager::Notification;
 use crate::journal::{Judged, Receipt};
+use crate::metrics::{AlertDecision, WebhookResult};
 use crate::policy::admit;
 use crate::printable::line;
 
@@ -34,7 +35,7 @@ impl Site {
     /// Takes a notification.
     pub(super) async fn webhook(self: &Arc<Self>, request: Request) -> Response {
         if !self.may_ask(request.headers()) {
-            self.metrics.notification("unauthorized");
+            self.metrics.notification(WebhookResult::Unauthorized);
             self.tell_unauthorized(request.extensions().get::<Peer>());
             return unauthorized();
         }
@@ -43,16 +44,16 @@ impl Site {
             standing.vouch();
         }
         if let Some(fault) = unsupported(request.headers()) {
-            self.metrics.notification("bad_request");
+            self.metrics.notification(WebhookResult::BadRequest);
             return reply::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, fault);
         }
         let body = match body::read(request.into_body(), BODY_MAX, BODY_DEADLINE).await {
             Ok(body) => body,
             Err(error) => {
                 let result = match error {
-                    BodyError::TooLarge(_) => "too_large",
-                    BodyError::TooSlow(_) => "too_slow",
-                    BodyError::Broken(_) => "bad_request",
+                    BodyError::TooLarge(_) => WebhookResult::TooLarge,
+                    BodyError::TooSlow(_) => WebhookResult::TooSlow,
+                    BodyError::Broken(_) => WebhookResult::BadRequest,
                 };
                 self.metrics.notification(result);
                 return error.to_response();
@@ -62,7 +63,7 @@ impl Site {
             Ok(notification) => Arc::clone(self).take(notification).await,
             Err(error) => {
                 tracing::warn!(error = %Chain(&error), "a post is no notification");
-                self.metrics.notification("bad_request");
+                self.metrics.notification(WebhookResult::BadRequest);
                 reply::text(
                     StatusCode::BAD_REQUEST,
                     format!("{}\n", line(&Chain(&error).to_string())),
@@ -110,7 +111,7 @@ impl Site {
             Ok(receipts) => receipts,
             Err(fault) => {
                 tracing::error!(fault = %Chain(&fault), "alerts cannot be recorded, and so are not taken");
-                self.metrics.notification("unavailable");
+                self.metrics.notification(WebhookResult::Unavailable);
                 return unavailable("the journal does not work");
             }
         };
@@ -118,7 +119,8 @@ impl Site {
             self.begin(judged, *receipt);
         }
         let refused = receipts.iter().all(|receipt| *receipt == Receipt::Refused);
-        self.metrics.notification(if refused { "refused" } else { "accepted" });
+        let result = if refused { WebhookResult::Refused } else { WebhookResult::Accepted };
+        self.metrics.notification(result);
         reply::text(StatusCode::OK, summary(&receipts))
     }
 
@@ -129,19 +131,20 @@ impl Site {
         match (receipt, &judged.admission) {
             (Receipt::Accepted(id), _) => {
                 tracing::info!(alert = name, user, command, remediation = id, "accepted");
-                self.metrics.alert("accepted");
+                self.metrics.alert(AlertDecision::Accepted);
                 self.engine.submit(id);
             }
             (Receipt::Coalesced(id), _) => {
                 tracing::info!(alert = name, user, command, remediation = id, "coalesced");
-                self.metrics.alert("coalesced");
+                self.metrics.alert(AlertDecision::Coalesced);
                 // Somebody pursues it already, or it would wait for the next look at the journal.
                 self.engine.submit(id);
             }
             (Receipt::Refused, Err(refusal)) => {
-                let (label, reason) = (refusal.label(), refusal.to_string());
-                tracing::info!(alert = name, user, command, refusal = label, reason, "refused");
-                self.metrics.alert(label);
+                let (verdict, reason) = (refusal.verdict(), refusal.to_string());
+                let refusal = verdict.label();
+                tracing::info!(alert = name, user, command, refusal, reason, "refused");
+                self.metrics.alert(AlertDecision::Refused(verdict));
             }
             (Receipt::Refused, Ok(_)) => {}
         }

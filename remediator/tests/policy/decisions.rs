@@ -79,7 +79,7 @@ fn judged(config: &Config, facts: &Facts) -> Decision {
 
 fn refused(config: &Config, facts: &Facts) -> (&'static str, String) {
     match judged(config, facts) {
-        Decision::Refuse(refusal) => (refusal.label(), refusal.to_string()),
+        Decision::Refuse(refusal) => (refusal.verdict().label(), refusal.to_string()),
         other @ (Decision::Act(_) | Decision::Wait(_)) => panic!("{other:?}"),
     }
 }
@@ -114,7 +114,7 @@ fn each_of_several_commands_is_exact() {
     }
     for command in ["imap", "imapd-", "imapd-ssl2", "IMAPD", ""] {
         let refusal = asks(command).unwrap_err();
-        assert_eq!(refusal.label(), "other_command");
+        assert_eq!(refusal.verdict().label(), "other_command");
         assert!(refusal.to_string().contains("\"imapd\" or \"imapd-ssl\""), "{refusal}");
     }
     assert!(config.explain().contains("processes of exactly \"imapd\" or \"imapd-ssl\""));
@@ -143,12 +143,12 @@ fn an_alert_alone_can_be_refused() {
     ];
     for (changes, label, part) in cases {
         let refusal = admit(&config, &alert(changes)).unwrap_err();
-        assert_eq!(refusal.label(), label, "{changes:?}");
+        assert_eq!(refusal.verdict().label(), label, "{changes:?}");
         let shown = refusal.to_string();
         assert!(shown.contains(part) && !shown.contains('\n') && shown.len() < 200, "{shown:?}");
     }
     let resolved = Alert { status: Status::Resolved, ..alert(&[]) };
-    assert_eq!(admit(&config, &resolved).unwrap_err().label(), "resolved");
+    assert_eq!(admit(&config, &resolved).unwrap_err().verdict().label(), "resolved");
 }
 
 #[test]

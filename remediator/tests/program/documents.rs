@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use procstorm_remediator::journal::Journal;
+use procstorm_remediator::verdict::{Mailed, Verdict};
 use procstorm_testkit::documents::{assert_exposure, assert_well_formed};
 use procstorm_testkit::test_name;
 
@@ -167,39 +168,51 @@ fn the_readme_has_the_fields_of_the_json() {
 }
 
 #[test]
-fn the_verdicts_in_the_readme_are_those_of_the_kill() {
-    use procstorm_remediator::steps::kill::Verdict;
+fn the_readme_says_of_each_verdict_what_the_program_does() {
     let readme = read("README.md");
-    for verdict in [
-        Verdict::NoneSeenForMs(1),
-        Verdict::BelowThreshold,
-        Verdict::Respawning,
-        Verdict::Stuck,
-        Verdict::Denied,
-        Verdict::Blind,
-        Verdict::NoLongerTrue,
-        Verdict::LeftAlone,
-        Verdict::Evaded,
-        Verdict::Aborted,
-        Verdict::Unfinished,
-        Verdict::Refused(String::new()),
-        Verdict::Failed(String::new()),
-    ] {
-        assert!(readme.contains(&format!("`{}`", verdict.label())), "{}", verdict.label());
-    }
-}
+    let (_, table) = readme
+        .split_once(
+            "
+| verdict | meaning | mailed |
+",
+        )
+        .unwrap();
+    let (table, _) = table
+        .split_once(
+            "
 
-#[test]
-fn the_refusals_in_the_readme_are_those_of_the_policy() {
-    let (policy, readme) = (read("src/policy/decide.rs"), read("README.md"));
-    let arms = policy.lines().filter(|line| line.trim_start().starts_with("Self::"));
-    let labels = arms.filter_map(|line| line.split_once("=> \"")?.1.strip_suffix("\","));
-    let mut count = 0;
-    for label in labels {
-        assert!(readme.contains(&format!("`{label}`")), "no word of {label}");
-        count += 1;
-    }
-    assert!(count > 15, "{count} refusals");
+",
+        )
+        .unwrap();
+    let rows: Vec<_> = table.lines().skip(1).collect();
+    let wanted: Vec<_> = Verdict::ALL
+        .iter()
+        .map(|verdict| {
+            let mailed = match verdict.mailed() {
+                Mailed::Always => "yes",
+                Mailed::SometimesIfIdle if *verdict == Verdict::LeftAlone => {
+                    "yes; if nothing was done, once in the window of `limits.per_user`"
+                }
+                Mailed::SometimesIfIdle if *verdict == Verdict::LimitReached => {
+                    "once in the limit's window"
+                }
+                Mailed::SometimesIfIdle => "once an hour",
+                Mailed::NeverIfIdle => "only if the processes disappeared just before the kill",
+                Mailed::Never => "no",
+            };
+            format!("| `{verdict}` | {} | {mailed} |", verdict.meaning())
+        })
+        .collect();
+    assert_eq!(
+        rows,
+        wanted,
+        "the table should be:
+{}",
+        wanted.join(
+            "
+"
+        )
+    );
 }
 
 #[test]

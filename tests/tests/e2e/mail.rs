@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use procstorm_remediator::outcome::{End, Fate, FormNote, Story};
 use procstorm_remediator::steps::archive::Form;
-use procstorm_remediator::steps::kill::{Report, Verdict};
+use procstorm_remediator::steps::kill::{KillVerdict, Report};
 use procstorm_testkit::{programs, wait};
 use procstorm_tests::alertmanager::Alertmanager;
 use procstorm_tests::http::Http;
@@ -297,7 +297,7 @@ fn an_outcome_is_mailed_once() {
 fn the_subject_of_an_outcome_says_that_a_mail_file_was_not_saved() {
     let fate = Fate::Failed { label: "symlink".to_owned(), text: "it is a link".to_owned() };
     let notes = [FormNote { form: Form::Mbox, source: "/var/mail/alice".into(), fate }];
-    let mut report = Report::idle(Verdict::NoneSeenForMs(120), Duration::from_millis(40));
+    let mut report = Report::idle(KillVerdict::NoneSeenForMs(120), Duration::from_millis(40));
     (report.matched, report.exited, report.left) = (97, 97, Some(0));
     let story = Story {
         host: "moscow",

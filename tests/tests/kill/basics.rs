@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use procstorm_processes::proc_dir::ProcDir;
 use procstorm_processes::process::Command;
 use procstorm_remediator::steps::kill::{
-    Bounds, Report, Target, Verdict, end_storm, release_stopped, survey,
+    Bounds, KillVerdict, Report, Target, end_storm, release_stopped, survey,
 };
 use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::opponent::Opponent;
@@ -53,7 +53,7 @@ fn exactly_the_storm_ends() {
     let report = end(&target);
 
     assert!(storm.are_gone_within(SOON));
-    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(ms) if ms >= 80), "{report:?}");
+    assert!(matches!(report.verdict, KillVerdict::NoneSeenForMs(ms) if ms >= 80), "{report:?}");
     assert_eq!((report.matched, report.signalled, report.exited), (100, 100, 100));
     assert_eq!((report.rounds, report.replacement_count, report.left), (1, 0, Some(0)));
     let said: BTreeSet<i32> = report.pids.iter().copied().collect();
@@ -61,7 +61,7 @@ fn exactly_the_storm_ends() {
     assert!(!other_command.are_gone_within(Duration::ZERO));
     assert_eq!(survey(Path::new(PROC), &self::target(42100, b"imapd2")).unwrap().living.len(), 3);
     assert_eq!(survey(Path::new(PROC), &self::target(42101, b"imapd")).unwrap().living.len(), 3);
-    assert_eq!(end(&target).verdict, Verdict::NoLongerTrue);
+    assert_eq!(end(&target).verdict, KillVerdict::NoLongerTrue);
     drop((other_command, other_user));
 }
 
@@ -82,7 +82,7 @@ fn a_name_too_long_for_the_kernel_is_refused_and_not_shortened() {
     // The kernel keeps the first 15 bytes.
     let storm = Opponent::start("sleepers", 42103, b"sixteen-bytes-xx", 3, "").unwrap();
     let report = end(&target(42103, b"sixteen-bytes-xx"));
-    assert!(matches!(report.verdict, Verdict::Refused(_)), "{report:?}");
+    assert!(matches!(report.verdict, KillVerdict::Refused(_)), "{report:?}");
     assert_eq!(
         survey(Path::new(PROC), &target(42103, b"sixteen-bytes-x")).unwrap().living.len(),
         3
@@ -100,7 +100,7 @@ fn zombies_are_counted_apart_and_their_parent_is_named() {
     })
     .unwrap();
     let report = end(&target);
-    assert_eq!(report.verdict, Verdict::NoLongerTrue, "the dead are no storm");
+    assert_eq!(report.verdict, KillVerdict::NoLongerTrue, "the dead are no storm");
     assert_eq!((report.zombie_count, report.signalled), (20, 0));
     let parents: BTreeSet<i32> = report.zombies.iter().map(|zombie| zombie.parent).collect();
     let careless: Vec<_> = report.careless.iter().map(|one| (one.pid, one.uid)).collect();
@@ -118,7 +118,7 @@ fn what_is_killed_and_not_reaped_does_not_keep_us() {
     let storm = Opponent::start("unreaped", 42105, b"imapd", 30, "").unwrap();
     let report = end(&target(42105, b"imapd"));
     assert!(storm.are_gone_within(SOON));
-    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+    assert!(matches!(report.verdict, KillVerdict::NoneSeenForMs(_)), "{report:?}");
     assert_eq!((report.exited, report.zombie_count, report.rounds), (30, 30, 1));
     assert!(report.zombies.iter().all(|zombie| zombie.parent == storm.keeper()));
 }
@@ -198,7 +198,7 @@ fn those_that_die_in_a_nested_pid_namespace_are_none_of_ours() {
     needs_root!();
     let container = Opponent::start("nested_mortals", 42115, b"imapd", 20, "").unwrap();
     let report = end(&target(42115, b"imapd"));
-    assert_eq!(report.verdict, Verdict::NoLongerTrue, "{report:?}");
+    assert_eq!(report.verdict, KillVerdict::NoLongerTrue, "{report:?}");
     assert_eq!((report.zombie_count, report.signalled), (0, 0), "{report:?}");
     assert!(!container.fork_none_for(SOON), "they are born and die still");
 }
@@ -214,7 +214,7 @@ fn a_nested_pid_namespace_is_left_alone_unless_the_bounds_say_otherwise() {
     let report = end(&target);
     assert!(ours.are_gone_within(SOON));
     assert_eq!((report.matched, report.nested), (3, 4), "{report:?}");
-    assert_eq!((&report.verdict, report.left), (&Verdict::LeftAlone, Some(0)), "{report:?}");
+    assert_eq!((&report.verdict, report.left), (&KillVerdict::LeftAlone, Some(0)), "{report:?}");
     assert_eq!(survey(Path::new(PROC), &target).unwrap().nested.len(), 4);
 
     let bounds = Bounds { nested_namespaces: true, ..unhurried() };
@@ -231,7 +231,7 @@ fn a_pid_namespace_that_the_user_has_made_is_the_users_storm() {
     let before = survey(Path::new(PROC), &target).unwrap();
     assert_eq!((before.living.len(), before.nested.len()), (10, 0), "the recount says so, too");
     let report = end(&target);
-    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+    assert!(matches!(report.verdict, KillVerdict::NoneSeenForMs(_)), "{report:?}");
     assert_eq!((report.exited, report.nested, report.left), (10, 0, Some(0)), "{report:?}");
     drop(storm);
 }
@@ -244,7 +244,7 @@ fn what_a_user_makes_inside_of_roots_container_is_part_of_that() {
     let before = survey(Path::new(PROC), &target).unwrap();
     assert_eq!((before.living.len(), before.nested.len()), (0, 4));
     let report = end(&target);
-    assert_eq!((&report.verdict, report.nested), (&Verdict::LeftAlone, 4), "{report:?}");
+    assert_eq!((&report.verdict, report.nested), (&KillVerdict::LeftAlone, 4), "{report:?}");
     assert_eq!((report.matched, report.left), (0, Some(0)), "{report:?}");
     assert_eq!(survey(Path::new(PROC), &target).unwrap().nested.len(), 4, "they live");
     drop(container);
@@ -278,7 +278,7 @@ fn an_abort_leaves_nobody_stopped() {
             abort.store(true, Ordering::Relaxed);
             running.join().unwrap()
         });
-        bitten += u32::from(report.verdict == Verdict::Aborted);
+        bitten += u32::from(report.verdict == KillVerdict::Aborted);
         let stopped = || !states(&target).contains(&b'T');
         wait::until("all to go on", SOON, || stopped().then_some(())).unwrap();
         assert!(release_stopped(Path::new(PROC), &target).unwrap().resumed.is_empty());
@@ -302,14 +302,14 @@ fn bounds_that_are_reached_leave_nobody_stopped() {
     let report = end_storm(Path::new(PROC), &target, &short, &AtomicBool::new(false));
     assert_eq!(
         (report.verdict, report.signalled, report.left),
-        (Verdict::Unfinished, 20, Some(30))
+        (KillVerdict::Unfinished, 20, Some(30))
     );
     // Who has only just come up may still be on the way to sleep.
     let all_sleep = || (states(&target) == [b'S'; 30]).then_some(());
     wait::until("all to sleep", SOON, all_sleep).unwrap();
     let hurried = Bounds { deadline: Duration::ZERO, ..Bounds::default() };
     let report = end_storm(Path::new(PROC), &target, &hurried, &AtomicBool::new(false));
-    assert_eq!((report.verdict, report.signalled), (Verdict::Unfinished, 0));
+    assert_eq!((report.verdict, report.signalled), (KillVerdict::Unfinished, 0));
     wait::until("all to sleep", SOON, all_sleep).unwrap();
     drop(storm);
 }
@@ -377,5 +377,5 @@ fn a_proc_of_another_namespace_is_refused() {
         &Bounds::default(),
         &AtomicBool::new(false),
     );
-    assert!(matches!(report.verdict, Verdict::Refused(_)), "{report:?}");
+    assert!(matches!(report.verdict, KillVerdict::Refused(_)), "{report:?}");
 }

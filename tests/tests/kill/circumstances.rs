@@ -12,7 +12,7 @@ use procstorm_processes::proc_dir::ProcDir;
 use procstorm_processes::process::Command;
 use procstorm_remediator::steps::kill::pin::{Delivery, Pin};
 use procstorm_remediator::steps::kill::{
-    Bounds, Report, Target, Verdict, end_storm, release_stopped, survey,
+    Bounds, KillVerdict, Report, Target, end_storm, release_stopped, survey,
 };
 use procstorm_testkit::skip::skipped;
 use procstorm_testkit::{needs_root, programs, skip, test_name, wait};
@@ -114,7 +114,7 @@ fn a_process_in_uninterruptible_sleep_is_called_stuck() {
     wait::until("writers to be stuck", SOON, || (states(42300) == [b'D'; 3]).then_some(()))
         .unwrap();
     let report = end(42300);
-    assert_eq!(report.verdict, Verdict::Stuck, "{report:?}");
+    assert_eq!(report.verdict, KillVerdict::Stuck, "{report:?}");
     assert_eq!((report.stuck_count, report.signalled, report.exited), (3, 3, 0));
     assert!(report.elapsed < SOON, "it waits for them no longer than it should: {report:?}");
     assert!(mount.freeze("-u"));
@@ -198,7 +198,7 @@ fn a_process_in_a_frozen_v1_cgroup_is_called_stuck() {
     })
     .unwrap();
     let report = end(42301);
-    assert_eq!((&report.verdict, report.stuck_count), (&Verdict::Stuck, 5), "{report:?}");
+    assert_eq!((&report.verdict, report.stuck_count), (&KillVerdict::Stuck, 5), "{report:?}");
     assert!(!storm.are_gone_within(Duration::ZERO));
     drop(cgroup);
     assert!(storm.are_gone_within(SOON), "the signal waits for them");
@@ -226,7 +226,7 @@ fn a_process_in_a_frozen_v2_cgroup_dies() {
     .unwrap();
     let report = end(42302);
     assert!(storm.are_gone_within(SOON), "{report:?}");
-    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+    assert!(matches!(report.verdict, KillVerdict::NoneSeenForMs(_)), "{report:?}");
     assert_eq!(report.exited, 5);
 }
 
@@ -281,7 +281,7 @@ fn sees_and_ends_or_is_blind(arguments: &[&str], sees: bool) {
         assert!(storm.are_gone_within(SOON), "{arguments:?}: {report:?}");
         assert_eq!(report.exited, 4, "{arguments:?}: {report:?}");
     } else {
-        assert_eq!(report.verdict, Verdict::Blind, "{arguments:?}: {report:?}");
+        assert_eq!(report.verdict, KillVerdict::Blind, "{arguments:?}: {report:?}");
         all_sleep(42303, 4);
     }
 }
@@ -311,7 +311,7 @@ fn whoever_keeps_the_killed_from_exiting_is_named() {
     needs_root!();
     let storm = Opponent::start("traced", 42309, b"imapd", 4, "").unwrap();
     let report = end(42309);
-    assert_eq!((&report.verdict, report.stuck_count), (&Verdict::Stuck, 4), "{report:?}");
+    assert_eq!((&report.verdict, report.stuck_count), (&KillVerdict::Stuck, 4), "{report:?}");
     assert_eq!((report.left, report.traced.len()), (Some(4), 4), "{report:?}");
     for traced in &report.traced {
         assert_eq!((traced.tracer.command.as_str(), traced.tracer.uid), ("debugger", 42309));
@@ -324,7 +324,7 @@ fn without_the_right_to_kill_it_is_called_denied() {
     needs_root!();
     let storm = Opponent::start("sleepers", 42304, b"imapd", 20, "").unwrap();
     let report = end_under(42304, "imapd", &["--without-cap-kill"]);
-    assert_eq!((&report.verdict, report.denied), (&Verdict::Denied, 20), "{report:?}");
+    assert_eq!((&report.verdict, report.denied), (&KillVerdict::Denied, 20), "{report:?}");
     assert!(report.elapsed < SOON / 2, "there is nothing to wait for: {report:?}");
     all_sleep(42304, 20);
     drop(storm);
@@ -336,7 +336,7 @@ fn a_thousand_processes_are_ended_with_64_descriptors() {
     let storm = Opponent::start("sleepers", 42305, b"imapd", 1_000, "").unwrap();
     let report = end_under(42305, "imapd", &["--descriptors", "64"]);
     assert!(storm.are_gone_within(SOON), "{report:?}");
-    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+    assert!(matches!(report.verdict, KillVerdict::NoneSeenForMs(_)), "{report:?}");
     assert_eq!((report.exited, report.left), (1_000, Some(0)));
 }
 
@@ -345,12 +345,12 @@ fn an_ordinary_user_may_end_processes_of_its_own_if_it_is_said() {
     needs_root!();
     let storm = Opponent::start("sleepers", 42306, b"imapd", 5, "").unwrap();
     let report = end_under(42306, "imapd", &["--user", "42306"]);
-    assert!(matches!(report.verdict, Verdict::Refused(_)), "{report:?}");
+    assert!(matches!(report.verdict, KillVerdict::Refused(_)), "{report:?}");
     assert!(!storm.are_gone_within(Duration::ZERO));
     let report = end_under(42306, "imapd", &["--user", "42306", "--allow-own-uid"]);
     assert!(storm.are_gone_within(SOON), "{report:?}");
     assert_eq!(report.exited, 5);
     // And never itself.
     let report = end_under(42306, "end_storm", &["--user", "42306", "--allow-own-uid"]);
-    assert_eq!(report.verdict, Verdict::NoLongerTrue, "{report:?}");
+    assert_eq!(report.verdict, KillVerdict::NoLongerTrue, "{report:?}");
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use procstorm_processes::process::Command;
 use procstorm_remediator::steps::kill::pin::{Delivery, Pin};
-use procstorm_remediator::steps::kill::{Bounds, Report, Target, Verdict, end_storm, survey};
+use procstorm_remediator::steps::kill::{Bounds, KillVerdict, Report, Target, end_storm, survey};
 use procstorm_testkit::fault::Fault;
 use procstorm_testkit::needs_root;
 use procstorm_tests::host::{Host, Post, Receiver};
@@ -38,7 +38,7 @@ fn those_that_exit_on_sigterm_are_not_killed_and_finish_what_they_do() {
     let before = survey(Path::new("/proc"), &target(42600)).unwrap().living;
     let report = end(42600, &bounds(SOON));
     assert!(storm.are_gone_within(SOON), "{report:?}");
-    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+    assert!(matches!(report.verdict, KillVerdict::NoneSeenForMs(_)), "{report:?}");
     assert_eq!((report.matched, report.asked, report.terminated), (50, 50, 50), "{report:?}");
     assert_eq!((report.signalled, report.exited, report.left), (0, 0, Some(0)), "{report:?}");
     assert_eq!(storm.ledger().up.get(), 100, "each has tidied up");
@@ -65,7 +65,7 @@ fn a_storm_that_ignores_sigterm_ends_a_grace_later() {
     let others = Opponent::start("polite", 42602, b"imapd", 20, "0").unwrap();
     let report = end(42602, &bounds(grace));
     assert!(deaf.are_gone_within(SOON) && others.are_gone_within(SOON), "{report:?}");
-    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+    assert!(matches!(report.verdict, KillVerdict::NoneSeenForMs(_)), "{report:?}");
     assert_eq!((report.matched, report.asked), (40, 40), "{report:?}");
     // On a busy machine one of the polite may need longer than it has.
     assert!(report.exited >= 20 && report.ended() == 40, "{report:?}");
@@ -80,7 +80,7 @@ fn a_storm_that_forks_on_sigterm_ends_as_surely() {
     let report = end(42603, &bounds(Duration::from_millis(500)));
     assert!(storm.are_gone_within(SOON), "{report:?}");
     assert!(storm.fork_none_for(Duration::from_millis(300)), "{report:?}");
-    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+    assert!(matches!(report.verdict, KillVerdict::NoneSeenForMs(_)), "{report:?}");
     assert_eq!(report.ended(), report.matched, "{report:?}");
     assert!(report.replacement_count > 0 && report.exited > 0, "{report:?}");
 }
@@ -92,7 +92,7 @@ fn opponents_that_watch_each_other_are_beaten_with_a_grace_too() {
         let storm = Opponent::start(role, 42604, b"imapd", count, extra).unwrap();
         let report = end(42604, &bounds(Duration::from_millis(500)));
         assert!(storm.are_gone_within(SOON), "{role}: {report:?}");
-        assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{role}: {report:?}");
+        assert!(matches!(report.verdict, KillVerdict::NoneSeenForMs(_)), "{role}: {report:?}");
     }
 }
 
@@ -136,7 +136,7 @@ fn a_client_that_reconnects_is_not_fought_for_ever() {
         // A busy server may be so slow that it is seen in none of the scans.
         let confirm_pause = Duration::from_secs(1);
         let report = end(42608, &Bounds { threshold: 20, confirm_pause, ..bounds(grace) });
-        assert_eq!(report.verdict, Verdict::BelowThreshold, "{report:?}");
+        assert_eq!(report.verdict, KillVerdict::BelowThreshold, "{report:?}");
         assert!(report.rounds <= 6 && report.ended() >= 32, "{report:?}");
         assert!(report.left.is_some_and(|left| left <= 1), "{report:?}");
         assert!(report.replacements.iter().any(|one| one.parent_command == "server"));
@@ -156,7 +156,7 @@ fn a_server_that_replaces_all_is_respawning_and_no_less() {
         ..bounds(Duration::from_millis(300))
     };
     let report = end(42609, &bounds);
-    assert_eq!(report.verdict, Verdict::Respawning, "{report:?}");
+    assert_eq!(report.verdict, KillVerdict::Respawning, "{report:?}");
     drop(storm);
 }
 
@@ -172,7 +172,7 @@ fn hundreds_are_asked_with_few_descriptors() {
         .unwrap();
     let report: Report = serde_json::from_slice(&output.stdout).unwrap();
     assert!(storm.are_gone_within(SOON), "{report:?}");
-    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+    assert!(matches!(report.verdict, KillVerdict::NoneSeenForMs(_)), "{report:?}");
     assert_eq!((report.terminated, report.signalled), (300, 0), "{report:?}");
     assert_eq!(storm.ledger().up.get(), 600, "each has tidied up");
 }

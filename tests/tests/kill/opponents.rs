@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use procstorm_processes::process::Command;
-use procstorm_remediator::steps::kill::{Bounds, Report, Target, Verdict, end_storm, survey};
+use procstorm_remediator::steps::kill::{Bounds, KillVerdict, Report, Target, end_storm, survey};
 use procstorm_testkit::{needs_root, skip};
 use procstorm_tests::opponent::Opponent;
 
@@ -49,7 +49,7 @@ fn beat(role: &str, uid: u32, count: usize, extra: &str, times: u32) -> Vec<Repo
         let before = opponent.forks();
         let report = end(uid, &unhurried());
         tell(role, &opponent, before, &report);
-        assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+        assert!(matches!(report.verdict, KillVerdict::NoneSeenForMs(_)), "{report:?}");
         assert!(opponent.are_gone_within(SOON), "{role}: some live: {report:?}");
         assert!(opponent.fork_none_for(WHILE), "{role}: some still fork: {report:?}");
         assert!(report.signalled > 0, "{report:?}");
@@ -66,7 +66,7 @@ fn face(uid: u32, delay: &str, bounds: &Bounds) -> Report {
     let report = end(uid, bounds);
     tell(&format!("respawner after {delay} ms"), &opponent, before, &report);
     let forked_on = !opponent.fork_none_for(WHILE);
-    if matches!(report.verdict, Verdict::Respawning) {
+    if matches!(report.verdict, KillVerdict::Respawning) {
         assert!(forked_on || report.left != Some(0), "{report:?}");
         assert!(report.replacement_count > 0 && !report.replacements.is_empty(), "{report:?}");
         let parents = report.replacements.iter().map(|replacement| &replacement.parent_command);
@@ -79,27 +79,27 @@ fn face(uid: u32, delay: &str, bounds: &Bounds) -> Report {
 fn a_respawner_without_delay_is_called_one() {
     needs_root!();
     let report = face(42200, "0", &patient());
-    assert_eq!(report.verdict, Verdict::Respawning);
+    assert_eq!(report.verdict, KillVerdict::Respawning);
 }
 
 #[test]
 fn a_respawner_after_5_ms_is_called_one() {
     needs_root!();
     let report = face(42201, "5", &patient());
-    assert_eq!(report.verdict, Verdict::Respawning);
+    assert_eq!(report.verdict, KillVerdict::Respawning);
 }
 
 #[test]
 fn a_respawner_after_200_ms_outlasts_the_scans_and_no_more_is_claimed_than_was_seen() {
     needs_root!();
     let report = face(42202, "200", &unhurried());
-    if let Verdict::NoneSeenForMs(ms) = report.verdict {
+    if let KillVerdict::NoneSeenForMs(ms) = report.verdict {
         assert!(u128::from(ms) <= report.elapsed.as_millis(), "{report:?}");
     } else {
-        assert_eq!(report.verdict, Verdict::Respawning);
+        assert_eq!(report.verdict, KillVerdict::Respawning);
     }
     // Whoever looks for longer sees it.
-    assert_eq!(face(42203, "200", &patient()).verdict, Verdict::Respawning);
+    assert_eq!(face(42203, "200", &patient()).verdict, KillVerdict::Respawning);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_hydra_among_thousands_is_beaten_without_a_replacement() {
     let before = hydra.forks();
     let report = end(uid, &unhurried());
     tell("hydra among thousands", &hydra, before, &report);
-    assert!(matches!(report.verdict, Verdict::NoneSeenForMs(_)), "{report:?}");
+    assert!(matches!(report.verdict, KillVerdict::NoneSeenForMs(_)), "{report:?}");
     assert!(sleepers.are_gone_within(SOON) && hydra.are_gone_within(SOON), "{report:?}");
     assert_eq!((hydra.forks(), report.replacement_count), (before, 0));
     assert_eq!(report.exited, u64::try_from(crowd).unwrap() + 50);
@@ -149,7 +149,7 @@ fn chains_of_forks_that_may_not_be_ended_are_never_called_gone() {
         let before = opponent.forks();
         let report = end(42210, &Bounds { signals: 0, ..unhurried() });
         tell("chains, no signals", &opponent, before, &report);
-        let is_true = matches!(report.verdict, Verdict::Unfinished | Verdict::Respawning);
+        let is_true = matches!(report.verdict, KillVerdict::Unfinished | KillVerdict::Respawning);
         assert!(is_true && report.signalled == 0, "{report:?}");
     }
     assert!(!opponent.fork_none_for(SOON), "they live on");
@@ -169,7 +169,7 @@ fn whoever_changes_the_name_when_stopped_is_let_go_and_never_called_killed() {
             (report.changed > 0).then_some((opponent, report))
         })
         .unwrap();
-    assert_eq!((&report.verdict, report.left), (&Verdict::Evaded, Some(0)), "{report:?}");
+    assert_eq!((&report.verdict, report.left), (&KillVerdict::Evaded, Some(0)), "{report:?}");
     let known = |command: &str| ["innocent", ""].contains(&command);
     assert!(report.changed_to.iter().all(|one| known(&one.command)), "{report:?}");
     assert!(!opponent.are_gone_within(Duration::ZERO), "they live on");

@@ -15,6 +15,7 @@ use procstorm_remediator::journal::{Journal, Judged, Receipt};
 use procstorm_remediator::metrics::Metrics;
 use procstorm_remediator::policy::Config;
 use procstorm_remediator::policy::admit;
+use procstorm_remediator::verdict::Verdict;
 use procstorm_testkit::fault::Fault;
 use procstorm_testkit::needs_root;
 use procstorm_tests::host::{Host, Post, Receiver};
@@ -85,7 +86,7 @@ async fn outbox_of(dir: &std::path::Path, receiver: &Receiver, events: &[&str]) 
             annotations: content.into(),
         };
         let ending = Ending {
-            verdict: "none_seen".to_owned(),
+            verdict: Verdict::NoneSeen,
             summary: String::new(),
             after: Some(0),
             letter: Some(letter),
@@ -147,7 +148,7 @@ fn one_that_alertmanager_refuses_holds_up_no_other() -> Result<(), Fault> {
         annotations: BTreeMap::new(),
     };
     let ending = Ending {
-        verdict: "none_seen".to_owned(),
+        verdict: Verdict::NoneSeen,
         summary: String::new(),
         after: None,
         letter: Some(second),

@@ -12,7 +12,7 @@ use procstorm_processes::visibility::blindness;
 use rustix::io::Errno;
 
 use super::guard::{Caller, Untouchables, refusal};
-use super::report::Verdict;
+use super::report::KillVerdict;
 use super::sweep::Walk;
 use super::target::{Bounds, Target};
 
@@ -106,12 +106,13 @@ impl<'a> Errand<'a> {
         bounds: &'a Bounds,
         abort: &'a AtomicBool,
         started: Instant,
-    ) -> Result<Self, Verdict> {
-        let failed = |error: io::Error| Verdict::Failed(format!("{}: {error}", procfs.display()));
+    ) -> Result<Self, KillVerdict> {
+        let failed =
+            |error: io::Error| KillVerdict::Failed(format!("{}: {error}", procfs.display()));
         let proc_dir = ProcDir::open(procfs).map_err(failed)?;
         let own = rustix::process::getpid().as_raw_nonzero().get();
         if proc_dir.own_pid() != Some(own) {
-            return Err(Verdict::Refused(format!(
+            return Err(KillVerdict::Refused(format!(
                 "{}: is not the /proc of this daemon's own pid namespace",
                 procfs.display()
             )));
@@ -122,10 +123,10 @@ impl<'a> Errand<'a> {
             unknown_uid: proc_dir.unknown_uid(),
         };
         if let Some(refusal) = refusal(target, bounds, caller) {
-            return Err(Verdict::Refused(refusal.to_string()));
+            return Err(KillVerdict::Refused(refusal.to_string()));
         }
         if blindness(&proc_dir).is_some() {
-            return Err(Verdict::Blind);
+            return Err(KillVerdict::Blind);
         }
         let walk = Walk::new(proc_dir.reopen().map_err(|error| failed(error.into()))?);
         let untouchables = Untouchables::of(&proc_dir, own);

@@ -21,7 +21,7 @@ use super::guard::Standing;
 use super::held::{Held, Kills, Recheck};
 use super::pin::{Delivery, Pin};
 use super::realm::{Realm, below};
-use super::report::{Other, Replacement, Report, Traced, Verdict, Zombie, append, note};
+use super::report::{KillVerdict, Other, Replacement, Report, Traced, Zombie, append, note};
 use super::sweep::{Bite, Sight, look};
 
 /// How long those that were asked are held where others need the room.
@@ -149,7 +149,7 @@ impl<'a> Hand<'a> {
             has_lost: false,
             held: Held::default(),
             scan: Scan::default(),
-            report: Report::idle(Verdict::Unfinished, Duration::ZERO),
+            report: Report::idle(KillVerdict::Unfinished, Duration::ZERO),
         })
     }
 

@@ -29,7 +29,7 @@ pub mod sweep;
 pub mod target;
 
 pub use release::{Released, release_stopped};
-pub use report::{Changed, Other, Replacement, Report, Traced, Verdict, Zombie};
+pub use report::{Changed, KillVerdict, Other, Replacement, Report, Traced, Zombie};
 pub use storm::end_storm;
 pub use sweep::{Survey, SurveyError, survey};
 pub use target::{Bounds, Target};

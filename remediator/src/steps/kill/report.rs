@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::verdict::{Severity, Verdict};
+
 /// How many entries each list of a [`Report`] keeps; the counts beside them go on.
 pub const LIST_MAX: usize = 1_000;
 
 /// How it ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum KillVerdict {
     /// Some were killed, and none has been seen for so many milliseconds. That is all one can
     /// know: something that waits longer than that may still start another.
     NoneSeenForMs(u64),
@@ -43,24 +45,31 @@ pub enum Verdict {
     Failed(String),
 }
 
-impl Verdict {
+impl KillVerdict {
     /// The verdict as the value of a label.
     #[must_use]
     pub fn label(&self) -> &'static str {
-        match self {
-            Self::NoneSeenForMs(_) => "none_seen",
-            Self::BelowThreshold => "below_threshold",
-            Self::Respawning => "respawning",
-            Self::Stuck => "stuck",
-            Self::Denied => "denied",
-            Self::Blind => "blind",
-            Self::LeftAlone => "left_alone",
-            Self::Evaded => "evaded",
-            Self::NoLongerTrue => "no_longer_true",
-            Self::Aborted => "aborted",
-            Self::Unfinished => "unfinished",
-            Self::Refused(_) => "refused",
-            Self::Failed(_) => "failed",
+        Verdict::from(self).label()
+    }
+}
+
+/// What it is in one word: why the kill refused or failed is in the outcome.
+impl From<&KillVerdict> for Verdict {
+    fn from(verdict: &KillVerdict) -> Self {
+        match verdict {
+            KillVerdict::NoneSeenForMs(_) => Self::NoneSeen,
+            KillVerdict::BelowThreshold => Self::BelowThreshold,
+            KillVerdict::Respawning => Self::Respawning,
+            KillVerdict::Stuck => Self::Stuck,
+            KillVerdict::Denied => Self::Denied,
+            KillVerdict::Blind => Self::Blind,
+            KillVerdict::LeftAlone => Self::LeftAlone,
+            KillVerdict::Evaded => Self::Evaded,
+            KillVerdict::NoLongerTrue => Self::NoLongerTrue,
+            KillVerdict::Aborted => Self::Aborted,
+            KillVerdict::Unfinished => Self::Unfinished,
+            KillVerdict::Refused(_) => Self::Refused,
+            KillVerdict::Failed(_) => Self::Failed,
         }
     }
 }
@@ -124,7 +133,7 @@ pub struct Changed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// How it ended.
-    pub verdict: Verdict,
+    pub verdict: KillVerdict,
     /// Processes that were pinned and found to be of the storm, each counted once.
     pub matched: u64,
     /// Processes that were sent SIGKILL.
@@ -189,7 +198,7 @@ pub struct Report {
 impl Report {
     /// A report of nothing done.
     #[must_use]
-    pub fn idle(verdict: Verdict, elapsed: Duration) -> Self {
+    pub fn idle(verdict: KillVerdict, elapsed: Duration) -> Self {
         Self {
             verdict,
             matched: 0,
@@ -225,6 +234,42 @@ impl Report {
     #[must_use]
     pub fn ended(&self) -> u64 {
         self.exited.saturating_add(self.terminated)
+    }
+
+    /// How many live on, those in containers included; `None` where that is not known.
+    #[must_use]
+    pub fn living(&self) -> Option<u64> {
+        match self.verdict {
+            KillVerdict::Blind | KillVerdict::Refused(_) | KillVerdict::Failed(_) => None,
+            KillVerdict::NoneSeenForMs(_)
+            | KillVerdict::LeftAlone
+            | KillVerdict::Evaded
+            | KillVerdict::BelowThreshold
+            | KillVerdict::Respawning
+            | KillVerdict::Stuck
+            | KillVerdict::Denied
+            | KillVerdict::NoLongerTrue
+            | KillVerdict::Aborted
+            | KillVerdict::Unfinished => Some(self.left?.saturating_add(self.nested)),
+        }
+    }
+
+    /// How grave it is: a storm of those that were not ended goes on; a few of them are none.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        let grave = |count: u64| match count >= self.threshold.max(1) {
+            true => Severity::Critical,
+            false => Severity::Warning,
+        };
+        let verdict = Verdict::from(&self.verdict);
+        let let_go = self.nested > 0 || self.changed > 0;
+        if verdict == Verdict::Evaded {
+            grave(self.changed)
+        } else if verdict == Verdict::LeftAlone || (verdict == Verdict::NoneSeen && let_go) {
+            if self.threshold > 0 { grave(self.nested) } else { Severity::Warning }
+        } else {
+            verdict.severity()
+        }
     }
 
     /// Adds what another hand did in the same storm.
@@ -286,13 +331,13 @@ pub(super) struct Aftermath {
 }
 
 /// The verdict on it. Of several ills, the one that a person must look at first.
-pub(super) fn judge(after: Aftermath) -> Verdict {
+pub(super) fn judge(after: Aftermath) -> KillVerdict {
     match after {
-        Aftermath { quiet: Some(_), any: true, changed: true, .. } => Verdict::Evaded,
-        Aftermath { quiet: Some(_), nested: true, .. } => Verdict::LeftAlone,
-        Aftermath { quiet: Some(_), any: false, .. } => Verdict::NoLongerTrue,
+        Aftermath { quiet: Some(_), any: true, changed: true, .. } => KillVerdict::Evaded,
+        Aftermath { quiet: Some(_), nested: true, .. } => KillVerdict::LeftAlone,
+        Aftermath { quiet: Some(_), any: false, .. } => KillVerdict::NoLongerTrue,
         Aftermath { quiet: Some(time), .. } => {
-            Verdict::NoneSeenForMs(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+            KillVerdict::NoneSeenForMs(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
         }
         Aftermath {
             ebbed: true,
@@ -301,12 +346,12 @@ pub(super) fn judge(after: Aftermath) -> Verdict {
             denied: false,
             stuck: false,
             ..
-        } => Verdict::BelowThreshold,
-        Aftermath { at_large: true, replaced: true, .. } => Verdict::Respawning,
-        Aftermath { denied: true, .. } => Verdict::Denied,
-        Aftermath { stuck: true, .. } => Verdict::Stuck,
-        Aftermath { replaced: true, .. } => Verdict::Respawning,
-        Aftermath { .. } => Verdict::Unfinished,
+        } => KillVerdict::BelowThreshold,
+        Aftermath { at_large: true, replaced: true, .. } => KillVerdict::Respawning,
+        Aftermath { denied: true, .. } => KillVerdict::Denied,
+        Aftermath { stuck: true, .. } => KillVerdict::Stuck,
+        Aftermath { replaced: true, .. } => KillVerdict::Respawning,
+        Aftermath { .. } => KillVerdict::Unfinished,
     }
 }
 
@@ -320,20 +365,20 @@ mod tests {
         let quiet = Some(Duration::from_micros(82_999));
         let replaced = Aftermath { any: true, replaced: true, ..none };
         for (after, verdict) in [
-            (Aftermath { quiet, ..none }, Verdict::NoLongerTrue),
-            (Aftermath { quiet, any: true, ..none }, Verdict::NoneSeenForMs(82)),
-            (Aftermath { quiet, ..replaced }, Verdict::NoneSeenForMs(82)),
-            (Aftermath { quiet, nested: true, ..none }, Verdict::LeftAlone),
-            (Aftermath { quiet, nested: true, ..replaced }, Verdict::LeftAlone),
-            (Aftermath { quiet, nested: true, changed: true, ..replaced }, Verdict::Evaded),
-            (Aftermath { at_large: true, denied: true, ..replaced }, Verdict::Respawning),
-            (Aftermath { denied: true, stuck: true, ..replaced }, Verdict::Denied),
-            (Aftermath { stuck: true, ..replaced }, Verdict::Stuck),
-            (replaced, Verdict::Respawning),
-            (Aftermath { ebbed: true, ..replaced }, Verdict::BelowThreshold),
-            (Aftermath { ebbed: true, stuck: true, ..replaced }, Verdict::Stuck),
-            (Aftermath { ebbed: true, changed: true, ..replaced }, Verdict::Respawning),
-            (Aftermath { at_large: true, any: true, ..none }, Verdict::Unfinished),
+            (Aftermath { quiet, ..none }, KillVerdict::NoLongerTrue),
+            (Aftermath { quiet, any: true, ..none }, KillVerdict::NoneSeenForMs(82)),
+            (Aftermath { quiet, ..replaced }, KillVerdict::NoneSeenForMs(82)),
+            (Aftermath { quiet, nested: true, ..none }, KillVerdict::LeftAlone),
+            (Aftermath { quiet, nested: true, ..replaced }, KillVerdict::LeftAlone),
+            (Aftermath { quiet, nested: true, changed: true, ..replaced }, KillVerdict::Evaded),
+            (Aftermath { at_large: true, denied: true, ..replaced }, KillVerdict::Respawning),
+            (Aftermath { denied: true, stuck: true, ..replaced }, KillVerdict::Denied),
+            (Aftermath { stuck: true, ..replaced }, KillVerdict::Stuck),
+            (replaced, KillVerdict::Respawning),
+            (Aftermath { ebbed: true, ..replaced }, KillVerdict::BelowThreshold),
+            (Aftermath { ebbed: true, stuck: true, ..replaced }, KillVerdict::Stuck),
+            (Aftermath { ebbed: true, changed: true, ..replaced }, KillVerdict::Respawning),
+            (Aftermath { at_large: true, any: true, ..none }, KillVerdict::Unfinished),
         ] {
             assert_eq!(judge(after), verdict, "{after:?}");
         }
@@ -348,7 +393,7 @@ mod tests {
                 parent_command: "sh".into(),
                 parent_uid: Some(0),
             }],
-            ..Report::idle(Verdict::Refused("uid 0".into()), Duration::from_millis(7))
+            ..Report::idle(KillVerdict::Refused("uid 0".into()), Duration::from_millis(7))
         };
         let text = serde_json::to_string(&report).expect("written");
         assert_eq!(serde_json::from_str::<Report>(&text).expect("read"), report);

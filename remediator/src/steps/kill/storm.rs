@@ -26,7 +26,7 @@ use super::errand::{Errand, Halt};
 use super::hand::{Hand, Scan, each, other};
 use super::held::Held;
 use super::pin::pause;
-use super::report::{Aftermath, Changed, Report, Verdict, append, judge, note};
+use super::report::{Aftermath, Changed, KillVerdict, Report, append, judge, note};
 use super::sweep::Count;
 use super::target::{Bounds, Target};
 
@@ -243,7 +243,7 @@ impl<'a> Storm<'a> {
         let Self { errand, mut hands } = self;
         hands.iter_mut().for_each(Hand::release);
         let count = count(errand, &end, &scan);
-        let mut report = Report::idle(Verdict::Unfinished, Duration::ZERO);
+        let mut report = Report::idle(KillVerdict::Unfinished, Duration::ZERO);
         for hand in hands {
             report.add(hand.finish());
         }
@@ -297,7 +297,7 @@ fn tell_changed(errand: &Errand<'_>, report: &mut Report) {
     }
 }
 
-fn verdict(end: Result<End, Halt>, report: &Report, at_large: bool) -> Verdict {
+fn verdict(end: Result<End, Halt>, report: &Report, at_large: bool) -> KillVerdict {
     match end {
         Ok(end) => judge(Aftermath {
             quiet: if let End::Quiet(time) = end { Some(time) } else { None },
@@ -311,10 +311,12 @@ fn verdict(end: Result<End, Halt>, report: &Report, at_large: bool) -> Verdict {
             denied: report.denied > 0,
             stuck: report.stuck_count > 0,
         }),
-        Err(Halt::Aborted) => Verdict::Aborted,
-        Err(Halt::Blind) => Verdict::Blind,
-        Err(Halt::Starved(error)) => Verdict::Failed(format!("no process can be pinned: {error}")),
-        Err(Halt::Read(error)) => Verdict::Failed(format!("/proc cannot be read: {error}")),
+        Err(Halt::Aborted) => KillVerdict::Aborted,
+        Err(Halt::Blind) => KillVerdict::Blind,
+        Err(Halt::Starved(error)) => {
+            KillVerdict::Failed(format!("no process can be pinned: {error}"))
+        }
+        Err(Halt::Read(error)) => KillVerdict::Failed(format!("/proc cannot be read: {error}")),
     }
 }
 

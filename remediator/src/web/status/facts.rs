@@ -3,7 +3,7 @@
 use crate::engine::{StepDetail, Unreadable};
 use crate::outcome::{Fate, FormNote, LockNote};
 use crate::steps::archive::{Archived, Form};
-use crate::steps::kill::{Changed, Other, Replacement, Report, Traced, Verdict, Zombie};
+use crate::steps::kill::{Changed, KillVerdict, Other, Replacement, Report, Traced, Zombie};
 
 /// How many entries of a list are shown; the journal has up to a thousand.
 const SHOWN_MAX: usize = 20;
@@ -96,20 +96,20 @@ fn kill(report: &Report) -> Vec<Fact> {
 }
 
 /// What a verdict says besides its label.
-fn reason(verdict: &Verdict) -> Option<Fact> {
+fn reason(verdict: &KillVerdict) -> Option<Fact> {
     match verdict {
-        Verdict::NoneSeenForMs(ms) => Some(fact("None seen for", format!("{ms} ms"))),
-        Verdict::Refused(why) | Verdict::Failed(why) => Some(fact("Reason", why)),
-        Verdict::BelowThreshold
-        | Verdict::Respawning
-        | Verdict::Stuck
-        | Verdict::Denied
-        | Verdict::Blind
-        | Verdict::LeftAlone
-        | Verdict::Evaded
-        | Verdict::NoLongerTrue
-        | Verdict::Aborted
-        | Verdict::Unfinished => None,
+        KillVerdict::NoneSeenForMs(ms) => Some(fact("None seen for", format!("{ms} ms"))),
+        KillVerdict::Refused(why) | KillVerdict::Failed(why) => Some(fact("Reason", why)),
+        KillVerdict::BelowThreshold
+        | KillVerdict::Respawning
+        | KillVerdict::Stuck
+        | KillVerdict::Denied
+        | KillVerdict::Blind
+        | KillVerdict::LeftAlone
+        | KillVerdict::Evaded
+        | KillVerdict::NoLongerTrue
+        | KillVerdict::Aborted
+        | KillVerdict::Unfinished => None,
     }
 }
 
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_kills_numbers_are_shown_in_words_and_what_was_not_counted_is_unknown() {
-        let mut report = Report::idle(Verdict::Unfinished, Duration::from_millis(5));
+        let mut report = Report::idle(KillVerdict::Unfinished, Duration::from_millis(5));
         (report.matched, report.asked, report.terminated) = (10, 9, 4);
         (report.signalled, report.exited) = (6, 5);
         let facts = of(&StepDetail::Kill(Box::new(report)));
@@ -211,7 +211,7 @@ mod tests {
             zombies: vec![Zombie { pid: 4, parent: 5 }],
             changed_to: vec![Changed { pid: 7, uid: Some(1000), command: "a\nb".to_owned() }],
             replacements: (0..22).map(replacement).collect(),
-            ..Report::idle(Verdict::NoneSeenForMs(82), Duration::ZERO)
+            ..Report::idle(KillVerdict::NoneSeenForMs(82), Duration::ZERO)
         };
         let detail = StepDetail::Kill(Box::new(report));
         assert_eq!(pids(&detail), [1, 2]);

@@ -241,6 +241,14 @@ mod tests {
     }
 
     #[test]
+    fn a_verdict_of_a_newer_version_is_shown_as_text() {
+        let mut newer = run();
+        newer.verdict = "of_a_newer_version".to_owned();
+        let page = overview_of(vec![newer]);
+        assert!(page.contains("of a newer version") && page.contains('✗'), "{page}");
+    }
+
+    #[test]
     fn a_hostile_name_stays_text_on_one_line() {
         let mut hostile = run();
         hostile.command = "<script>alert(1)</script>\"'\n\u{202e}".to_owned();

@@ -2,6 +2,11 @@
 
 use serde::Serialize;
 
+use crate::verdict::Verdict;
+
+/// What stands for the verdict of a remediation, or the outcome of a step, until there is one.
+pub const RUNNING: &str = "running";
+
 /// What the daemon may do at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -89,7 +94,8 @@ pub struct Remediation {
     pub before: Option<u64>,
     /// Processes counted after.
     pub after: Option<u64>,
-    /// How it ended, one of the verdicts; `running` until then.
+    /// How it ended, one of the verdicts; [`RUNNING`] until then; or one
+    /// that a newer version wrote, as it is.
     pub verdict: String,
     /// In a sentence.
     pub summary: String,
@@ -105,16 +111,13 @@ impl Remediation {
     /// Whether it ended as it should.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        matches!(
-            self.verdict.as_str(),
-            "none_seen" | "below_threshold" | "no_longer_true" | "dry_run"
-        )
+        Verdict::from_label(&self.verdict).is_some_and(Verdict::is_good)
     }
 
     /// Whether it has not ended.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.verdict == "running"
+        self.verdict == RUNNING
     }
 }
 
