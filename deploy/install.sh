@@ -1,13 +1,13 @@
 #!/bin/sh
-# Installs the built programs, and what belongs to them. `make install` runs it, and so does the
-# build of each package: this is the one list of what goes where. From the environment:
+# Installs the built programs, their units, manual pages, completions and examples. `make install` and
+# the build of each package run it: this is the only list of what goes where. From the environment:
 #
-#   DESTDIR       put in front of every path; default: nothing
+#   DESTDIR       a prefix of every path; default: empty
 #   PREFIX        default /usr/local
 #   SYSCONFDIR    default /etc
 #   PROGRAMS      the directory of the built programs
 #   XTASK         the program that writes the completions; default: the one in PROGRAMS. It runs on
-#                 this machine, PROGRAMS may be another's.
+#                 this machine; PROGRAMS may be for another architecture.
 #   STRIP         the program that strips the installed programs; default: they are not stripped
 #   ZSHDIR        where zsh looks for completions
 set -eu
@@ -51,18 +51,18 @@ for daemon in exporter remediator; do
 done
 put exporter/web.example.yml "$share/doc/procstorm-exporter/web.example.yml"
 put remediator/procstorm-remediator.sysusers "$PREFIX/lib/sysusers.d/procstorm-remediator.conf"
-# An example, and not in /etc: without a policy that somebody has written, nothing is killed.
+# The policy is an example outside of /etc: until a person writes a policy, nothing is killed.
 put remediator/remediator.yml "$share/doc/procstorm-remediator/remediator.yml"
 put remediator/README.md "$share/doc/procstorm-remediator/README.md"
 
-# The Prometheus host. What people change is in /etc, with the tests that check their changes.
+# For the Prometheus host. Files that people change go to /etc, with the tests that check changes.
 for file in rules/*.yml rules/tests/*.yml alertmanager/*.yml alertmanager/*.tsv \
     alertmanager/templates/*; do
     put "$file" "$etc/procstorm/$file"
 done
 for script in check.sh log.sh; do put "rules/$script" "$share/procstorm/rules/$script" 755; done
 put grafana/procstorm.json "$share/procstorm/grafana/procstorm.json"
-# As they lie in the project, since they link to each other.
+# In the same directories as in the project, since they link to each other.
 for file in README.md rules/*.md remediator/README.md alertmanager/*.png remediator/*.png; do
     put "$file" "$share/doc/procstorm-monitoring/$file"
 done

@@ -42,7 +42,7 @@ changelog() {
         function ends() { if (begun) printf "\n -- procstorm maintainers <procstorm@example.org>  %s\n\n", date }
         /^## / {
             ends(); begun = 1
-            # A version that was released bears its day: `## 0.1.0 - 2026-11-24`.
+            # A released version has its date: `## 0.1.0 - 2026-11-24`.
             if ($4) ("date --utc --date=" $4 " +\"%a, %d %b %Y %H:%M:%S +0000\"") | getline date
             printf "procstorm (%s) unstable; urgency=medium\n\n", $2 == "Unreleased" ? version : $2
         }

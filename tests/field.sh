@@ -43,7 +43,7 @@ servers() {
             apt-get -q update
             apt-get -q -y --no-install-recommends install \
                 dovecot-core dovecot-imapd postfix procmail php8.2-fpm apache2
-            # What Courier needs besides, and its own packages for the machine that has them instead
+            # What Courier also needs, and its own packages for the machine that has them instead
             # of Dovecot.
             apt-get -q -y --no-install-recommends install courier-base gamin
             mkdir /root/courier

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Brings the programs that the stack runs on, and says exactly what to install where it cannot.
+# Fetches the programs that the stack runs on. If it cannot, it prints what to install.
 #
 #   tests/tools.sh stack [GENERATION]   prometheus, promtool, alertmanager, amtool
-#   tests/tools.sh test                 the same, and what `make test` calls besides
+#   tests/tools.sh test                 the same, and what `make test` also calls
 #   tests/tools.sh packages             what `make packages` calls
 #   tests/tools.sh kernels RELEASE...   QEMU, and the kernels of these releases of Debian
 #   tests/tools.sh bench                the same as stack, and the peers that `make bench` measures
@@ -56,7 +56,7 @@ mirror() {
 }
 
 # release_apt RELEASE COMMAND...: apt-get or apt-cache for one release of Debian, with sources,
-# lists and a cache of our own: it heeds and changes nothing of what the system has installed.
+# lists and a cache of our own. It neither uses nor changes what the system has installed.
 release_apt() {
     local dir=$tools/apt/$1 program=$2
     shift 2
@@ -110,7 +110,7 @@ fetch() {
     for deb in "$dir"/deb/*.deb; do
         dpkg-deb -x "$deb" "$root.new" || fail "cannot unpack $deb"
     done
-    # Only what is whole bears the name.
+    # Only a complete directory has this name.
     rm -rf "$root" "$dir"
     mv "$root.new" "$root"
 }

@@ -115,9 +115,9 @@ pub struct Args {
 pub enum Task {
     /// Show what the daemon would do with a captured notification, and why, without doing it.
     ///
-    /// The answer has pids and files. It does not consider cooldown and limits. Names are looked up
-    /// as the daemon does in its sandbox, or with --no-sandbox without it. It does not consider what
-    /// the systemd unit closes besides.
+    /// The output has pids and files. It ignores cooldown and limits. It looks names up as the daemon
+    /// does in its sandbox or, with --no-sandbox, outside of it. It does not consider what the systemd
+    /// unit also closes.
     Explain {
         /// The body of a POST by Alertmanager.
         #[arg(long, value_name = "FILE")]

@@ -129,7 +129,7 @@ modules() {
     (cd "$out" && find . | cpio --quiet -o -H newc -R 0:0)
 }
 
-# try RELEASE: boots its kernel, and returns whether each job ended well.
+# try RELEASE: boots its kernel, and returns whether each job succeeded.
 try() {
     local release=$1 log=$work/$1.log kernel begun=$SECONDS
     kernel=$(find "$target/tools/kernels/$release" -name 'vmlinuz*' -type f | head -n 1)
@@ -146,7 +146,7 @@ try() {
     local jobs good
     jobs=$(grep -c '' "$work/tree/jobs")
     good=$(grep -acE '^guest: .*: exit 0 after' "$log" || true)
-    say "$release: $good of $jobs jobs ended well, $((SECONDS - begun)) s; all is in $log"
+    say "$release: $good of $jobs jobs succeeded, $((SECONDS - begun)) s; all is in $log"
     grep -aoE 'SKIPPED: .*' "$log" | sort -u || true
     [ "$good" = "$jobs" ] && grep -aq '^guest: over' "$log"
 }
