@@ -21,7 +21,7 @@ mkdir -p "$field"
 # Makes a minimal Debian.  debootstrap knows older and newer suites by the same script.
 minimal() {
     local packages=systemd,systemd-sysv,dbus,iproute2,procps,curl,acl,attr,sqlite3
-    packages+=,prometheus,prometheus-alertmanager,opensmtpd,libgcc-s1
+    packages+=,prometheus,prometheus-alertmanager,opensmtpd,ca-certificates,libgcc-s1
     # Debian 13 has promtool in a package of its own.
     [ "$name" = bookworm ] || packages+=,promtool
     debootstrap --variant=minbase --include="$packages" "$name" "$tree.new" "$mirror"

@@ -35,6 +35,7 @@ fn one_host(suite: &str, switch: &Switch) -> Machine {
     let mut machine = shown(Machine::new(suite, "warsaw", switch, "192.0.2.11", hosts));
     std::fs::create_dir(machine.path("packages")).unwrap();
     shown(packages().copy_to(&machine.path("packages")));
+    shown(storms::configure_mail(&machine));
     shown(machine.boot());
     shown(storms::prepare(&machine));
     let said = follow(&machine, "On one host");
@@ -194,6 +195,7 @@ fn two_hosts(suite: &str) {
         let mut machine = shown(Machine::new(suite, name, &switch, address, hosts));
         std::fs::create_dir(machine.path("packages")).unwrap();
         shown(packages().copy_to(&machine.path("packages")));
+        shown(storms::configure_mail(&machine));
         shown(machine.boot());
         shown(storms::prepare(&machine));
         machine
