@@ -1,7 +1,6 @@
 //! The daemon from start to stop.
 //!
 //! - [`run`]: serves on given sockets, under a given configuration, until told to stop.
-//! - [`Order`]: what it is told; [`orders`] are those of the system's signals.
 //! - [`StartError`]: why it does not even begin.
 
 use std::io;
@@ -12,12 +11,13 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use procstorm_toolkit::chain::Chain;
-use procstorm_toolkit::systemd::{notice::Notifier, reload::Report};
+use procstorm_toolkit::lifecycle::{Lifecycle, Order};
+use procstorm_toolkit::systemd::notice::Notifier;
 use procstorm_toolkit::web::security::config::ConfigError;
 use procstorm_toolkit::web::security::{Reading, Security};
-use procstorm_toolkit::web::{Knows, Settings, serve};
+use procstorm_toolkit::web::{Knows, Settings};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -44,15 +44,6 @@ const OPENING: Duration = Duration::from_secs(5);
 
 /// How often the journal forgets what is too old, and old archives are removed.
 const PRUNE: Duration = Duration::from_secs(3600);
-
-/// What the daemon is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Read configuration and token anew.
-    Reload,
-    /// Finish what is begun, and end.
-    Stop,
-}
 
 /// What the daemon starts with.
 #[derive(Debug)]
@@ -124,10 +115,6 @@ struct Daemon {
     site: Arc<Site>,
     metrics: Metrics,
     letters: Arc<Notify>,
-    notifier: Notifier,
-    report: Report,
-    /// What `systemctl status` shows.
-    status: String,
 }
 
 /// Serves until it is told to stop, or nobody is left who could tell.
@@ -136,29 +123,23 @@ pub async fn run(
     start: Start,
     mut orders: mpsc::Receiver<Order>,
 ) -> Result<(), StartError> {
-    let settings = start.web.clone();
-    let daemon = Daemon::new(&listeners, start)?;
-    let (close, closed) = watch::channel(false);
+    let (settings, notifier) = (start.web.clone(), start.notifier.clone());
+    let daemon = Arc::new(Daemon::new(&listeners, start)?);
+    let mut lifecycle = daemon.serve(listeners, settings, notifier)?;
     let (end, ended) = watch::channel(false);
-    let mut servers = daemon.serve(listeners, &settings, &closed)?;
     let mut others = JoinSet::new();
     others.spawn(daemon.outbox().run(ended.clone()));
     others.spawn(prune(daemon.journal.clone(), daemon.force.subscribe(), ended.clone()));
     others.spawn(retain(daemon.force.subscribe(), ended));
     // Apart, since a file system that does not answer must not keep an order waiting.
     tokio::spawn(say_obstacles(Arc::clone(&daemon.site)));
-    daemon.announce_start().await;
-    while let Some(Order::Reload) = orders.recv().await {
-        daemon.reload();
-        tokio::spawn(say_obstacles(Arc::clone(&daemon.site)));
-    }
-    daemon.notifier.stopping();
-    tracing::info!("stopping");
+    daemon.await_journal().await;
+    lifecycle.ready();
+    let reloaded = Arc::clone(&daemon);
+    let runtime = Handle::current();
+    let served = lifecycle.obey(&mut orders, move || reloaded.reload(&runtime)).await;
     // First nobody is served any more, then what was begun comes to an end, then that is told.
-    close.send_replace(true);
-    while let Some(ended) = servers.join_next().await {
-        report(ended.map_err(io::Error::other).flatten());
-    }
+    report(lifecycle.drain().await);
     daemon.engine.finish(PATIENCE).await;
     end.send_replace(true);
     while let Some(ended) = others.join_next().await {
@@ -166,16 +147,12 @@ pub async fn run(
     }
     daemon.journal.close().await;
     tracing::info!("stopped");
-    Ok(())
+    Ok(served?)
 }
 
 impl Daemon {
     fn new(listeners: &[TcpListener], start: Start) -> Result<Self, StartError> {
         let exposed = exposed(listeners)?;
-        let mut addresses = Vec::new();
-        for listener in listeners {
-            addresses.push(listener.local_addr()?.to_string());
-        }
         let token = read_token(start.config.token_file.as_deref())?;
         let security = start.web.security;
         let guarded = token.is_some() || security.as_deref().is_some_and(asks_who_speaks);
@@ -215,7 +192,6 @@ impl Daemon {
         }));
         let (file, machine) = (start.config_file, start.machine);
         let exposed = exposed.is_some();
-        let status = format!("serving on {}", addresses.join(", "));
         Ok(Self {
             file,
             machine,
@@ -227,34 +203,21 @@ impl Daemon {
             site,
             metrics,
             letters,
-            notifier: start.notifier,
-            report: Report::new(),
-            status,
         })
     }
 
     fn serve(
         &self,
         listeners: Vec<TcpListener>,
-        settings: &Settings,
-        closed: &watch::Receiver<bool>,
-    ) -> io::Result<JoinSet<io::Result<()>>> {
-        let mut servers = JoinSet::new();
+        settings: Settings,
+        notifier: Notifier,
+    ) -> io::Result<Lifecycle> {
         let site = Arc::clone(&self.site);
         let knows = Knows::new(move |headers| site.shows_token(headers));
-        let settings = Settings { knows: Some(knows), ..settings.clone() };
-        for listener in listeners {
-            tracing::info!(address = %listener.local_addr()?, "listening");
-            let mut closed = closed.clone();
-            let shutdown = async move {
-                // An error means that nobody can say "stop" any more, which is to stop.
-                closed.wait_for(|closed| *closed).await.ok();
-            };
-            let site = Arc::clone(&self.site);
-            let handler = move |request| web::answer(Arc::clone(&site), request);
-            servers.spawn(serve(listener, settings.clone(), handler, shutdown));
-        }
-        Ok(servers)
+        let settings = Settings { knows: Some(knows), ..settings };
+        let site = Arc::clone(&self.site);
+        let handler = move |request| web::answer(Arc::clone(&site), request);
+        Lifecycle::start(listeners, settings, handler, notifier)
     }
 
     fn outbox(&self) -> Outbox {
@@ -267,34 +230,20 @@ impl Daemon {
         }
     }
 
-    /// Reads configuration and token anew. A fault leaves everything as it was.
-    fn reload(&self) {
-        self.notifier.reloading();
-        let fault = self.try_reload().err().map(|error| Chain(&error).to_string());
-        self.metrics.reloaded(fault.is_none());
-        match &fault {
-            None => {
-                tracing::info!(file = %self.file.display(), "configuration reloaded");
-                self.notifier.ready(&self.status);
-            }
-            Some(error) => {
-                tracing::error!(
-                    error,
-                    "configuration reload failed; still using the previous configuration"
-                );
-                self.notifier.ready(&format!("{}; the last reload failed: {error}", self.status));
-            }
-        }
-        self.report.write(fault.as_deref());
+    /// Reads configuration and token again. A fault leaves everything as it was.
+    fn reload(&self, runtime: &Handle) -> Result<(), ReloadError> {
+        let reloaded = self.try_reload();
+        self.metrics.reloaded(reloaded.is_ok());
+        runtime.spawn(say_obstacles(Arc::clone(&self.site)));
+        reloaded
     }
 
-    /// Waits until the journal has been opened, and tells the service manager. A journal that does
-    /// not work is no reason to wait: `/-/ready` tells, and it mends itself when the disk does.
-    async fn announce_start(&self) {
+    /// Waits until the journal has been opened. A journal that does not work is no reason to wait for
+    /// long: `/-/ready` says so, and it recovers when the disk does.
+    async fn await_journal(&self) {
         if timeout(OPENING, self.journal.probe()).await.is_err() {
             tracing::warn!("the journal does not answer yet; serving all the same");
         }
-        self.notifier.ready(&self.status);
     }
 
     fn try_reload(&self) -> Result<(), ReloadError> {
@@ -449,27 +398,6 @@ async fn retain(force: InForce, mut stop: watch::Receiver<bool>) {
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }
-}
-
-/// The system's signals as orders: SIGHUP is to reload, SIGTERM and SIGINT are to stop.
-pub fn orders() -> io::Result<mpsc::Receiver<Order>> {
-    let (give, orders) = mpsc::channel(8);
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::spawn(async move {
-        loop {
-            let order = tokio::select! {
-                _ = hangup.recv() => Order::Reload,
-                _ = terminate.recv() => Order::Stop,
-                _ = interrupt.recv() => Order::Stop,
-            };
-            if give.send(order).await.is_err() {
-                return;
-            }
-        }
-    });
-    Ok(orders)
 }
 
 fn report(ended: io::Result<()>) {

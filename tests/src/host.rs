@@ -473,7 +473,7 @@ impl Receiver {
         let thread = std::thread::spawn(move || {
             let handler = move |request| answer(Arc::clone(&kept), request);
             let until = async { stopped.await.unwrap_or_default() };
-            let served = serve(listener, Settings::default(), handler, until);
+            let served = serve(vec![listener], Settings::default(), handler, until);
             runtime.block_on(served).unwrap_or_default();
         });
         Ok(Self { address, state, stop: Some(stop), thread: Some(thread) })

@@ -5,15 +5,17 @@
 //!
 //! - [`is_shortage`]: whether an error is of this kind.
 //! - [`Descriptors`]: some, held for a scrape.
+//! - [`room_for_connections`]: how many connections the limit of descriptors allows.
 //! - [`allocator`]: address space, held for whoever needs memory when there is no other.
 
 pub mod allocator;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 /// Whether an error says that the system has no descriptor or no memory at the moment.
 #[must_use]
@@ -52,5 +54,35 @@ impl Descriptors {
             let Ok(descriptor) = openat(CWD, "/", flags, Mode::empty()) else { return };
             self.0.push(descriptor);
         }
+    }
+}
+
+/// How many connections may be held, so that `kept` of the descriptors that are free now stay free of
+/// them: at least one.
+pub fn room_for_connections(kept: u64) -> io::Result<usize> {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    Ok(room(limit, in_use()?, kept))
+}
+
+/// How many descriptors are open: the kernel gives the lowest number that is free.
+fn in_use() -> io::Result<u64> {
+    let next = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(u64::try_from(next.as_raw_fd()).unwrap_or_default())
+}
+
+fn room(limit: u64, in_use: u64, kept: u64) -> usize {
+    let room = limit.saturating_sub(in_use).saturating_sub(kept);
+    usize::try_from(room).unwrap_or(usize::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_descriptors_to_others_and_there_is_always_one() {
+        assert_eq!(room(1024, 20, 16), 988);
+        assert_eq!(room(64, 60, 16), 1);
+        assert_eq!(room(u64::MAX, 20, 16), usize::MAX - 36);
     }
 }

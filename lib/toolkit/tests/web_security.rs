@@ -81,7 +81,7 @@ async fn start(config: &Path) -> (SocketAddr, Arc<Security>) {
     let address = listener.local_addr().unwrap();
     let settings = Settings { security: Some(security.clone()), ..Settings::default() };
     let handler = |_: Request| async { Response::from(reply::healthy()) };
-    tokio::spawn(web::serve(listener, settings, handler, std::future::pending()));
+    tokio::spawn(web::serve(vec![listener], settings, handler, std::future::pending()));
     (address, security)
 }
 

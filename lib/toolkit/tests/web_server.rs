@@ -49,7 +49,7 @@ async fn start_on(address: &str, settings: Settings) -> Server {
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let shutdown = async { drop(stopped.await) };
-    let ended = tokio::spawn(web::serve(listener, settings, handler, shutdown));
+    let ended = tokio::spawn(web::serve(vec![listener], settings, handler, shutdown));
     Server { address, stop, ended }
 }
 

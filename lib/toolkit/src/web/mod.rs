@@ -27,11 +27,12 @@ mod seldom;
 mod stall;
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -111,11 +112,12 @@ impl Default for Settings {
     }
 }
 
-/// Answers each request on `listener` by `handler` until `shutdown` is done; then takes no more
+/// Answers each request on `listeners` by `handler` until `shutdown` is done; then takes no more
 /// connections, lets requests in flight finish within the drain deadline, and returns. A HEAD
-/// request goes to the handler like a GET; its answer's body is not sent.
+/// request goes to the handler like a GET; its answer's body is not sent. The bounds of `settings` hold
+/// for all listeners together: connections to one can use up no more than connections to several.
 pub async fn serve<H, F>(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     settings: Settings,
     handler: H,
     shutdown: impl Future<Output = ()>,
@@ -132,10 +134,11 @@ where
     let told = Arc::new(Seldom::default());
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
+    let mut first = 0;
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            accepted = listener.accept() => match accepted {
+            accepted = accept(&listeners, &mut first) => match accepted {
                 Ok((stream, address)) => {
                     if let Some(seat) = roster.admit() {
                         let (settings, stop) = (settings.clone(), stopping.subscribe());
@@ -149,10 +152,29 @@ where
             Some(ended) = connections.join_next() => report_panic(ended),
         }
     }
-    drop(listener);
+    drop(listeners);
     stopping.send_replace(true);
     drain(connections, settings.drain_deadline).await;
     Ok(())
+}
+
+/// The next connection on any of `listeners`. The listener after the one that had the last connection
+/// (`first`) is asked first, so that a crowd on one does not keep the others waiting.
+async fn accept(
+    listeners: &[TcpListener],
+    first: &mut usize,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    poll_fn(|context| {
+        let from_first = listeners.iter().enumerate().cycle().skip(*first).take(listeners.len());
+        for (index, listener) in from_first {
+            if let Poll::Ready(accepted) = listener.poll_accept(context) {
+                *first = index.saturating_add(1);
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// An error of `accept(2)` is never a reason to stop: the client has gone, or the system is short
@@ -353,5 +375,31 @@ impl Talk {
     async fn stopped(&self) {
         // An error means that the server is gone, which is to stop.
         self.stop.clone().wait_for(|stop| *stop).await.ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_crowd_on_one_listener_does_not_keep_another_waiting() {
+        let limit = Duration::from_secs(60);
+        let crowded = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let quiet = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let (crowded_at, quiet_at) = (crowded.local_addr(), quiet.local_addr());
+        let (crowded_at, quiet_at) = (crowded_at.expect("bound"), quiet_at.expect("bound"));
+        let mut waiting = Vec::new();
+        for address in [crowded_at, crowded_at, crowded_at, quiet_at] {
+            waiting.push(TcpStream::connect(address).await.expect("queued"));
+        }
+        let (listeners, mut first) = ([crowded, quiet], 0);
+        let mut at = Vec::new();
+        for _ in 0..4 {
+            let accepted = timeout(limit, accept(&listeners, &mut first)).await;
+            let (stream, _) = accepted.expect("in time").expect("accepted");
+            at.push(stream.local_addr().expect("connected"));
+        }
+        assert_eq!(at, [crowded_at, quiet_at, crowded_at, crowded_at]);
     }
 }
