@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use procstorm_processes::proc_dir::ProcDir;
@@ -89,6 +89,8 @@ pub(super) struct Errand<'a> {
     changed: Mutex<BTreeSet<i32>>,
     /// Whether what is found is sent SIGTERM, and not SIGKILL.
     asks: AtomicBool,
+    /// When the time ends that those that were sent SIGTERM have to exit.
+    grace_end: OnceLock<Instant>,
     /// Who was sent SIGTERM, and is named among the signalled already.
     asked: Mutex<HashSet<i32>>,
     /// Who was sent SIGTERM and let go of, to make room for others: by pid and the time of the
@@ -147,6 +149,7 @@ impl<'a> Errand<'a> {
             ended,
             changed: Mutex::default(),
             asks: AtomicBool::new(!bounds.grace.is_zero()),
+            grace_end: OnceLock::new(),
             asked: Mutex::default(),
             forgotten: Mutex::default(),
             halted: AtomicBool::new(false),
@@ -200,10 +203,21 @@ impl<'a> Errand<'a> {
         self.asks.load(Ordering::Relaxed)
     }
 
-    /// All that were found have been asked. Returns until when they have time to exit.
-    pub(super) fn end_asking(&self) -> Instant {
+    /// All that were found first have been sent SIGTERM: the grace begins. Only the first call
+    /// counts, so that those that come later do not prolong it.
+    pub(super) fn begin_grace(&self) {
+        let end = || after(Instant::now(), self.bounds.grace).min(self.deadline);
+        let _first = self.grace_end.get_or_init(end);
+    }
+
+    /// When the grace ends; `None` if it has not begun or SIGTERM is not sent any more.
+    pub(super) fn grace_end(&self) -> Option<Instant> {
+        self.grace_end.get().copied().filter(|_| self.asks())
+    }
+
+    /// From now on what is found is sent SIGKILL.
+    pub(super) fn end_asking(&self) {
         self.asks.store(false, Ordering::Relaxed);
-        after(Instant::now(), self.bounds.grace).min(self.deadline)
     }
 
     /// Who was sent SIGTERM.

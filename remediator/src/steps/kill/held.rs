@@ -112,6 +112,16 @@ impl Held {
         self.unkilled > 0
     }
 
+    /// How many are held that have been sent SIGTERM and were not seen to exit.
+    pub(super) fn asked(&self) -> usize {
+        self.entries.values().filter(|(_, phase)| *phase == Phase::Asked).count()
+    }
+
+    /// Whether there are any of them.
+    pub(super) fn any_asked(&self) -> bool {
+        self.entries.values().any(|(_, phase)| *phase == Phase::Asked)
+    }
+
     /// Those that have been sent SIGKILL and have not exited, in order.
     pub(super) fn killed(&self) -> Vec<i32> {
         let killed =

@@ -9,7 +9,11 @@
 //! nothing new; then all of it is killed at once. Processes that watch each other so have no
 //! moment in which to replace a dead one, and a storm that forks on runs into its user's limit of
 //! processes, for those that are stopped still count. Three rounds in a row that leave fewer than
-//! the threshold are enough: whoever comes back one by one is no storm.
+//! the threshold are enough, if there are fewer and not more a second later: a few that come back one
+//! by one are not a storm.
+//!
+//! A process that comes while the grace lasts is sent SIGTERM as well: a mail client reconnects at
+//! once, and its new session rewrites the mail file like the old one.
 
 use std::collections::BTreeSet;
 use std::num::NonZero;
@@ -34,8 +38,16 @@ use super::target::{Bounds, Target};
 /// it is held.
 const FREEZE_SCANS: u32 = 16;
 
-/// How long at a time the grace of those that cannot be watched is waited for.
-const FORGOTTEN_PAUSE: Duration = Duration::from_millis(50);
+/// How long at a time the exits of those that were sent SIGTERM are waited for, before a look for
+/// those that came meanwhile.
+const ASKED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Which part of all rounds may send SIGTERM. A storm that forks on SIGTERM must not use them up.
+const ASKING_PART: u32 = 2;
+
+/// How long the number of those that live must not grow after three rounds that left few: clients
+/// reconnect in less, but not all in the same moment.
+const EBB_PAUSE: Duration = Duration::from_secs(1);
 
 /// Descriptors left to the rest of the daemon, where the limit is large enough.
 const SPARE_DESCRIPTORS: u64 = 256;
@@ -84,7 +96,7 @@ fn hands(proc_dir: &ProcDir, capacity: usize) -> usize {
 enum End {
     /// Enough scans saw none, for so long.
     Quiet(Duration),
-    /// Three rounds in a row left fewer than the threshold.
+    /// Three rounds in a row left fewer than the threshold, and a second later there were not more.
     Ebbed,
     /// No scan sees any alive, but some die all the time, and no more may be signalled.
     Restless,
@@ -112,21 +124,20 @@ impl<'a> Storm<'a> {
 
     /// Rounds and confirming scans, until enough scans saw none, or no more can be done. It ends:
     /// a round counts towards its bound, an empty scan towards the confirmations or a bound of its
-    /// own, and all else waits for the deadline.
+    /// own, and all else waits for the grace to end or for the deadline.
     fn run(&mut self) -> Result<End, Halt> {
         let bounds = self.errand.bounds;
         let mut calm = Calm::default();
         let mut ebb = Ebb::new(bounds.threshold);
-        if self.errand.asks() {
-            self.ask()?;
-        }
         loop {
             if self.errand.is_overdue() {
                 return Ok(End::Bound);
             }
+            self.end_asking_in_time()?;
             let (begun, scan) = self.stop_all(&mut calm)?;
             let holds_none = self.held().all(Held::is_empty);
-            if holds_none && scan.killed == 0 && scan.saw_none_alive() {
+            let waits = self.errand.asks() && self.lives_any_asked();
+            if holds_none && !waits && scan.killed == 0 && scan.saw_none_alive() {
                 let may_signal = self.errand.may_signal();
                 match calm.add(scan.traces(), begun, may_signal, bounds.confirmations) {
                     Next::LookAtOnce => {}
@@ -143,11 +154,26 @@ impl<'a> Storm<'a> {
                 // What the rounds before have left.
                 let alive = self.alive(&scan);
                 let has_ebbed = self.errand.rounds() > 0 && ebb.add(alive);
+                let is_first = self.errand.rounds() == 0;
                 self.errand.begin_round();
-                each(&mut self.hands, Hand::kill_held)?;
-                if has_ebbed {
-                    return Ok(End::Ebbed);
+                if self.errand.asks() {
+                    each(&mut self.hands, Hand::ask_held)?;
+                    self.errand.begin_grace();
+                    let asked = Instant::now();
+                    self.await_asked(ASKED_PAUSE)?;
+                    // Those that come back one by one must not take all the rounds.
+                    if !is_first {
+                        pause(ASKED_PAUSE.saturating_sub(asked.elapsed()));
+                    }
+                } else {
+                    each(&mut self.hands, Hand::kill_held)?;
                 }
+                if has_ebbed && let Some(end) = self.ebbed()? {
+                    return Ok(end);
+                }
+            } else if waits {
+                self.errand.begin_grace();
+                self.await_asked(ASKED_PAUSE)?;
             } else if scan.killed == 0 {
                 let only_denied = holds_none && scan.at_large == 0;
                 // Whoever was killed may take a moment to go, whether or not more may be.
@@ -163,33 +189,82 @@ impl<'a> Storm<'a> {
         }
     }
 
-    /// Sends SIGTERM to all there are, and gives them time to exit. Whoever has not then is held
+    /// Ends the time of SIGTERM when the grace is over, or when it was sent in as many rounds as it
+    /// may be and the grace of the last has passed. Those that have not exited then are held
     /// stopped, like what the scans find that follow.
-    fn ask(&mut self) -> Result<(), Halt> {
-        self.stop_all(&mut Calm::default())?;
-        if self.held().any(Held::any_unkilled) {
-            self.errand.begin_round();
-            each(&mut self.hands, Hand::ask_held)?;
+    fn end_asking_in_time(&mut self) -> Result<(), Halt> {
+        let errand = self.errand;
+        let Some(until) = errand.grace_end() else { return Ok(()) };
+        let rounds_max = (errand.bounds.rounds / ASKING_PART).max(1);
+        if errand.rounds() >= rounds_max || !errand.may_signal() {
+            // Nobody is looked for meanwhile.
+            while Instant::now() < until && !errand.is_aborted() && self.lives_any_asked() {
+                self.await_asked(ASKED_PAUSE)?;
+            }
+        } else if Instant::now() < until {
+            return Ok(());
         }
-        let until = self.errand.end_asking();
+        errand.end_asking();
+        each(&mut self.hands, Hand::stop_asked)
+    }
+
+    /// Whether any that was sent SIGTERM has not exited, as far as that is known.
+    fn lives_any_asked(&self) -> bool {
+        self.held().any(Held::any_asked) || self.errand.lives_any_forgotten()
+    }
+
+    /// Waits so long for those that were sent SIGTERM to exit, but not longer than their grace. Those
+    /// that are not held can only be looked for later.
+    fn await_asked(&mut self, time: Duration) -> Result<(), Halt> {
+        let soon = Instant::now() + time;
+        let until = self.errand.grace_end().map_or(soon, |until| until.min(soon));
+        if !self.held().any(Held::any_asked) {
+            pause(until.saturating_duration_since(Instant::now()));
+            return Ok(());
+        }
         each(&mut self.hands, |hand| {
             hand.await_asked(until);
             Ok(())
-        })?;
-        // Those that are not held can only be looked for.
-        while self.errand.lives_any_forgotten()
-            && Instant::now() < until
-            && !self.errand.is_aborted()
-        {
-            pause(FORGOTTEN_PAUSE.min(until.saturating_duration_since(Instant::now())));
+        })
+    }
+
+    /// Lets those that live be, and counts them until they are a storm again, or until their number
+    /// has not grown for a while. `None` where some were sent SIGTERM and do not exit: they are
+    /// killed after their grace.
+    fn ebbed(&mut self) -> Result<Option<End>, Halt> {
+        let Errand { proc_dir, target, bounds, untouchables, .. } = self.errand;
+        let (mut most, mut grown) = (0, Instant::now());
+        while !self.errand.is_aborted() {
+            self.await_asked(ASKED_PAUSE)?;
+            pause(ASKED_PAUSE);
+            let any_asked = self.held().any(Held::any_asked);
+            let is_grace_over = self.errand.grace_end().is_some_and(|end| Instant::now() >= end);
+            if any_asked && is_grace_over {
+                return Ok(None);
+            }
+            let until = self.errand.count_deadline();
+            let count = Count::take(proc_dir, target, untouchables, bounds, until);
+            let Some(living) = count.map(|count| count.living) else { return Ok(Some(End::Bound)) };
+            if living > most {
+                (most, grown) = (living, Instant::now());
+            }
+            if living >= bounds.threshold {
+                return Ok(Some(End::Bound));
+            }
+            if !any_asked && grown.elapsed() >= EBB_PAUSE {
+                return Ok(Some(End::Ebbed));
+            }
+            if self.errand.is_late() {
+                return Ok(Some(End::Bound));
+            }
         }
-        each(&mut self.hands, Hand::stop_asked)
+        Err(Halt::Aborted)
     }
 
     /// How many are alive by the last scan.
     fn alive(&self, scan: &Scan) -> u64 {
-        let stopped: usize = self.held().map(Held::unkilled).sum();
-        u64::try_from(stopped)
+        let held: usize = self.held().map(|held| held.unkilled() + held.asked()).sum();
+        u64::try_from(held)
             .unwrap_or(u64::MAX)
             .saturating_add(scan.at_large)
             .saturating_add(scan.denied)

@@ -17,7 +17,8 @@ pub struct Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// How long those that are sent SIGTERM have to exit by themselves; zero sends SIGKILL at once.
-    /// It begins once, when all that were found have been sent it.
+    /// It begins once, when all that were found first have been sent it. What comes before it ends
+    /// is sent SIGTERM as well.
     pub grace: Duration,
     /// No process is taken on after `grace` and this time; the end of those that are held, and the
     /// last count, may take three seconds longer.
