@@ -18,7 +18,7 @@ use crate::printable::printable;
 use crate::steps::archive::{
     Archived, Dotlock, Failure, Form, FormPlan, FormReport, Method, Planned,
 };
-use crate::steps::kill::{Changed, KillVerdict, Other, Replacement, Report, Traced};
+use crate::steps::kill::{Changed, KillVerdict, Other, Replacement, Report, Source, Traced};
 use crate::verdict::{Severity, Verdict};
 
 /// The label of a mail file that does not exist, in metrics and in the journal.
@@ -190,6 +190,10 @@ pub struct Story<'a> {
     /// A sentence for each step that an earlier run of the daemon ended, and whose record cannot be
     /// read.
     pub unread: &'a [String],
+    /// How often the storm had come back before; 0 for the first remediation of it.
+    pub recurrence: u64,
+    /// Where the storm comes from; `None` if that is not known or not asked for.
+    pub source: Option<&'a Source>,
     /// How it ended.
     pub end: End<'a>,
 }
@@ -232,6 +236,14 @@ impl Story<'_> {
     pub fn tell(&self) -> Told {
         let (verdict, mut summary) = self.ending();
         let (severity, after) = (self.severity(verdict), self.after());
+        // Nor is a storm that was ended before and is back.
+        let severity = match self.recurrence {
+            0 => severity,
+            count => {
+                summary.push_str(&format!("; the storm had come back, recurrence {count}"));
+                severity.max(Severity::Warning)
+            }
+        };
         // An archive that failed is never "all is well", and the subject of the mail says so.
         let severity = match self.unsaved() {
             Some(unsaved) => {
@@ -286,6 +298,33 @@ impl Story<'_> {
     fn saved(&self) -> usize {
         let saved = |note: &&FormNote| matches!(note.fate, Fate::Archived(_));
         self.archives.map_or(0, |notes| notes.iter().filter(saved).count())
+    }
+
+    /// Where the storm came from, if the kill saw none that came later: those it names with theirs.
+    fn origin(&self) -> Option<String> {
+        let Source { uid, process } = self.source?;
+        let is_said = match self.end {
+            End::Killed(report) => !report.replacements.is_empty(),
+            End::NoKill
+            | End::Stopped
+            | End::DryRun(_)
+            | End::Interrupted(_)
+            | End::Nothing(..) => false,
+        };
+        (!is_said).then(|| origin(*uid, process))
+    }
+
+    /// Whether it says nothing that `told` did not: the labels of the last outcome of this storm. A
+    /// mail file that was not saved and a lock that was left are always news.
+    #[must_use]
+    pub fn repeats(&self, told: &Told, before: &BTreeMap<String, String>) -> bool {
+        let is = |name: &str, value: &str| before.get(name).is_some_and(|known| known == value);
+        self.recurrence > 0
+            && self.lock.is_none()
+            && self.unsaved().is_none()
+            && self.unread.is_empty()
+            && is("verdict", told.verdict.label())
+            && is("severity", told.severity.label())
     }
 
     fn severity(&self, verdict: Verdict) -> Severity {
@@ -367,6 +406,14 @@ impl Story<'_> {
         }
         lines.extend(self.lock.map(ToString::to_string));
         lines.extend_from_slice(self.unread);
+        if self.recurrence > 0 {
+            lines.push(format!(
+                "recurrence {}: the storm came back soon after the remediation before; outcomes \
+                 that say the same again are not posted until the limit is reached",
+                self.recurrence
+            ));
+        }
+        lines.extend(self.origin());
         let (before, after) = (number(self.before), number(after));
         lines.push(format!("processes: {before} before, {after} after; verdict: {verdict}"));
         lines.push(format!("playbook {} on {}", self.playbook, self.host));
@@ -616,8 +663,42 @@ mod tests {
             archives,
             lock: None,
             unread: &[],
+            recurrence: 0,
+            source: None,
             end,
         }
+    }
+
+    #[test]
+    fn a_storm_that_came_back_is_a_warning_and_is_told_again_only_if_something_is_new() {
+        let report = Report {
+            left: Some(0),
+            exited: 95,
+            matched: 95,
+            ..Report::idle(KillVerdict::NoneSeenForMs(100), Duration::ZERO)
+        };
+        let parent_command = "dovecot".to_owned();
+        let process = Replacement { pid: 8, parent: 9, parent_command, parent_uid: Some(0) };
+        let source = Source { uid: 1001, process };
+        let first = story(End::Killed(&report), Some(&[]));
+        let again = Story {
+            recurrence: 2,
+            source: Some(&source),
+            ..story(End::Killed(&report), Some(&[]))
+        };
+        let told = again.tell();
+        assert_eq!(told.severity, Severity::Warning);
+        let text = "killed all alice imapd processes; the storm had come back, recurrence 2";
+        assert_eq!(told.summary, text);
+        assert!(told.description.contains("a client reconnects"), "{}", told.description);
+        let labels = |story: &Story<'_>| story.tell().letter(story, "7-1".to_owned()).labels;
+        assert!(!again.repeats(&told, &BTreeMap::new()), "nobody was told");
+        assert!(!again.repeats(&told, &labels(&first)), "it was info");
+        assert!(again.repeats(&told, &labels(&again)));
+        assert!(!first.repeats(&first.tell(), &labels(&first)), "another storm");
+        let lock = LockNote::Unknown("no answer".to_owned());
+        let locked = Story { lock: Some(&lock), ..again.clone() };
+        assert!(!locked.repeats(&locked.tell(), &labels(&again)), "a lock is always told");
     }
 
     #[test]

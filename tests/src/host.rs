@@ -113,10 +113,11 @@ impl Host {
         let state = if state.is_empty() { state } else { format!("state: {state}\n") };
         let accounts =
             if top.contains("accounts:") { "" } else { "accounts: {allow_nameless: true}" };
+        let threshold = if changes.contains("threshold:") { "" } else { "    threshold: 5\n" };
         let policy = format!(
             "host: moscow\n{state}token_file: {}\nmail: {{spool: {}, archive: {}, reserve: 0%}}\n\
              {accounts}\n{top}\nplaybooks:\n  storm:\n    \
-             alerts: [Storm]\n    command: {command}\n    threshold: 5\n    \
+             alerts: [Storm]\n    command: {command}\n{threshold}    \
              steps: [archive_mail_file, kill_user_proc]\n{changes}\n",
             at("token"),
             at("mail"),

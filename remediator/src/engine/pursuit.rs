@@ -14,12 +14,14 @@ use super::{Shared, Stopping};
 use crate::account::Account;
 use crate::active::Force;
 use crate::journal::course::Ending;
-use crate::journal::records::Question;
+use crate::journal::records::{Question, Recurrence};
 use crate::journal::{Case, State};
 use crate::outcome::{End, Story, Told};
 use crate::policy::{Config, Playbook, Step};
 use crate::policy::{Decision, Facts, Plan, Refusal, Request, admit, allowed_account, decide};
-use crate::steps::kill::{KillVerdict, Survey, SurveyError, Target, release_stopped};
+use crate::steps::kill::{
+    KillVerdict, Source, Survey, SurveyError, Target, release_stopped, source,
+};
 use crate::verdict::Verdict;
 
 /// How often the storm's return is looked for, at most.
@@ -27,6 +29,15 @@ const WATCH_PAUSE: Duration = Duration::from_secs(1);
 
 /// After so many panics over a remediation it is given up.
 const PANICS_MAX: u32 = 3;
+
+/// What was seen of the storm when it was refused.
+#[derive(Debug, Default)]
+struct Seen {
+    /// How many live, if known.
+    living: Option<u64>,
+    /// Where they come from, if known.
+    source: Option<Source>,
+}
 
 /// A request, and whom it is about.
 struct Matter<'a> {
@@ -104,9 +115,11 @@ impl Shared {
             archives: None,
             lock: None,
             unread: &[],
+            recurrence: 0,
+            source: None,
             end: End::Nothing(Verdict::Failed, why),
         };
-        self.end(id, &force, &story.tell(), &story, None).await?;
+        self.end(id, &force, &story.tell(), &story, None, true).await?;
         Ok(None)
     }
 
@@ -136,14 +149,18 @@ impl Shared {
         let account = match allowed_account(&force.config, &request, &identity, own_uid) {
             Ok(account) => account,
             Err(refusal) => {
-                return self.refuse(case, &force, &refusal, Some((&request, None))).await;
+                return self
+                    .refuse(case, &force, &refusal, Some((&request, Seen::default())))
+                    .await;
             }
         };
         let protected_by = match self.protected_by(&force.config, &account).await? {
             Ok(protected_by) => protected_by,
             Err(why) => {
                 let refusal = Refusal::UnresolvedUser { user: account.name.clone(), why };
-                return self.refuse(case, &force, &refusal, Some((&request, None))).await;
+                return self
+                    .refuse(case, &force, &refusal, Some((&request, Seen::default())))
+                    .await;
             }
         };
         let matter = Matter { case, force: &force, request: &request, account: &account };
@@ -209,7 +226,10 @@ impl Shared {
                     let left = facts.living.saturating_add(facts.left_alone);
                     return self.end_interrupted(matter, left).await;
                 }
-                self.refuse(case, force, &refusal, Some((request, Some(facts.living)))).await
+                let is_limit = matches!(refusal, Refusal::LimitReached { .. });
+                let source = if is_limit { self.source(matter, survey).await } else { None };
+                let seen = Seen { living: Some(facts.living), source };
+                self.refuse(case, force, &refusal, Some((request, seen))).await
             }
             Decision::Act(plan) => {
                 let (id, living, now) = (case.id, facts.living, Timestamp::now());
@@ -232,6 +252,10 @@ impl Shared {
             remediation = case.id, user = request.user().as_str(), command = %request.command().to_text(),
             playbook = request.playbook(), processes = before, dry_run = plan.is_dry_run(), "acts"
         );
+        let source = match case.repeats {
+            Some(_) => self.source(matter, survey).await,
+            None => None,
+        };
         let done = self.take_steps(force, case, plan).await?;
         self.parts.metrics.duration(clock.elapsed());
         let end = match &done {
@@ -257,6 +281,7 @@ impl Shared {
         let story = Story {
             lock: done.lock.as_ref(),
             unread: &done.unread,
+            source: source.as_ref(),
             ..matter.story(Some(before), done.archives.as_deref(), end)
         };
         self.conclude(matter, &story).await
@@ -280,13 +305,27 @@ impl Shared {
     /// Writes down how it ended, and what people are told.
     async fn conclude(&self, matter: &Matter<'_>, story: &Story<'_>) -> Result<(), Stopping> {
         let Matter { case, force, request, .. } = matter;
+        let journal = &self.parts.journal;
+        let recurrence = match case.repeats {
+            Some(_) => self.persist(|| journal.recurrence(case.id)).await?,
+            None => Recurrence::default(),
+        };
+        let story = &Story { recurrence: recurrence.count, ..story.clone() };
         let told = story.tell();
+        let is_posted = !story.repeats(&told, &recurrence.told);
         let now = Timestamp::now();
         let settle = force.config.playbooks.get(request.playbook()).map(|book| book.settle);
         let watch_until = settle
             .filter(|settle| told.verdict.is_watched() && !settle.is_zero())
             .and_then(|settle| now.checked_add(SignedDuration::try_from(settle).ok()?).ok());
-        self.end(case.id, force, &told, story, watch_until).await
+        self.end(case.id, force, &told, story, watch_until, is_posted).await
+    }
+
+    /// Where the storm comes from.
+    async fn source(&self, matter: &Matter<'_>, survey: &Survey) -> Option<Source> {
+        let (procfs, target) = (self.parts.procfs.clone(), matter.target());
+        let pids = survey.living.clone();
+        self.hands.run(move || source(&procfs, &target, &pids)).await.ok().flatten()
     }
 
     async fn end(
@@ -296,6 +335,7 @@ impl Shared {
         told: &Told,
         story: &Story<'_>,
         watch_until: Option<Timestamp>,
+        is_posted: bool,
     ) -> Result<(), Stopping> {
         let now = Timestamp::now();
         let event = format!("{id}-{}", now.as_millisecond());
@@ -303,7 +343,7 @@ impl Shared {
             verdict: told.verdict,
             summary: told.summary.clone(),
             after: told.after,
-            letter: force.alertmanager.is_some().then(|| told.letter(story, event)),
+            letter: (is_posted && force.alertmanager.is_some()).then(|| told.letter(story, event)),
             watch_until,
         };
         let journal = &self.parts.journal;
@@ -333,9 +373,9 @@ impl Shared {
         case: &Case,
         force: &Force,
         refusal: &Refusal,
-        asked: Option<(&Request, Option<u64>)>,
+        asked: Option<(&Request, Seen)>,
     ) -> Result<(), Stopping> {
-        if let (Some(window), Some((request, living))) = (refusal.told_once_in(), asked) {
+        if let (Some(window), Some((request, mut seen))) = (refusal.told_once_in(), asked) {
             let (window, left_alone) = if let Refusal::LeftAlone { left_alone, .. } = refusal {
                 let playbook = playbook_of(&force.config, case);
                 let limit = playbook.map(|playbook| playbook.limits.per_user.window);
@@ -343,8 +383,8 @@ impl Shared {
             } else {
                 (window, 0)
             };
-            let before = living.map(|living| living.saturating_add(left_alone));
-            return self.give_up(case, force, refusal, window, request, before).await;
+            seen.living = seen.living.map(|living| living.saturating_add(left_alone));
+            return self.give_up(case, force, refusal, window, request, seen).await;
         }
         let (verdict, reason) = (refusal.verdict(), refusal.to_string());
         let journal = &self.parts.journal;
@@ -374,7 +414,7 @@ impl Shared {
         refusal: &Refusal,
         window: Duration,
         request: &Request,
-        living: Option<u64>,
+        seen: Seen,
     ) -> Result<(), Stopping> {
         let reason = refusal.to_string();
         let (user, playbook) = (request.user().as_str(), request.playbook());
@@ -384,10 +424,12 @@ impl Shared {
             user,
             command: &command,
             playbook,
-            before: living,
+            before: seen.living,
             archives: None,
             lock: None,
             unread: &[],
+            recurrence: 0,
+            source: seen.source.as_ref(),
             end: End::Nothing(refusal.verdict(), &reason),
         };
         let journal = &self.parts.journal;
@@ -408,7 +450,7 @@ impl Shared {
             }
             return Ok(());
         }
-        self.end(case.id, force, &story.tell(), &story, None).await
+        self.end(case.id, force, &story.tell(), &story, None, true).await
     }
 
     /// The recount failed: nothing is known, and nothing is done.
@@ -525,6 +567,8 @@ impl<'a> Matter<'a> {
             archives,
             lock: None,
             unread: &[],
+            recurrence: 0,
+            source: None,
             end,
         }
     }

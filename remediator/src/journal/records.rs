@@ -1,5 +1,6 @@
 //! What was: for the policy's limits, for people, and for the gauges.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -24,6 +25,15 @@ pub struct Question {
     pub command: String,
     /// The playbook's limits.
     pub limits: Limits,
+}
+
+/// How often a storm has come back by the time of a remediation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recurrence {
+    /// How many remediations this one follows, each because the storm had come back within `settle`.
+    pub count: u64,
+    /// The labels of the last outcome that was posted of any of them.
+    pub told: BTreeMap<String, String>,
 }
 
 /// How much there is to do.
@@ -72,6 +82,11 @@ impl Journal {
     /// does not count: it would hold every kill until then.
     pub async fn history(&self, question: Question, now: Timestamp) -> Result<History, Fault> {
         self.read(move |connection| history(connection, &question, now)).await
+    }
+
+    /// How often the storm has come back by the time of the remediation `id`.
+    pub async fn recurrence(&self, id: i64) -> Result<Recurrence, Fault> {
+        self.read(move |connection| recurrence(connection, id)).await
     }
 
     /// Whether people have been told within `window` of this verdict for this user.
@@ -158,7 +173,7 @@ impl Journal {
                     |row| row.get(0),
                 )
                 .optional()?;
-            let labels: std::collections::BTreeMap<String, String> =
+            let labels: BTreeMap<String, String> =
                 labels.map(|labels| from_json(&labels)).transpose()?.unwrap_or_default();
             Ok(Some((record(connection, row)?, labels.into_iter().collect())))
         })
@@ -244,6 +259,28 @@ fn history(connection: &Connection, question: &Question, now: Timestamp) -> Resu
             .prepare_cached(COUNT_IN_TOTAL)?
             .query_row(params![playbook, in_total, id, now], |row| row.get(0))?,
     })
+}
+
+/// The remediations that the one with a number follows, and how many there are before it.
+const CHAIN: &str = "WITH RECURSIVE chain (id, repeats) AS (
+        SELECT id, repeats FROM remediations WHERE id = (
+            SELECT repeats FROM remediations WHERE id = ?1)
+        UNION ALL
+        SELECT r.id, r.repeats FROM remediations r JOIN chain c ON r.id = c.repeats)";
+
+fn recurrence(connection: &Connection, id: i64) -> Result<Recurrence, Fault> {
+    let count: i64 = connection
+        .prepare_cached(&format!("{CHAIN} SELECT count(*) FROM chain"))?
+        .query_row([id], |row| row.get(0))?;
+    let told: Option<String> = connection
+        .prepare_cached(&format!(
+            "{CHAIN} SELECT labels FROM outcomes WHERE remediation IN (SELECT id FROM chain)
+             ORDER BY id DESC LIMIT 1"
+        ))?
+        .query_row([id], |row| row.get(0))
+        .optional()?;
+    let told = told.map(|labels| from_json(&labels)).transpose()?.unwrap_or_default();
+    Ok(Recurrence { count: unsigned(count), told })
 }
 
 /// The beginning of a window that ends now.

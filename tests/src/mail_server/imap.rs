@@ -8,14 +8,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::wait::nap;
 
 use super::mbox;
 
 /// How long an answer may take: the server waits for locks.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long an idle client looks whether its session has ended.
-const GLANCE: Duration = Duration::from_millis(50);
+/// How long at a time an idle client looks whether its session has ended.
+const GLANCE: Duration = Duration::from_millis(200);
+
+/// Every user's.
+pub const PASSWORD: &str = "secret";
 
 /// A session that has selected its user's mailbox.
 #[derive(Debug)]
@@ -24,13 +28,13 @@ pub struct Session {
 }
 
 impl Session {
-    /// Logs in as the user with `uid`.
-    pub fn open(server: SocketAddr, uid: u32) -> Result<Self, Fault> {
+    /// Logs in as `user`.
+    pub fn open(server: SocketAddr, user: &str) -> Result<Self, Fault> {
         let stream = TcpStream::connect(server).or_fault("no connection")?;
         stream.set_read_timeout(Some(PATIENCE)).or_fault("no time-out")?;
         let mut session = Self { stream: BufReader::new(stream) };
         session.line()?;
-        session.ask(&format!("LOGIN {uid} secret"))?;
+        session.ask(&format!("LOGIN {user} {PASSWORD}"))?;
         session.ask("SELECT INBOX")?;
         Ok(session)
     }
@@ -61,7 +65,9 @@ impl Session {
 
     /// Deletes some messages and appends one, so that the server rewrites the mailbox.
     fn churn(&mut self, step: u32, number: u32) -> Result<(), Fault> {
-        let found = self.ask("SEARCH ALL")?;
+        // Never what was delivered meanwhile: a test wants to find all of that again.
+        let kept = mbox::DELIVERED / 1_000;
+        let found = self.ask(&format!("SEARCH NOT SUBJECT n{kept}"))?;
         let listed = found.iter().find_map(|line| line.strip_prefix("* SEARCH "));
         let all: Vec<&str> = listed.unwrap_or_default().split_whitespace().collect();
         // Every seventh of those in the front half, where there are many.
@@ -120,8 +126,8 @@ pub struct Expunger {
 
 impl Expunger {
     /// Starts one; its messages get numbers from `first` on.
-    pub fn start(server: SocketAddr, uid: u32, first: u32) -> Result<Self, Fault> {
-        let mut session = Session::open(server, uid)?;
+    pub fn start(server: SocketAddr, user: &str, first: u32) -> Result<Self, Fault> {
+        let mut session = Session::open(server, user)?;
         let (rewrites, stop) = (Arc::<AtomicU32>::default(), Arc::<AtomicBool>::default());
         let (count, told) = (Arc::clone(&rewrites), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
@@ -147,7 +153,7 @@ impl Expunger {
     }
 }
 
-/// A client that waits for mail and, whenever its session ends, opens another at once.
+/// A client that waits for mail and, whenever its session ends, opens another.
 #[derive(Debug)]
 pub struct Reconnecter {
     thread: JoinHandle<()>,
@@ -156,19 +162,21 @@ pub struct Reconnecter {
 }
 
 impl Reconnecter {
-    /// Starts one; its first session waits for mail when this returns.
-    pub fn start(server: SocketAddr, uid: u32) -> Result<Self, Fault> {
-        let mut session = Session::open(server, uid)?;
+    /// Starts one that reconnects after `pause`. Its first session waits for mail when this
+    /// returns.
+    pub fn start(server: SocketAddr, user: &str, pause: Duration) -> Result<Self, Fault> {
+        let mut session = Session::open(server, user)?;
         session.idle()?;
         let (sessions, stop) = (Arc::new(AtomicU32::new(1)), Arc::<AtomicBool>::default());
-        let (count, told) = (Arc::clone(&sessions), Arc::clone(&stop));
+        let (count, stopped, user) = (Arc::clone(&sessions), Arc::clone(&stop), user.to_owned());
         let thread = std::thread::spawn(move || {
-            while !told.load(Ordering::Relaxed) {
+            while !stopped.load(Ordering::Relaxed) {
                 if !session.is_ended(GLANCE) {
                     continue;
                 }
-                // One that is ended before it has logged in is followed by another, too.
-                if let Ok(mut next) = Session::open(server, uid)
+                nap(pause);
+                // A session that ends before it has logged in is followed by another, too.
+                if let Ok(mut next) = Session::open(server, &user)
                     && next.idle().is_ok()
                 {
                     session = next;
@@ -187,7 +195,42 @@ impl Reconnecter {
 
     /// Ends it, and waits for that.
     pub fn stop(self) -> Result<(), Fault> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.end();
         self.thread.join().map_err(|_panic| Fault::new("the client has panicked"))
+    }
+
+    fn end(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Many of them, all of one user: a storm that comes back.
+#[derive(Debug)]
+pub struct Crowd {
+    clients: Vec<Reconnecter>,
+}
+
+impl Crowd {
+    /// Starts `count` clients that reconnect after `pause`.
+    pub fn start(
+        server: SocketAddr,
+        user: &str,
+        count: u32,
+        pause: Duration,
+    ) -> Result<Self, Fault> {
+        let clients = (0..count).map(|_| Reconnecter::start(server, user, pause));
+        Ok(Self { clients: clients.collect::<Result<_, _>>()? })
+    }
+
+    /// How many sessions they have tried to open, all together.
+    #[must_use]
+    pub fn sessions(&self) -> u32 {
+        self.clients.iter().map(Reconnecter::sessions).sum()
+    }
+
+    /// Ends them, and waits for that.
+    pub fn stop(self) -> Result<(), Fault> {
+        self.clients.iter().for_each(Reconnecter::end);
+        self.clients.into_iter().try_for_each(Reconnecter::stop)
     }
 }

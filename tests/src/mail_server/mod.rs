@@ -99,7 +99,7 @@ impl Dovecot {
         command.arg(tree).arg(&root).arg(spool).arg(address.port().to_string());
         let mut daemon = Daemon::start("dovecot", &command, &scratch.path().join("dovecot.log"))?;
         // A connection alone does not tell: its login is refused as long as the server still starts.
-        daemon.ready(|| imap::Session::open(address, uid).is_ok())?;
+        daemon.ready(|| imap::Session::open(address, &uid.to_string()).is_ok())?;
         Ok(Self { daemon, address, _scratch: scratch })
     }
 

@@ -307,6 +307,8 @@ fn the_subject_of_an_outcome_says_that_a_mail_file_was_not_saved() {
         before: Some(97),
         archives: Some(&notes),
         lock: None,
+        recurrence: 0,
+        source: None,
         unread: &[],
         end: End::Killed(&report),
     };

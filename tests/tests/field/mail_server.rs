@@ -9,8 +9,10 @@ use std::time::Duration;
 use procstorm_testkit::fault::Fault;
 use procstorm_testkit::{in_a_world_apart, skip, wait};
 use procstorm_tests::host::{Host, Post, Receiver};
-use procstorm_tests::mail_server::imap::{Expunger, Reconnecter, Session};
+use procstorm_tests::mail_server::imap::{Crowd, Expunger, Reconnecter, Session};
 use procstorm_tests::mail_server::{Dovecot, mbox};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(60);
 const MESSAGES: u32 = 1_000;
@@ -58,7 +60,7 @@ fn round(host: &Host, dovecot: &Dovecot, uid: u32) -> Result<Harm, Fault> {
     let firsts = [1, 2, 3].map(|client| client * 1_000_000);
     let clients: Vec<_> = firsts
         .iter()
-        .map(|first| Expunger::start(server, uid, *first))
+        .map(|first| Expunger::start(server, &uid.to_string(), *first))
         .collect::<Result<_, _>>()?;
     wait::until("the mailbox is rewritten", SOON, || {
         clients.iter().all(|client| client.rewrites() >= 2).then_some(())
@@ -86,7 +88,7 @@ fn end_storm(host: &Host, uid: u32) -> Result<String, Fault> {
 
 fn idle(server: std::net::SocketAddr, uid: u32, count: u32) -> Result<Vec<Session>, Fault> {
     let open = |_| {
-        let mut session = Session::open(server, uid)?;
+        let mut session = Session::open(server, &uid.to_string())?;
         session.idle()?;
         Ok(session)
     };
@@ -138,7 +140,7 @@ fn a_client_that_comes_back_at_once_is_no_storm() -> Result<(), Fault> {
     let (host, dovecot) = world(ALL_ALONE, &receiver.line(), uid)?;
     host.put_mail(uid, mbox::mailbox(1..9).as_bytes())?;
     let mut waiting = idle(dovecot.address(), uid, 60)?;
-    let stubborn = Reconnecter::start(dovecot.address(), uid)?;
+    let stubborn = Reconnecter::start(dovecot.address(), &uid.to_string(), Duration::ZERO)?;
     let verdict = end_storm(&host, uid)?;
     assert!(["none_seen", "below_threshold"].contains(&verdict.as_str()), "{verdict}");
     for session in &mut waiting {
@@ -148,5 +150,141 @@ fn a_client_that_comes_back_at_once_is_no_storm() -> Result<(), Fault> {
     assert_eq!(posts[0]["labels"]["severity"], "info", "{posts:?}");
     assert!(stubborn.sessions() > 1);
     stubborn.stop()?;
+    dovecot.stop()
+}
+
+/// The processes of a storm, by Dovecot's limit: well over the threshold.
+const CROWD: u32 = 150;
+
+/// What people are told of a storm.
+#[derive(Debug)]
+struct Told {
+    verdict: String,
+    severity: String,
+    summary: String,
+    description: String,
+}
+
+fn told(posts: &[Value]) -> Vec<Told> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let part = |post: &Value, path| post.pointer(path).map(text).unwrap_or_default();
+    let told = |post: &Value| Told {
+        verdict: part(post, "/labels/verdict"),
+        severity: part(post, "/labels/severity"),
+        summary: part(post, "/annotations/summary"),
+        description: part(post, "/annotations/description"),
+    };
+    posts.iter().map(told).collect()
+}
+
+/// A hundred and fifty clients that all reconnect after `pause`, until the limit is reached.
+/// Returns the verdicts of all remediations and what people are told.
+fn crowd(pause: Duration, uid: u32) -> Result<(Vec<String>, Vec<Told>), Fault> {
+    let receiver = Receiver::start()?;
+    let playbook =
+        "    threshold: 90\n    settle: 10s\n    cooldown: 3s\n    limits: {per_user: 4/h}";
+    let (host, dovecot) = world(playbook, &receiver.line(), uid)?;
+    let mailbox = host.put_mail(uid, mbox::mailbox(1..200).as_bytes())?;
+    let crowd = Crowd::start(dovecot.address(), &uid.to_string(), CROWD, pause)?;
+    let before = crowd.sessions();
+    host.post(&[Post::storm(uid, "imap")])?;
+    let over = wait::until("the limit is reached", Duration::from_secs(240), || {
+        let verdicts = host.verdicts().ok()?;
+        (verdicts.last()? == "limit_reached").then_some(verdicts)
+    });
+    let verdicts = over.map_err(|fault| {
+        Fault::new(format!("{}\n{:?}\n{}", fault.whole(), host.verdicts(), host.daemon.log()))
+    })?;
+    host.wait_for_metric("procstorm_outcomes_pending", 0.0)?;
+    let came_back = crowd.sessions() - before;
+    eprintln!("after {pause:?}: {came_back} sessions came back; {verdicts:?}");
+    assert!(came_back >= CROWD, "{came_back}");
+    crowd.stop()?;
+    dovecot.stop()?;
+    let text = fs::read_to_string(&mailbox).unwrap();
+    let harm = Harm { findings: mbox::check(&text), lock: mailbox.with_extension("lock").exists() };
+    assert!(harm.is_none(), "{harm:?}");
+    Ok((verdicts, told(&receiver.posts())))
+}
+
+/// What holds of both: a person is told once that it is a client that reconnects, and once that the
+/// limit is reached; and never the same twice in a row.
+fn is_as_an_administrator_wants_it(verdicts: &[String], told: &[Told]) {
+    assert_eq!(verdicts.len(), 5, "the limit holds: {verdicts:?}");
+    let last = told.last().unwrap();
+    assert_eq!((last.verdict.as_str(), last.severity.as_str()), ("limit_reached", "critical"));
+    assert!(last.summary.contains("limits.per_user"), "{last:?}");
+    let label = |one: &Told| (one.verdict.clone(), one.severity.clone());
+    for (one, next) in told.iter().zip(told.iter().skip(1)) {
+        assert_ne!(label(one), label(next), "{told:#?}");
+    }
+    // Only what comes first may pass for the end of it.
+    for again in told.iter().skip(1) {
+        assert_ne!(again.severity, "info", "{told:#?}");
+        let description = &again.description;
+        assert!(description.contains("(dovecot) of uid 0 starts them"), "{description}");
+        assert!(description.contains("do not end it"), "{description}");
+        assert!(description.contains("a client reconnects"), "{description}");
+    }
+}
+
+#[test]
+fn clients_that_all_reconnect_at_once_are_ended_within_limits_and_named() -> Result<(), Fault> {
+    with_a_mail_server!();
+    let (verdicts, told) = crowd(Duration::ZERO, 44_870)?;
+    is_as_an_administrator_wants_it(&verdicts, &told);
+    // Where a login takes long, a scan may see none for a moment.
+    let respawning = verdicts.iter().filter(|verdict| *verdict == "respawning").count();
+    assert!(respawning >= 1, "{verdicts:?}");
+    let told = told.iter().find(|told| told.verdict == "respawning").unwrap();
+    assert_eq!(told.severity, "critical");
+    assert!(told.summary.contains("but new ones appear"), "{told:?}");
+    Ok(())
+}
+
+#[test]
+fn clients_that_all_reconnect_after_a_second_are_called_a_recurrence() -> Result<(), Fault> {
+    with_a_mail_server!();
+    let (verdicts, told) = crowd(Duration::from_secs(1), 44_871)?;
+    is_as_an_administrator_wants_it(&verdicts, &told);
+    let again = told.get(1).unwrap();
+    assert!(again.summary.contains("the storm had come back, recurrence"), "{told:#?}");
+    Ok(())
+}
+
+/// A session that is killed in the middle of rewriting a mailbox leaves its lock: real Dovecot's.
+#[test]
+fn a_lock_that_a_killed_session_leaves_is_named_with_pid_and_age() -> Result<(), Fault> {
+    with_a_mail_server!();
+    let receiver = Receiver::start()?;
+    let uid = 44_872;
+    let (host, dovecot) = world(&format!("{ALL_ALONE}    grace: 0s"), &receiver.line(), uid)?;
+    let mailbox = host.put_mail(uid, mbox::mailbox(1..MESSAGES).as_bytes())?;
+    let lock = mailbox.with_extension("lock");
+    let _waiting = idle(dovecot.address(), uid, 12)?;
+    let client = Expunger::start(dovecot.address(), &uid.to_string(), 1_000_000)?;
+    // Stopped while it holds the lock, so that the kill finds it at that.
+    let holder = wait::until("a session holds the lock", SOON, || {
+        let pid: i32 = fs::read_to_string(&lock).ok()?.split(':').next()?.trim().parse().ok()?;
+        let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+        pidfd_send_signal(&pidfd, Signal::STOP).ok()?;
+        wait::nap(Duration::from_millis(100));
+        if lock.exists() {
+            return Some(pid);
+        }
+        pidfd_send_signal(&pidfd, Signal::CONT).ok()?;
+        None
+    })?;
+    assert_eq!(end_storm(&host, uid)?, "none_seen", "{}", host.daemon.log());
+    client.stop()?;
+    let told = told(&receiver.wait_for_posts(1)?);
+    let one = told.first().unwrap();
+    assert_eq!(one.severity, "warning", "{one:?}");
+    assert!(one.summary.ends_with(&format!("lock {} is there", lock.display())), "{one:?}");
+    let line = one.description.lines().find(|line| line.starts_with("lock file ")).unwrap();
+    let (_, age) = line.split_once("is there (").unwrap();
+    assert!(age.split_once(" s old").unwrap().0.parse::<u32>().is_ok(), "{line}");
+    assert!(line.contains(&format!("holds pid {holder}, which no longer runs")), "{line}");
+    assert!(lock.exists(), "it is named, and left to a person");
     dovecot.stop()
 }

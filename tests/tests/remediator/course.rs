@@ -76,12 +76,14 @@ fn a_storm_that_returns_is_ended_again_until_the_limit_and_people_are_told() -> 
     let label = |post: &Value, name: &str| text(&post["labels"], name).to_owned();
     let seen: Vec<_> =
         posts.iter().map(|post| (label(post, "verdict"), label(post, "severity"))).collect();
-    let expected = [("none_seen", "info"), ("none_seen", "info"), ("limit_reached", "critical")];
+    let expected = [("none_seen", "info"), ("none_seen", "warning"), ("limit_reached", "critical")];
     assert_eq!(seen, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
     let events: std::collections::BTreeSet<_> =
         posts.iter().map(|post| label(post, "event")).collect();
     assert_eq!(events.len(), 3, "each is an event of its own");
-    assert!(text(&posts[2]["annotations"], "summary").contains("limits.per_user"));
+    let summary = |post: &Value| text(&post["annotations"], "summary").to_owned();
+    assert!(summary(&posts[1]).ends_with("; the storm had come back, recurrence 1"));
+    assert!(summary(&posts[2]).contains("limits.per_user"));
     // The next alert is refused, and nobody is told twice of the same limit.
     host.post(&[Post::storm(uid, "core-b")])?;
     host.wait_for_verdicts(&["none_seen", "none_seen", "limit_reached", "limit_reached"])?;

@@ -13,6 +13,7 @@
 //! - `hand`: a thread that pins, checks, stops and kills what it meets.
 //! - `calm`: whether scans that saw nobody alive prove anything (pure).
 //! - `storm`: the rounds, [`end_storm`].
+//! - [`source()`]: where a storm comes from; only looks.
 //! - [`report`]: what was done, and the verdict (pure).
 
 mod calm;
@@ -24,12 +25,14 @@ pub mod pin;
 mod realm;
 mod release;
 pub mod report;
+mod source;
 mod storm;
 pub mod sweep;
 pub mod target;
 
 pub use release::{Released, release_stopped};
 pub use report::{Changed, KillVerdict, Other, Replacement, Report, Traced, Zombie};
+pub use source::{Source, source};
 pub use storm::end_storm;
 pub use sweep::{Survey, SurveyError, survey};
 pub use target::{Bounds, Target};
