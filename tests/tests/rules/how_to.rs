@@ -2,7 +2,7 @@
 //! a copy, which then passes the example's own checks and `rules/check.sh`, the table is the
 //! rules' table, and every alert has its section in `rules/RUNBOOK.md`, its link to it and its row
 //! in `alertmanager/routes.tsv`.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -116,14 +116,29 @@ fn holds(block: &Block<'_>, dir: &Path) -> bool {
                 run(dir, "amtool", &arguments);
             }
         }
+        // A host's policy, which must agree with the rules and the routes beside it.
+        "yaml" => {
+            fs::write(dir.join("remediator.yml"), block.text).unwrap();
+            let output = Command::new(programs::ours("procstorm-remediator").unwrap())
+                .args(["--check", "--config.file=remediator.yml", "--rules=rules"])
+                .arg("--alertmanager=alertmanager/alertmanager.yml")
+                .current_dir(dir)
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{}\n{said}{complaint}", block.text);
+            assert!(said.contains("the three agree"), "{}\n{said}", block.text);
+        }
         _ => return false,
     }
     true
 }
 
-#[test]
-fn each_worked_example_works() {
-    let document = shipped("rules/README.md");
+/// Applies each section of a document to a copy, and runs its checks and `rules/check.sh` on it.
+/// Returns how many sections, changes and checks there were.
+fn follow(document: &str) -> (usize, usize, usize) {
+    let document = shipped(document);
     let (mut examples, mut changes, mut checks) = (0, 0, 0);
     for (title, blocks) in sections(&document) {
         if blocks.is_empty() {
@@ -146,6 +161,19 @@ fn each_worked_example_works() {
         check(dir.path(), title);
         examples += 1;
     }
+    (examples, changes, checks)
+}
+
+#[test]
+fn each_recipe_works() {
+    let (recipes, changes, checks) = follow("rules/RECIPES.md");
+    println!("recipes: {recipes}, {changes} changes applied, {checks} checks passed");
+    assert!(recipes >= 5 && changes >= 10 && checks >= 8, "{recipes} recipes, {checks} checks");
+}
+
+#[test]
+fn each_worked_example_works() {
+    let (examples, changes, checks) = follow("rules/README.md");
     println!("how to: {examples} examples, {changes} changes applied, {checks} checks passed");
     assert!(examples >= 4 && checks >= 5, "{examples} examples, {checks} checks");
 }
@@ -233,7 +261,13 @@ fn anchors(document: &str) -> BTreeSet<String> {
 #[test]
 fn each_link_leads_to_a_file_and_to_a_heading_in_it() {
     let mut headings = 0;
-    for document in ["README.md", "remediator/README.md", "rules/README.md", "rules/RUNBOOK.md"] {
+    for document in [
+        "README.md",
+        "remediator/README.md",
+        "rules/README.md",
+        "rules/RECIPES.md",
+        "rules/RUNBOOK.md",
+    ] {
         let text = shipped(document);
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if link.starts_with("http") {
