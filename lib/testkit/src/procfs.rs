@@ -60,19 +60,25 @@ impl Fixture {
     /// A sleeping process.
     #[track_caller]
     pub fn process(&self, pid: u32, uid: u32, command: &[u8]) {
-        self.entry(pid, uid, command, 'S', PROGRAM).or_fail();
+        self.entry(pid, uid, command, 'S', PROGRAM, 1).or_fail();
+    }
+
+    /// A sleeping process of root's that `parent` has begun.
+    #[track_caller]
+    pub fn child(&self, pid: u32, parent: u32, command: &[u8]) {
+        self.entry(pid, 0, command, 'S', PROGRAM, parent).or_fail();
     }
 
     /// A process that is dead and not reaped.
     #[track_caller]
     pub fn zombie(&self, pid: u32, uid: u32, command: &[u8]) {
-        self.entry(pid, uid, command, 'Z', PROGRAM).or_fail();
+        self.entry(pid, uid, command, 'Z', PROGRAM, 1).or_fail();
     }
 
     /// A thread of the kernel, which is not a user's process.
     #[track_caller]
     pub fn kernel_thread(&self, pid: u32, uid: u32, command: &[u8]) {
-        self.entry(pid, uid, command, 'I', KERNEL_THREAD).or_fail();
+        self.entry(pid, uid, command, 'I', KERNEL_THREAD, 1).or_fail();
     }
 
     /// A process that stops a program which scans it until [`Barrier::pass`]: its `stat` is a FIFO.
@@ -101,12 +107,14 @@ impl Fixture {
         command: &[u8],
         state: char,
         flags: u32,
+        parent: u32,
     ) -> Result<(), Fault> {
         let directory = self.path().join(pid.to_string());
         let what = || format!("cannot make {}", directory.display());
         fs::create_dir(&directory).or_fault(what())?;
         let status = format!("State:\t{state}\nTgid:\t{pid}\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n");
-        let stat = stat_line(pid, command, state, flags);
+        let parent = if pid == 1 { 0 } else { parent };
+        let stat = stat_line(pid, parent, command, state, flags);
         let comm = [command, b"\n"].concat();
         for (name, content) in [("stat", stat), ("comm", comm), ("status", status.into())] {
             fs::write(directory.join(name), content).or_fault(what())?;
@@ -119,8 +127,7 @@ impl Fixture {
 }
 
 /// 52 fields, as proc_pid_stat(5) counts them; what nobody reads is 0.
-fn stat_line(pid: u32, command: &[u8], state: char, flags: u32) -> Vec<u8> {
-    let parent = u32::from(pid > 1);
+fn stat_line(pid: u32, parent: u32, command: &[u8], state: char, flags: u32) -> Vec<u8> {
     let head = format!("{pid} (");
     let tail = format!(
         ") {state} {parent} {pid} {pid} 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 1 0 {pid} 0 0{}\n",

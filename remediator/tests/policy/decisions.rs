@@ -172,6 +172,12 @@ fn the_wrong_account_is_refused() {
 }
 
 #[test]
+fn the_least_uid_of_accounts_min_uid_is_a_users() {
+    let plan = planned(&config(""), &Facts { identity: account("alice", 1000), ..facts() });
+    assert_eq!(plan.account().uid, 1000);
+}
+
+#[test]
 fn the_configuration_can_allow_its_own_and_nameless_uids() {
     let config = config(", allow_own_uid: true, allow_nameless: true");
     let plan = planned(&config, &Facts { own_uid: 1001, ..facts() });
@@ -199,6 +205,8 @@ fn what_is_no_longer_true_is_not_done() {
     let (label, text) = refused(&config(""), &contained);
     assert_eq!(label, "left_alone");
     assert!(text.contains("150") && text.contains("containers"), "{text}");
+    let just_enough = Facts { living: 4, left_alone: 86, ..facts() };
+    assert_eq!(refused(&config(""), &just_enough).0, "left_alone");
     let few = Facts { living: 3, left_alone: 86, ..facts() };
     assert_eq!(refused(&config(""), &few).0, "no_longer_true");
     let _at_the_threshold = planned(&config(""), &Facts { living: 90, ..facts() });

@@ -61,3 +61,100 @@ struct Seen {
     count: u64,
     steady: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::mark::Mark;
+    use super::super::version::Version;
+    use super::*;
+
+    const VERSION: Version = Version { dev: 1, ino: 2, size: 10, mtime: (3, 4), ctime: (5, 6) };
+
+    const NOTHING: [u64; 0] = [];
+
+    /// An archive of the mailbox that was whole, of 10 bytes.
+    fn stored(second: u64) -> Stored {
+        let mark = Mark { form: Form::Mbox, steady: true, version: VERSION };
+        let name = format!("alice.{second}");
+        Stored { name, second, bytes: 10, allocated: 10, mark: Some(mark) }
+    }
+
+    fn torn(second: u64) -> Stored {
+        let stored = stored(second);
+        Stored { mark: stored.mark.map(|mark| Mark { steady: false, ..mark }), ..stored }
+    }
+
+    fn pop(second: u64) -> Stored {
+        let stored = stored(second);
+        Stored { mark: stored.mark.map(|mark| Mark { form: Form::Pop, ..mark }), ..stored }
+    }
+
+    fn unmarked(second: u64) -> Stored {
+        Stored { mark: None, ..stored(second) }
+    }
+
+    /// The seconds of those that go. It is second 1000.
+    fn gone(archives: &[Stored], retention: Retention, marked: bool) -> Vec<u64> {
+        surplus(archives, &retention, 1_000, marked).iter().map(|stored| stored.second).collect()
+    }
+
+    const NONE: Retention = Retention { keep: None, max_age: None, max_bytes: None };
+
+    #[test]
+    fn without_a_limit_all_are_kept() {
+        assert_eq!(gone(&[stored(900), stored(3), stored(2)], NONE, true), NOTHING);
+    }
+
+    #[test]
+    fn so_many_of_each_form_are_kept() {
+        let two = Retention { keep: Some(2), ..NONE };
+        let archives = [stored(9), pop(8), stored(7), pop(6), stored(5), pop(4), stored(3)];
+        assert_eq!(gone(&archives, two, true), [5, 4, 3]);
+    }
+
+    #[test]
+    fn what_is_older_than_the_age_goes_and_what_is_just_as_old_stays() {
+        let aged = Retention { max_age: Some(Duration::from_secs(100)), ..NONE };
+        assert_eq!(gone(&[stored(950), stored(900), stored(899)], aged, true), [899]);
+        assert_eq!(gone(&[stored(1)], aged, true), NOTHING, "never the newest");
+    }
+
+    #[test]
+    fn the_oldest_go_until_the_rest_fits() {
+        let fits = |most| Retention { max_bytes: Some(most), ..NONE };
+        let archives = [stored(9), stored(8), stored(7), stored(6)];
+        assert_eq!(gone(&archives, fits(40), true), NOTHING);
+        assert_eq!(gone(&archives, fits(39), true), [6]);
+        assert_eq!(gone(&archives, fits(20), true), [7, 6]);
+        assert_eq!(gone(&archives, fits(0), true), [8, 7, 6], "never the newest");
+    }
+
+    #[test]
+    fn what_goes_for_its_age_makes_room() {
+        let both =
+            Retention { max_age: Some(Duration::from_secs(100)), max_bytes: Some(20), ..NONE };
+        assert_eq!(gone(&[stored(950), stored(940), stored(1)], both, true), [1]);
+    }
+
+    #[test]
+    fn the_newest_that_was_whole_stays_though_torn_ones_came_after() {
+        let one = Retention { keep: Some(1), max_bytes: Some(0), ..NONE };
+        let archives = [torn(9), torn(8), stored(7), stored(6)];
+        assert_eq!(gone(&archives, one, true), [8, 6]);
+    }
+
+    #[test]
+    fn an_archive_without_a_mark_is_ours_only_where_there_are_no_marks() {
+        let one = Retention { keep: Some(1), ..NONE };
+        let archives = [unmarked(9), unmarked(8), unmarked(7), unmarked(6)];
+        assert_eq!(gone(&archives, one, true), NOTHING);
+        // It may be of either form, so twice as many stay.
+        assert_eq!(gone(&archives, one, false), [7, 6]);
+        let two = Retention { keep: Some(2), ..NONE };
+        assert_eq!(gone(&archives, two, false), NOTHING);
+        let none = Retention { max_bytes: Some(0), ..NONE };
+        assert_eq!(gone(&archives, none, false), [7, 6]);
+    }
+}

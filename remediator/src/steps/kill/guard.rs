@@ -121,6 +121,7 @@ pub fn standing(target: &Target, untouchables: &Untouchables, owner: u32, stat: 
 #[cfg(test)]
 mod tests {
     use procstorm_processes::process::Command;
+    use procstorm_testkit::procfs::Fixture;
 
     use super::*;
 
@@ -162,6 +163,33 @@ mod tests {
         assert_eq!(refusal(&target(990, b"imapd"), &bounds, CALLER), None);
         let root = Caller { uid: 0, euid: 0, ..CALLER };
         assert_eq!(refusal(&target(0, b"imapd"), &bounds, root), Some(Refusal::Root));
+    }
+
+    fn untouchables(proc: &Fixture, own_pid: i32) -> Vec<i32> {
+        let kin = Untouchables::of(&ProcDir::open(proc.path()).expect("a directory"), own_pid);
+        (0..1000).filter(|&pid| kin.include(pid)).collect()
+    }
+
+    #[test]
+    fn the_caller_and_all_its_ancestors_are_untouchable() {
+        let proc = Fixture::new();
+        for (pid, parent) in [(20, 1), (21, 20), (22, 21), (30, 20)] {
+            proc.child(pid, parent, b"sh");
+        }
+        assert_eq!(untouchables(&proc, 22), [1, 20, 21, 22]);
+        // Pid 0 is the parent of pid 1, and nobody's process.
+        assert_eq!(untouchables(&proc, 1), [0, 1]);
+        assert_eq!(untouchables(&proc, 99), [1, 99], "a caller that this /proc does not show");
+    }
+
+    #[test]
+    fn a_proc_in_which_ancestors_go_in_circles_or_on_and_on_comes_to_an_end() {
+        let proc = Fixture::new();
+        proc.child(40, 41, b"sh");
+        proc.child(41, 40, b"sh");
+        assert_eq!(untouchables(&proc, 40), [1, 40, 41]);
+        (100..500).for_each(|pid| proc.child(pid, pid + 1, b"sh"));
+        assert_eq!(untouchables(&proc, 100).len(), ANCESTORS_MAX);
     }
 
     #[test]
