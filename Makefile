@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 export PATH := $(abspath $(TARGET))/tools/$(or $(PROCSTORM_STACK),.)/bin:$(abspath $(TARGET))/tools/bin:$(PATH):/usr/sbin:/sbin
 
 .PHONY: help rust build release install packages demo run test field field-arm64 field-kernels generations check lint fmt docs deny \
-    rules unit bench fuzz clean
+    rules unit bench fuzz mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -107,6 +107,9 @@ fuzz: rust ## fuzz every kind of input from outside, FUZZ_SECONDS each (needs ca
 	    (cd tests && RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir fuzz --sanitizer none $$target -- \
 	        -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=4096) || exit 1; \
 	done
+
+mutants: rust ## change the modules that decide, and see that a test fails (slow; MODULES=...; needs cargo-mutants)
+	CARGO="$(CARGO)" tests/mutants.sh $(MODULES)
 
 clean: rust ## delete what was built and unpacked
 	$(CARGO) clean
