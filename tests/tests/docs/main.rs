@@ -2,7 +2,7 @@
 //!
 //! - `fuzzing`: the seeds of the fuzz targets.
 //! - `plain_english`: phrases that documents must not contain.
-//! - `readme`: flags, files, targets of make, metrics in the README.
+//! - `readme`: files, modules and targets of make in the README and the project's papers.
 //! - `tools`: `tests/tools.sh`.
 //! - `totals`: `tests/totals.sh`.
 
