@@ -12,9 +12,9 @@ use prometheus::{
 };
 
 use crate::journal::records::Pending;
-use crate::outcome::NO_MAIL_FILE;
 use crate::policy::Config;
 use crate::sandbox::Sandbox;
+use crate::steps::archive::note::NO_MAIL_FILE;
 use crate::verdict::Verdict;
 
 /// The `Content-Type` of [`Metrics::render`].

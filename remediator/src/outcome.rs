@@ -1,178 +1,19 @@
 //! What people are told of a remediation: the truth, in one line and in several. Pure.
 //!
-//! - [`Story`]: what happened; [`Story::tell`] makes a [`Told`] of it.
-//! - [`FormNote`]: what became of one form of the mail file, as the journal keeps it; [`LockNote`]:
-//!   the lock that was found on it after a kill.
+//! - [`Story`]: what happened; [`Story::tell`] makes a [`Told`] of it. How it ended is an [`End`], and
+//!   each step has its [`Part`]: they come from the steps, which alone know what they did.
 //! - [`Told::letter`]: the same as the alert that is posted to Alertmanager.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Display, Formatter, Write};
-use std::path::{Path, PathBuf};
-
-use procstorm_toolkit::chain::Chain;
-use serde::{Deserialize, Serialize};
 
 use crate::alertmanager::OUTCOME;
 use crate::journal::letters::NewLetter;
 use crate::printable::printable;
-use crate::steps::archive::{
-    Archived, Dotlock, Failure, Form, FormPlan, FormReport, Method, Planned,
-};
-use crate::steps::kill::{Changed, KillVerdict, Other, Replacement, Report, Source, Traced};
 use crate::verdict::{Severity, Verdict};
 
-/// The label of a mail file that does not exist, in metrics and in the journal.
-pub const NO_MAIL_FILE: &str = "no_mail_file";
-
-/// How many pids a mail names; the journal has them all.
-const PIDS_TOLD: usize = 200;
-
-/// What became of one form of a mail file, or would become of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FormNote {
-    /// Which form.
-    pub form: Form,
-    /// The mail file.
-    pub source: PathBuf,
-    /// What became of it.
-    #[serde(flatten)]
-    pub fate: Fate,
-}
-
-impl FormNote {
-    /// Whether there was nothing to be saved.
-    fn is_absent(&self) -> bool {
-        matches!(self.fate, Fate::Absent { .. })
-    }
-}
-
-/// What became of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fate {
-    /// It was saved.
-    Archived(Archived),
-    /// It would be saved.
-    Planned(Planned),
-    /// It could not be, or would not be: the fault's label and text.
-    Failed {
-        /// In a word.
-        label: String,
-        /// In a sentence.
-        text: String,
-    },
-    /// There is nothing to be saved: why, as a label and a text.
-    Absent {
-        /// In a word.
-        label: String,
-        /// In a sentence.
-        text: String,
-    },
-}
-
-impl Fate {
-    /// There is no mail file at `path`.
-    #[must_use]
-    pub fn no_mail_file(path: &Path) -> Self {
-        let text = format!("there is no mail file {} (a Maildir needs no archive)", path.display());
-        Self::Absent { label: NO_MAIL_FILE.to_owned(), text }
-    }
-
-    /// A failure to archive. A Maildir is none: each of its messages is a file, which no killed
-    /// program leaves torn.
-    fn not_archived(failure: &Failure) -> Self {
-        let (label, text) = (failure.label().to_owned(), Chain(&failure).to_string());
-        if matches!(failure, Failure::MaildirUnsupported { .. }) {
-            Self::Absent { label, text }
-        } else {
-            Self::Failed { label, text }
-        }
-    }
-}
-
-impl From<&FormReport> for FormNote {
-    fn from(report: &FormReport) -> Self {
-        let fate = match &report.result {
-            Ok(archived) => Fate::Archived(archived.clone()),
-            Err(failure) => Fate::not_archived(failure),
-        };
-        Self { form: report.form, source: report.source.clone(), fate }
-    }
-}
-
-impl From<&FormPlan> for FormNote {
-    fn from(plan: &FormPlan) -> Self {
-        let fate = match &plan.action {
-            Ok(planned) => Fate::Planned(planned.clone()),
-            Err(failure) => Fate::not_archived(failure),
-        };
-        Self { form: plan.form, source: plan.source.clone(), fate }
-    }
-}
-
-/// The line that tells of it.
-impl Display for FormNote {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let source = self.source.display();
-        match &self.fate {
-            Fate::Archived(archived) => {
-                let (path, bytes) = (archived.path.display(), archived.bytes);
-                write!(f, "saved user mail file as {path} ({bytes} bytes")?;
-                let remarks = [
-                    (archived.method == Method::Identical, "unchanged since it was saved there"),
-                    (archived.changed, "it changed during the copy"),
-                    (archived.uncertain, "a change during the copy may not have shown"),
-                    (!archived.locked && archived.method != Method::Identical, "not locked"),
-                    (archived.dotlock, "a mail program had it locked"),
-                ];
-                for (_, remark) in remarks.iter().filter(|(applies, _)| *applies) {
-                    write!(f, ", {remark}")?;
-                }
-                f.write_str(")")
-            }
-            Fate::Planned(Planned::Copy { path, bytes }) => {
-                let path = path.display();
-                write!(f, "would save user mail file {source} as {path} ({bytes} bytes)")
-            }
-            Fate::Planned(Planned::Identical { path }) => {
-                write!(f, "user mail file {source} is saved already as {}", path.display())
-            }
-            Fate::Failed { text, .. } => {
-                write!(f, "could not save user mail file {source}: {text}")
-            }
-            Fate::Absent { text, .. } => f.write_str(text),
-        }
-    }
-}
-
-/// What was found at the name of the user's lock file after a kill.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LockNote {
-    /// A lock file is there.
-    Left(Dotlock),
-    /// Whether one is there is not known, and why.
-    Unknown(String),
-}
-
-/// The line that tells of it.
-impl Display for LockNote {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Left(lock) => write!(
-                f,
-                "lock file {} is there ({lock}); mail programs may wait for it: see \"A mail lock \
-                 that is left\" in the runbook",
-                lock.path.display()
-            ),
-            Self::Unknown(why) => write!(f, "could not look for a lock on the mail file: {why}"),
-        }
-    }
-}
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub struct Story<'a> {
+/// Whom and what it is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
     /// The host's name.
     pub host: &'a str,
     /// The user's.
@@ -183,36 +24,111 @@ pub struct Story<'a> {
     pub playbook: &'a str,
     /// How many processes lived before, if known.
     pub before: Option<u64>,
-    /// What became of the mail files; `None` if that was no step.
-    pub archives: Option<&'a [FormNote]>,
-    /// The lock on the mail file that was found after the kill; `None` if there was none.
-    pub lock: Option<&'a LockNote>,
-    /// A sentence for each step that an earlier run of the daemon ended, and whose record cannot be
-    /// read.
-    pub unread: &'a [String],
-    /// How often the storm had come back before; 0 for the first remediation of it.
-    pub recurrence: u64,
-    /// Where the storm comes from; `None` if that is not known or not asked for.
-    pub source: Option<&'a Source>,
-    /// How it ended.
-    pub end: End<'a>,
 }
 
-/// How it ended.
-#[derive(Clone, Debug)]
-pub enum End<'a> {
-    /// The processes were killed, or it was tried.
-    Killed(&'a Report),
-    /// Killing is no step of the playbook.
-    NoKill,
-    /// The mail file could not be saved, and the playbook stops then.
-    Stopped,
-    /// It was a dry run: these processes would have been killed, if that is a step.
-    DryRun(Option<&'a [i32]>),
+impl Subject<'_> {
+    /// The user and the command.
+    #[must_use]
+    pub fn whose(&self) -> String {
+        format!("{} {}", self.user, self.command)
+    }
+
+    /// How many processes lived before, or `unknown`.
+    #[must_use]
+    pub fn before_told(&self) -> String {
+        number(self.before)
+    }
+}
+
+/// How it ended, in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// How much a person must care.
+    pub severity: Severity,
+    /// In one line.
+    pub summary: String,
+    /// How many processes live on, if known.
+    pub after: Option<u64>,
+}
+
+impl End {
+    /// As severe as the verdict is; how many live on is not known.
+    #[must_use]
+    pub fn of(verdict: Verdict, summary: String) -> Self {
+        Self { verdict, severity: verdict.severity(), summary, after: None }
+    }
+
+    /// Nothing was done, although there is a storm, or there may be one.
+    #[must_use]
+    pub fn nothing(subject: &Subject<'_>, verdict: Verdict, why: &str) -> Self {
+        let summary = format!("did not act on {} processes: {why}", subject.whose());
+        Self { severity: Severity::Critical, ..Self::of(verdict, summary) }
+    }
+
     /// The daemon was restarted in the middle, and so many were left, too few for a storm.
-    Interrupted(u64),
-    /// Nothing was done, although there is a storm, or there may be one: verdict and reason.
-    Nothing(Verdict, &'a str),
+    #[must_use]
+    pub fn interrupted(subject: &Subject<'_>, left: u64) -> Self {
+        let shown = if left == 0 { "no".to_owned() } else { left.to_string() };
+        let summary = format!(
+            "{shown} {} processes are left of {}; the daemon was restarted while it acted",
+            subject.whose(),
+            subject.before_told()
+        );
+        Self { after: Some(left), ..Self::of(Verdict::Interrupted, summary) }
+    }
+}
+
+/// What one step has to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Lines of the mail.
+    pub lines: Vec<String>,
+    /// What the subject of the mail says besides how it ended.
+    pub remark: Option<String>,
+    /// How much a person must care at least.
+    pub severity: Severity,
+    /// Whether it is told even if nothing else is new about a storm that came back.
+    pub is_news: bool,
+}
+
+impl Default for Part {
+    /// Nothing to say.
+    fn default() -> Self {
+        Self::remarked(None)
+    }
+}
+
+impl Part {
+    /// A remark is a warning, and news; without one all is well.
+    #[must_use]
+    pub fn remarked(remark: Option<String>) -> Self {
+        let is_news = remark.is_some();
+        let severity = if is_news { Severity::Warning } else { Severity::Info };
+        Self { lines: Vec::new(), remark, severity, is_news }
+    }
+
+    /// About steps whose records cannot be read: a sentence each.
+    #[must_use]
+    pub fn unread(sentences: &[String]) -> Self {
+        let remark = "the journal's record of what was done cannot be read".to_owned();
+        let remark = (!sentences.is_empty()).then_some(remark);
+        Self { lines: sentences.to_vec(), ..Self::remarked(remark) }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub struct Story<'a> {
+    /// Whom and what it is about.
+    pub subject: Subject<'a>,
+    /// How often the storm had come back before; 0 for the first remediation of it.
+    pub recurrence: u64,
+    /// How it ended.
+    pub end: End,
+    /// What each step has to say, in order.
+    pub parts: Vec<Part>,
 }
 
 /// What people are told.
@@ -230,88 +146,12 @@ pub struct Told {
     pub after: Option<u64>,
 }
 
-impl Story<'_> {
-    /// The truth about it.
+impl<'a> Story<'a> {
+    /// Nothing was done, although there is a storm, or there may be one.
     #[must_use]
-    pub fn tell(&self) -> Told {
-        let (verdict, mut summary) = self.ending();
-        let (severity, after) = (self.severity(verdict), self.after());
-        // Nor is a storm that was ended before and is back.
-        let severity = match self.recurrence {
-            0 => severity,
-            count => {
-                summary.push_str(&format!("; the storm had come back, recurrence {count}"));
-                severity.max(Severity::Warning)
-            }
-        };
-        // An archive that failed is never "all is well", and the subject of the mail says so.
-        let severity = match self.unsaved() {
-            Some(unsaved) => {
-                summary.push_str(&unsaved);
-                severity.max(Severity::Warning)
-            }
-            None => severity,
-        };
-        // Nor is a mailbox that nobody can write to.
-        let severity = match self.lock {
-            Some(LockNote::Left(lock)) => {
-                summary.push_str(&format!("; lock {} is there", lock.path.display()));
-                severity.max(Severity::Warning)
-            }
-            Some(LockNote::Unknown(_)) | None => severity,
-        };
-        let severity = if self.unread.is_empty() {
-            severity
-        } else {
-            summary.push_str("; the journal's record of what was done cannot be read");
-            severity.max(Severity::Warning)
-        };
-        Told {
-            verdict,
-            severity,
-            summary: printable(&summary),
-            description: self.description(verdict, after),
-            after,
-        }
-    }
-
-    /// What was not saved of the user's mail, as the end of a sentence; `None` if all was.
-    fn unsaved(&self) -> Option<String> {
-        let failed = |note: &&FormNote| matches!(note.fate, Fate::Failed { .. });
-        let failed: Vec<_> = self.archives?.iter().filter(failed).collect();
-        let could = match self.end {
-            End::DryRun(_) => "could not be saved",
-            End::Killed(_)
-            | End::NoKill
-            | End::Stopped
-            | End::Interrupted(_)
-            | End::Nothing(..) => "NOT saved",
-        };
-        match failed.as_slice() {
-            [] => None,
-            [one] => Some(format!("; mail file {} {could}", one.source.display())),
-            several => Some(format!("; {} mail files {could}", several.len())),
-        }
-    }
-
-    /// How many of the user's mail files were saved.
-    fn saved(&self) -> usize {
-        let saved = |note: &&FormNote| matches!(note.fate, Fate::Archived(_));
-        self.archives.map_or(0, |notes| notes.iter().filter(saved).count())
-    }
-
-    /// Where the storm came from, if the kill saw none that came later: those it names with theirs.
-    fn origin(&self) -> Option<String> {
-        let Source { uid, process } = self.source?;
-        let is_said = match self.end {
-            End::Killed(report) => !report.replacements.is_empty(),
-            End::NoKill
-            | End::Stopped
-            | End::DryRun(_)
-            | End::Interrupted(_)
-            | End::Nothing(..) => false,
-        };
-        (!is_said).then(|| origin(*uid, process))
+    pub fn nothing(subject: Subject<'a>, verdict: Verdict, why: &str) -> Self {
+        let end = End::nothing(&subject, verdict, why);
+        Self { subject, recurrence: 0, end, parts: Vec::new() }
     }
 
     /// Whether it says nothing that `told` did not: the labels of the last outcome of this storm. A
@@ -320,299 +160,59 @@ impl Story<'_> {
     pub fn repeats(&self, told: &Told, before: &BTreeMap<String, String>) -> bool {
         let is = |name: &str, value: &str| before.get(name).is_some_and(|known| known == value);
         self.recurrence > 0
-            && self.lock.is_none()
-            && self.unsaved().is_none()
-            && self.unread.is_empty()
+            && !self.parts.iter().any(|part| part.is_news)
             && is("verdict", told.verdict.label())
             && is("severity", told.severity.label())
     }
 
-    fn severity(&self, verdict: Verdict) -> Severity {
-        match &self.end {
-            End::Killed(report) => report.severity(),
-            End::NoKill
-            | End::Stopped
-            | End::DryRun(_)
-            | End::Interrupted(_)
-            | End::Nothing(..) => verdict.severity(),
+    /// The truth about it.
+    #[must_use]
+    pub fn tell(&self) -> Told {
+        let End { verdict, severity, summary, after } = &self.end;
+        // A storm that was ended before and is back is never "all is well".
+        let recurrence = (self.recurrence > 0)
+            .then(|| format!("the storm had come back, recurrence {}", self.recurrence));
+        let recurrence = Part::remarked(recurrence);
+        let parts = || std::iter::once(&recurrence).chain(&self.parts);
+        let remarks = parts().filter_map(|part| part.remark.as_deref());
+        let mut summary: Vec<_> = std::iter::once(summary.as_str()).chain(remarks).collect();
+        summary.dedup();
+        let severity = parts().map(|part| part.severity).fold(*severity, Severity::max);
+        Told {
+            verdict: *verdict,
+            severity,
+            summary: printable(&summary.join("; ")),
+            description: self.description(),
+            after: *after,
         }
     }
 
-    /// How many live on, if known.
-    fn after(&self) -> Option<u64> {
-        match &self.end {
-            End::Killed(report) => report.living(),
-            End::NoKill | End::Stopped | End::DryRun(_) => self.before,
-            End::Interrupted(left) => Some(*left),
-            End::Nothing(..) => None,
-        }
-    }
-
-    fn ending(&self) -> (Verdict, String) {
-        let whose = format!("{} {}", self.user, self.command);
-        let before = number(self.before);
-        match &self.end {
-            End::Killed(report) => ((&report.verdict).into(), killed(report, &whose, &before)),
-            End::NoKill => {
-                let saved = match (self.saved(), self.archives) {
-                    (0, Some(notes)) if notes.iter().all(FormNote::is_absent) => {
-                        format!("{} has no mail file", self.user)
-                    }
-                    (0, _) => format!("saved no mail of {}", self.user),
-                    (_, _) => format!("saved the mail of {}", self.user),
-                };
-                (Verdict::Archived, format!("{saved}; {before} {whose} processes live on"))
-            }
-            End::Stopped => {
-                (Verdict::ArchiveFailed, format!("did not kill the {before} {whose} processes"))
-            }
-            End::DryRun(pids) => {
-                let count = pids.map_or(0, <[i32]>::len);
-                let summary = match pids {
-                    Some(_) => format!("dry run: would kill {count} {whose} processes"),
-                    None => format!("dry run: would save the mail of {}", self.user),
-                };
-                (Verdict::DryRun, summary)
-            }
-            End::Interrupted(left) => {
-                let shown = if *left == 0 { "no".to_owned() } else { left.to_string() };
-                let summary = format!(
-                    "{shown} {whose} processes are left of {before}; the daemon was restarted \
-                     while it acted"
-                );
-                (Verdict::Interrupted, summary)
-            }
-            End::Nothing(verdict, why) => {
-                (*verdict, format!("did not act on {whose} processes: {why}"))
-            }
-        }
-    }
-
-    fn description(&self, verdict: Verdict, after: Option<u64>) -> String {
-        let mut lines = Vec::new();
-        match self.archives {
-            Some([]) => lines.push(format!("{} has no mail file", self.user)),
-            Some(notes) => lines.extend(notes.iter().map(ToString::to_string)),
-            None => {}
-        }
-        match &self.end {
-            End::Killed(report) => kill_lines(report, &mut lines),
-            End::DryRun(Some(pids)) => lines.push(format!("would kill pids {}", listed(pids))),
-            End::NoKill
-            | End::Stopped
-            | End::DryRun(None)
-            | End::Interrupted(_)
-            | End::Nothing(..) => {}
-        }
-        lines.extend(self.lock.map(ToString::to_string));
-        lines.extend_from_slice(self.unread);
-        if self.recurrence > 0 {
-            lines.push(format!(
+    fn description(&self) -> String {
+        let Subject { host, playbook, before, .. } = self.subject;
+        let (before, after) = (number(before), number(self.end.after));
+        let verdict = self.end.verdict;
+        let recurrence = (self.recurrence > 0).then(|| {
+            format!(
                 "recurrence {}: the storm came back soon after the remediation before; outcomes \
                  that say the same again are not posted until the limit is reached",
                 self.recurrence
-            ));
-        }
-        lines.extend(self.origin());
-        let (before, after) = (number(self.before), number(after));
-        lines.push(format!("processes: {before} before, {after} after; verdict: {verdict}"));
-        lines.push(format!("playbook {} on {}", self.playbook, self.host));
-        let lines: Vec<_> = lines.iter().map(|line| printable(line)).collect();
-        lines.join("\n")
+            )
+        });
+        let last = [
+            format!("processes: {before} before, {after} after; verdict: {verdict}"),
+            format!("playbook {playbook} on {host}"),
+        ];
+        let lines = self.parts.iter().flat_map(|part| &part.lines).chain(&recurrence).chain(&last);
+        lines.map(|line| printable(line)).collect::<Vec<_>>().join("\n")
     }
 }
 
 /// What stands for a count that is not known.
-const UNKNOWN: &str = "unknown";
+pub(crate) const UNKNOWN: &str = "unknown";
 
-fn number(count: Option<u64>) -> String {
+/// A count, or `unknown`.
+pub(crate) fn number(count: Option<u64>) -> String {
     count.map_or_else(|| UNKNOWN.to_owned(), |count| count.to_string())
-}
-
-fn killed(report: &Report, whose: &str, before: &str) -> String {
-    let Report { matched, nested, changed, threshold, .. } = report;
-    let ended = report.ended();
-    let left = number(report.left);
-    match &report.verdict {
-        // All are the ones that exited under our hands, and no others.
-        KillVerdict::NoneSeenForMs(_) if ended == *matched && *nested == 0 && *changed == 0 => {
-            format!("killed all {whose} processes")
-        }
-        KillVerdict::NoneSeenForMs(_) if *nested == 0 && *changed == 0 => {
-            let others = matched.saturating_sub(ended);
-            format!("no {whose} processes are left: {ended} were killed, {others} ended otherwise")
-        }
-        KillVerdict::Evaded => {
-            format!(
-                "killed {ended} of {matched} {whose} processes; {changed} had another name or \
-                 owner when they were stopped, and were let go"
-            )
-        }
-        KillVerdict::LeftAlone | KillVerdict::NoneSeenForMs(_) => {
-            format!(
-                "killed {ended} {whose} processes; {nested} in other pid namespaces were left \
-                 alone"
-            )
-        }
-        KillVerdict::BelowThreshold => {
-            let back = report.replacement_count;
-            format!(
-                "killed {ended} {whose} processes; most were ended, {back} came back meanwhile and \
-                 {}, below the threshold of {threshold}",
-                alive(&left)
-            )
-        }
-        KillVerdict::NoLongerTrue => {
-            format!("no {whose} processes were left to kill, of {before} before")
-        }
-        KillVerdict::Respawning => {
-            format!("killed {ended} {whose} processes, but new ones appear: {}", alive(&left))
-        }
-        KillVerdict::Stuck => {
-            let stuck = report.stuck_count;
-            format!("killed {ended} {whose} processes; {stuck} do not exit")
-        }
-        KillVerdict::Denied => {
-            let denied = report.denied;
-            format!("killed {ended} {whose} processes; no right to signal {denied} others")
-        }
-        KillVerdict::Unfinished | KillVerdict::Aborted => {
-            format!("killed {ended} {whose} processes; time was over, {}", alive(&left))
-        }
-        KillVerdict::Blind => {
-            format!("did not kill {whose} processes: other users' are hidden from us")
-        }
-        KillVerdict::Refused(why) | KillVerdict::Failed(why) => {
-            format!("did not kill {whose} processes: {why}")
-        }
-    }
-}
-
-/// So many live; or how many is not known, which is not none.
-fn alive(left: &str) -> String {
-    match left {
-        UNKNOWN => "how many live is unknown".to_owned(),
-        count => format!("{count} live"),
-    }
-}
-
-fn kill_lines(report: &Report, lines: &mut Vec<String>) {
-    let mut line = format!(
-        "killed {} processes in {} ms, {} rounds",
-        report.ended(),
-        report.elapsed.as_millis(),
-        report.rounds
-    );
-    if report.asked > 0 {
-        line.push_str(&format!(": {} by SIGTERM, {} by SIGKILL", report.terminated, report.exited));
-    }
-    if let KillVerdict::NoneSeenForMs(ms) = report.verdict
-        && write!(line, "; none seen for {ms} ms").is_err()
-    {
-        // Writing to a String cannot fail.
-    }
-    lines.push(line);
-    if report.gone > 0 {
-        lines.push(format!("{} ended otherwise before they were killed", report.gone));
-    }
-    if report.nested > 0 {
-        lines.push(format!(
-            "{} live in pid namespaces that are not this host's own, and were left alone",
-            report.nested
-        ));
-    }
-    if let Some(first) = report.changed_to.first() {
-        lines.push(format!(
-            "{} had another name or owner when they were stopped, and were let go: {}{}",
-            report.changed,
-            changed(first),
-            if report.changed > 1 { ", and others" } else { "" }
-        ));
-    }
-    if let Some(first) = report.zombies.first() {
-        lines.push(format!(
-            "{} are dead but not reaped, pid {} by its parent {}{}",
-            report.zombie_count,
-            first.pid,
-            first.parent,
-            named(report.careless.iter().find(|one| one.pid == first.parent))
-        ));
-    }
-    if !report.stuck.is_empty() {
-        lines.push(format!("do not exit: pids {}", listed(&report.stuck)));
-    }
-    if let Some(Traced { pid, tracer }) = report.traced.first() {
-        lines.push(format!(
-            "{} of them are traced, pid {pid} by {}{}: end the tracer, and they exit",
-            report.traced.len(),
-            tracer.pid,
-            named(Some(tracer))
-        ));
-    }
-    if let Some(first) = report.replacements.first() {
-        lines.push(format!(
-            "{} appeared during the kill, pid {} from parent {} ({})",
-            report.replacement_count, first.pid, first.parent, first.parent_command
-        ));
-        lines.push(origin(report.uid, first));
-    }
-}
-
-/// A process's command and uid, in brackets.
-fn named(one: Option<&Other>) -> String {
-    one.map(|one| format!(" ({}, uid {})", one.command, one.uid)).unwrap_or_default()
-}
-
-/// Programs that start a process for each connection, by the names of their masters.
-const PER_CONNECTION: [&str; 6] = ["dovecot", "couriertcpd", "sshd", "master", "inetd", "xinetd"];
-
-/// Programs that keep a number of processes ready, by the beginnings of their masters' names.
-const PRE_FORKING: [&str; 6] = ["php-fpm", "apache2", "httpd", "uwsgi", "gunicorn", "nginx"];
-
-/// Where those that appeared come from, and what that means: a person must not end a master that
-/// serves everybody.
-fn origin(uid: u32, first: &Replacement) -> String {
-    let Replacement { parent, parent_command, parent_uid, .. } = first;
-    let whose = format!("pid {parent} ({parent_command})");
-    match parent_uid {
-        None => "their parent has exited; see what else the user runs".to_owned(),
-        Some(_) if *parent == 1 => {
-            "their parent has exited, or init starts them; see what else the user runs".to_owned()
-        }
-        Some(own) if *own == uid && uid != 0 => {
-            format!("{whose} is the user's own process and starts them: end it first")
-        }
-        Some(other) => {
-            let kind = if PRE_FORKING.iter().any(|name| parent_command.starts_with(name)) {
-                "a pre-forking server, which keeps a number of them ready: limit the pool"
-            } else if PER_CONNECTION.contains(&parent_command.as_str()) {
-                "a server that starts one for each connection, so a client reconnects: stop the \
-                 client or lock the account"
-            } else {
-                "see \"Servers that start new ones\" in the runbook"
-            };
-            format!(
-                "{whose} of uid {other} starts them and may serve other users: do not end it; \
-                 {kind}"
-            )
-        }
-    }
-}
-
-/// What one that was let go is by now.
-fn changed(one: &Changed) -> String {
-    let Changed { pid, uid, command } = one;
-    match uid {
-        Some(uid) => format!("pid {pid} is now {command:?} of uid {uid}"),
-        None => format!("pid {pid} has exited since"),
-    }
-}
-
-fn listed(pids: &[i32]) -> String {
-    let shown: Vec<_> = pids.iter().take(PIDS_TOLD).map(ToString::to_string).collect();
-    let more = pids.len().saturating_sub(PIDS_TOLD);
-    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("{}{rest}", shown.join(" "))
 }
 
 impl Told {
@@ -621,10 +221,10 @@ impl Told {
     pub fn letter(&self, story: &Story<'_>, event: String) -> NewLetter {
         let labels = [
             ("alertname", OUTCOME),
-            ("host", story.host),
-            ("user", story.user),
-            ("command", story.command),
-            ("playbook", story.playbook),
+            ("host", story.subject.host),
+            ("user", story.subject.user),
+            ("command", story.subject.command),
+            ("playbook", story.subject.playbook),
             ("verdict", self.verdict.label()),
             ("severity", self.severity.label()),
             ("event", &event),
@@ -643,30 +243,34 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::steps::kill::Zombie;
+    use crate::steps::archive::note::{self, Fate, FormNote, LockNote};
+    use crate::steps::archive::{Dotlock, Form};
+    use crate::steps::kill::told as kill;
+    use crate::steps::kill::{
+        Changed, KillVerdict, Other, Replacement, Report, Source, Traced, Zombie,
+    };
 
     fn told(verdict: KillVerdict, change: impl FnOnce(&mut Report)) -> Told {
         let mut report = Report::idle(verdict, Duration::from_millis(120));
         (report.exited, report.signalled, report.matched) = (95, 95, 95);
         report.left = Some(0);
         change(&mut report);
-        story(End::Killed(&report), Some(&[])).tell()
+        let mut story = story(kill::end(&SUBJECT, &report), Some(&[]));
+        story.parts.push(kill::part(&report));
+        story.tell()
     }
 
-    fn story<'a>(end: End<'a>, archives: Option<&'a [FormNote]>) -> Story<'a> {
-        Story {
-            host: "moscow",
-            user: "alice",
-            command: "imapd",
-            playbook: "imapd_storm",
-            before: Some(95),
-            archives,
-            lock: None,
-            unread: &[],
-            recurrence: 0,
-            source: None,
-            end,
-        }
+    const SUBJECT: Subject<'_> = Subject {
+        host: "moscow",
+        user: "alice",
+        command: "imapd",
+        playbook: "imapd_storm",
+        before: Some(95),
+    };
+
+    fn story(end: End, archives: Option<&[FormNote]>) -> Story<'static> {
+        let parts = archives.map(|notes| note::part("alice", notes, false));
+        Story { subject: SUBJECT, recurrence: 0, end, parts: parts.into_iter().collect() }
     }
 
     #[test]
@@ -680,16 +284,14 @@ mod tests {
         let parent_command = "dovecot".to_owned();
         let process = Replacement { pid: 8, parent: 9, parent_command, parent_uid: Some(0) };
         let source = Source { uid: 1001, process };
-        let first = story(End::Killed(&report), Some(&[]));
-        let again = Story {
-            recurrence: 2,
-            source: Some(&source),
-            ..story(End::Killed(&report), Some(&[]))
-        };
+        let first = story(kill::end(&SUBJECT, &report), Some(&[]));
+        let mut again = Story { recurrence: 2, ..first.clone() };
+        again.parts.push(kill::source_part(&source));
         let told = again.tell();
         assert_eq!(told.severity, Severity::Warning);
         let text = "killed all alice imapd processes; the storm had come back, recurrence 2";
         assert_eq!(told.summary, text);
+        assert!(told.description.contains("recurrence 2: the storm came back soon after"));
         assert!(told.description.contains("a client reconnects"), "{}", told.description);
         let labels = |story: &Story<'_>| story.tell().letter(story, "7-1".to_owned()).labels;
         assert!(!again.repeats(&told, &BTreeMap::new()), "nobody was told");
@@ -697,7 +299,8 @@ mod tests {
         assert!(again.repeats(&told, &labels(&again)));
         assert!(!first.repeats(&first.tell(), &labels(&first)), "another storm");
         let lock = LockNote::Unknown("no answer".to_owned());
-        let locked = Story { lock: Some(&lock), ..again.clone() };
+        let mut locked = again.clone();
+        locked.parts.push(note::lock_part(&lock));
         assert!(!locked.repeats(&locked.tell(), &labels(&again)), "a lock is always told");
     }
 
@@ -797,7 +400,7 @@ mod tests {
     fn newcomers_are_named_as_what_they_are() {
         let from = |command: &str, parent, parent_uid| {
             let parent_command = command.to_owned();
-            origin(1001, &Replacement { pid: 8, parent, parent_command, parent_uid })
+            kill::origin(1001, &Replacement { pid: 8, parent, parent_command, parent_uid })
         };
         assert!(from("runner", 9, Some(1001)).contains("user's own process"));
         assert!(from("dovecot", 9, Some(0)).contains("a client reconnects"));
@@ -817,7 +420,7 @@ mod tests {
         };
         let fate = Fate::Failed { label: "symlink".to_owned(), text: "is a link".to_owned() };
         let notes = [FormNote { form: Form::Mbox, source: "/var/mail/alice".into(), fate }];
-        let told = story(End::Killed(&report), Some(&notes)).tell();
+        let told = story(kill::end(&SUBJECT, &report), Some(&notes)).tell();
         assert_eq!(told.severity, Severity::Warning);
         assert!(
             told.summary.ends_with("; mail file /var/mail/alice NOT saved"),
@@ -825,15 +428,17 @@ mod tests {
             told.summary
         );
         let both = [notes[0].clone(), notes[0].clone()];
-        let told_both = story(End::Interrupted(0), Some(&both)).tell();
+        let told_both = story(End::interrupted(&SUBJECT, 0), Some(&both)).tell();
         assert!(told_both.summary.ends_with("; 2 mail files NOT saved"), "{}", told_both.summary);
-        let archived = story(End::NoKill, Some(&notes)).tell();
+        let archived = story(note::end(&SUBJECT, Some(&notes)), Some(&notes)).tell();
         assert!(archived.summary.starts_with("saved no mail of alice"), "{}", archived.summary);
-        let dry = story(End::DryRun(None), Some(&notes)).tell();
+        let parts = vec![note::part("alice", &notes, true)];
+        let dry =
+            Story { subject: SUBJECT, recurrence: 0, end: note::end_dry(&SUBJECT), parts }.tell();
         assert!(dry.summary.ends_with("could not be saved"), "{}", dry.summary);
         let line = "could not save user mail file /var/mail/alice: is a link";
         assert!(told.description.lines().any(|shown| shown == line), "{}", told.description);
-        let stopped = story(End::Stopped, Some(&notes)).tell();
+        let stopped = story(note::end_stopped(&SUBJECT), Some(&notes)).tell();
         assert_eq!((stopped.severity, stopped.after), (Severity::Critical, Some(95)));
         let subject =
             "did not kill the 95 alice imapd processes; mail file /var/mail/alice NOT saved";
@@ -855,7 +460,9 @@ mod tests {
             unread: None,
         };
         let tell = |lock: &LockNote| {
-            Story { lock: Some(lock), ..story(End::Killed(&report), Some(&[])) }.tell()
+            let mut story = story(kill::end(&SUBJECT, &report), Some(&[]));
+            story.parts.push(note::lock_part(lock));
+            story.tell()
         };
         let told = tell(&LockNote::Left(lock.clone()));
         assert_eq!(told.severity, Severity::Warning);
@@ -874,7 +481,11 @@ mod tests {
     #[test]
     fn a_record_that_cannot_be_read_is_a_warning_and_named() {
         let unread = ["step kill_user_proc ended as \"stuck\", but\nits record".to_owned()];
-        let told = Story { unread: &unread, ..story(End::NoKill, Some(&[])) }.tell();
+        let mut story = story(note::end(&SUBJECT, Some(&[])), Some(&[]));
+        // Of each step a part of its own, and one remark in the subject for all.
+        story.parts.extend([Part::unread(&unread), Part::unread(&unread)]);
+        let told = story.tell();
+        assert_eq!(told.summary.matches("cannot be read").count(), 1, "{}", told.summary);
         assert_eq!((told.severity, told.verdict.label()), (Severity::Warning, "archived"));
         let remark = "; the journal's record of what was done cannot be read";
         assert!(told.summary.ends_with(remark), "{}", told.summary);
@@ -884,7 +495,7 @@ mod tests {
 
     #[test]
     fn a_letter_is_an_event_of_its_own() {
-        let story = story(End::Nothing(Verdict::Blind, "hidden"), None);
+        let story = Story::nothing(SUBJECT, Verdict::Blind, "hidden");
         let told = story.tell();
         let letter = told.letter(&story, "7-1".to_owned());
         let label = |name: &str| letter.labels.get(name).map(String::as_str).unwrap_or_default();

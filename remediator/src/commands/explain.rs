@@ -15,7 +15,6 @@ use crate::active::Force;
 use crate::alertmanager::{Alert, BadPayload, Notification};
 use crate::args::Args;
 use crate::engine::look_up;
-use crate::outcome::FormNote;
 use crate::policy::{Config, LoadError, Playbook, Step};
 use crate::policy::{
     Decision, Facts, History, Identity, Plan, Request, admit, allowed_account, decide,
@@ -23,6 +22,7 @@ use crate::policy::{
 use crate::printable::printable;
 use crate::sandbox::{Places, files};
 use crate::steps::archive::mailroom::Trouble;
+use crate::steps::archive::note::FormNote;
 use crate::steps::kill::{Survey, Target, survey};
 
 /// Why nothing can be explained.

@@ -14,8 +14,8 @@
 use serde::de::DeserializeOwned;
 
 use crate::journal::StepRow;
-use crate::outcome::{FormNote, LockNote};
 use crate::policy::Step;
+use crate::steps::archive::note::{FormNote, LockNote};
 use crate::steps::kill::Report;
 
 /// The step in the journal that tells of a lock on the mail file; no playbook names it.
@@ -107,7 +107,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::outcome::Fate;
+    use crate::steps::archive::note::Fate;
 
     fn row(name: &str, detail: &str) -> StepRow {
         StepRow {

@@ -9,19 +9,17 @@ use procstorm_toolkit::chain::Chain;
 
 use super::claims::Claim;
 use super::detail::{StepDetail, recorded_archives};
-use super::steps::Done;
 use super::{Shared, Stopping};
 use crate::account::Account;
 use crate::active::Force;
 use crate::journal::course::Ending;
 use crate::journal::records::{Question, Recurrence};
 use crate::journal::{Case, State};
-use crate::outcome::{End, Story, Told};
+use crate::outcome::{End, Part, Story, Subject, Told};
 use crate::policy::{Config, Playbook, Step};
 use crate::policy::{Decision, Facts, Plan, Refusal, Request, admit, allowed_account, decide};
-use crate::steps::kill::{
-    KillVerdict, Source, Survey, SurveyError, Target, release_stopped, source,
-};
+use crate::steps::archive::note;
+use crate::steps::kill::{Source, Survey, SurveyError, Target, release_stopped, source, told};
 use crate::verdict::Verdict;
 
 /// How often the storm's return is looked for, at most.
@@ -106,19 +104,14 @@ impl Shared {
             return Ok(None);
         };
         let force = self.force();
-        let story = Story {
+        let subject = Subject {
             host: &force.config.host,
             user: &whose.user,
             command: &whose.command,
             playbook: &whose.playbook,
             before: None,
-            archives: None,
-            lock: None,
-            unread: &[],
-            recurrence: 0,
-            source: None,
-            end: End::Nothing(Verdict::Failed, why),
         };
+        let story = Story::nothing(subject, Verdict::Failed, why);
         self.end(id, &force, &story.tell(), &story, None, true).await?;
         Ok(None)
     }
@@ -256,35 +249,13 @@ impl Shared {
             Some(_) => self.source(matter, survey).await,
             None => None,
         };
-        let done = self.take_steps(force, case, plan).await?;
+        let subject = matter.subject(Some(before));
+        let living = &survey.living;
+        let done = self.take_steps(force, case, plan, &subject, living, source.as_ref()).await?;
         self.parts.metrics.duration(clock.elapsed());
-        let end = match &done {
-            _ if plan.is_dry_run() => {
-                let kills = plan.steps().contains(&Step::KillUserProc);
-                End::DryRun(kills.then_some(survey.living.as_slice()))
-            }
-            Done { stopped: true, .. } => End::Stopped,
-            // An earlier run of the daemon ended the kill, and its report cannot be read.
-            Done { kill: None, .. } if plan.steps().contains(&Step::KillUserProc) => {
-                End::Interrupted(count(&survey.living))
-            }
-            Done { kill: Some(report), .. } => match (&report.verdict, report.left) {
-                // Those whom the kill before the restart had hit were still dying when they were
-                // counted: that kill ended them, and they did not go by themselves.
-                (KillVerdict::NoLongerTrue, Some(left)) if was_interrupted(case) => {
-                    End::Interrupted(left)
-                }
-                _ => End::Killed(report),
-            },
-            Done { kill: None, .. } => End::NoKill,
-        };
-        let story = Story {
-            lock: done.lock.as_ref(),
-            unread: &done.unread,
-            source: source.as_ref(),
-            ..matter.story(Some(before), done.archives.as_deref(), end)
-        };
-        self.conclude(matter, &story).await
+        let nothing = || End::nothing(&subject, Verdict::Failed, "the playbook has no step");
+        let end = done.end.unwrap_or_else(nothing);
+        self.conclude(matter, &Story { subject, recurrence: 0, end, parts: done.parts }).await
     }
 
     /// The alert's start is by the clock of whoever found it, which Alertmanager's stands for. What
@@ -348,15 +319,15 @@ impl Shared {
         };
         let journal = &self.parts.journal;
         self.persist(|| journal.end(id, ending.clone(), now)).await?;
-        let playbook = story.playbook;
+        let Subject { user, command, playbook, before, .. } = story.subject;
         tracing::info!(
             remediation = id,
-            user = story.user,
-            command = story.command,
+            user,
+            command,
             playbook,
             verdict = told.verdict.label(),
             severity = told.severity.label(),
-            before = story.before,
+            before,
             after = told.after,
             summary = told.summary,
             "ended"
@@ -419,19 +390,10 @@ impl Shared {
         let reason = refusal.to_string();
         let (user, playbook) = (request.user().as_str(), request.playbook());
         let command = request.command().to_text();
-        let story = Story {
-            host: &force.config.host,
-            user,
-            command: &command,
-            playbook,
-            before: seen.living,
-            archives: None,
-            lock: None,
-            unread: &[],
-            recurrence: 0,
-            source: seen.source.as_ref(),
-            end: End::Nothing(refusal.verdict(), &reason),
-        };
+        let (host, before) = (force.config.host.as_str(), seen.living);
+        let subject = Subject { host, user, command: &command, playbook, before };
+        let parts = seen.source.iter().map(told::source_part).collect();
+        let story = Story { parts, ..Story::nothing(subject, refusal.verdict(), &reason) };
         let journal = &self.parts.journal;
         let told_before = self
             .persist(|| {
@@ -460,7 +422,7 @@ impl Shared {
             SurveyError::Read { .. } => Verdict::Failed,
         };
         let reason = Chain(error).to_string();
-        let story = matter.story(None, None, End::Nothing(verdict, &reason));
+        let story = Story::nothing(matter.subject(None), verdict, &reason);
         self.conclude(matter, &story).await
     }
 
@@ -470,9 +432,13 @@ impl Shared {
         let archives = recorded_archives(&matter.case.steps).and_then(Result::ok);
         let unread = unread_of(matter.case);
         let lock = self.left_lock(matter.force, matter.case, matter.account).await?;
-        let end = End::Interrupted(living);
-        let story = matter.story(Some(before), archives.as_deref(), end);
-        let story = Story { lock: lock.as_ref(), unread: &unread, ..story };
+        let subject = matter.subject(Some(before));
+        let mut parts: Vec<_> =
+            archives.iter().map(|notes| note::part(subject.user, notes, false)).collect();
+        parts.extend(lock.as_ref().map(note::lock_part));
+        parts.push(Part::unread(&unread));
+        let end = End::interrupted(&subject, living);
+        let story = Story { subject, recurrence: 0, end, parts };
         self.conclude(matter, &story).await
     }
 
@@ -551,25 +517,14 @@ impl Shared {
     }
 }
 
-impl<'a> Matter<'a> {
-    fn story<'s>(
-        &'s self,
-        before: Option<u64>,
-        archives: Option<&'s [crate::outcome::FormNote]>,
-        end: End<'s>,
-    ) -> Story<'s> {
-        Story {
+impl Matter<'_> {
+    fn subject(&self, before: Option<u64>) -> Subject<'_> {
+        Subject {
             host: &self.force.config.host,
             user: self.account.name.as_str(),
             command: text(self.request.command()),
             playbook: self.request.playbook(),
             before,
-            archives,
-            lock: None,
-            unread: &[],
-            recurrence: 0,
-            source: None,
-            end,
         }
     }
 }

@@ -13,28 +13,22 @@ use super::{Shared, Stopping};
 use crate::account::Account;
 use crate::active::Force;
 use crate::journal::Case;
-use crate::outcome::{Fate, FormNote, LockNote, NO_MAIL_FILE};
+use crate::outcome::{End, Part, Subject};
 use crate::policy::Plan;
 use crate::policy::{OnArchiveFailure, Step};
 use crate::steps::archive::mailroom::Trouble;
+use crate::steps::archive::note::{self, Fate, FormNote, LockNote, NO_MAIL_FILE};
 use crate::steps::archive::{Failure, Form, FormReport, Planned};
-use crate::steps::kill::{Bounds, KillVerdict, Report, Target, end_storm};
+use crate::steps::kill::{Bounds, KillVerdict, Report, Source, Target, end_storm, told};
 use crate::verdict::Verdict;
 
 /// What the steps came to.
 #[derive(Debug, Default)]
 pub(super) struct Done {
-    /// What became of the mail files; `None` if that was no step.
-    pub(super) archives: Option<Vec<FormNote>>,
-    /// The kill; `None` if that was no step, or was not reached.
-    pub(super) kill: Option<Report>,
-    /// The lock on the mail file that was found after the kill, if any was.
-    pub(super) lock: Option<LockNote>,
-    /// Whether a failed archive ended it.
-    pub(super) stopped: bool,
-    /// A sentence for each step that an earlier run of the daemon ended, and whose record cannot be
-    /// read.
-    pub(super) unread: Vec<String>,
+    /// How it ended, by the step that says most about it.
+    pub(super) end: Option<End>,
+    /// What each step has to say.
+    pub(super) parts: Vec<Part>,
 }
 
 /// What came of one step.
@@ -52,44 +46,76 @@ impl Shared {
         force: &Arc<Force>,
         case: &Case,
         plan: &Plan,
+        subject: &Subject<'_>,
+        living: &[i32],
+        source: Option<&Source>,
     ) -> Result<Done, Stopping> {
+        let source = source.map(told::source_part);
         let mut done = Done::default();
+        let dry = plan.is_dry_run();
         for step in plan.steps() {
             match step {
                 Step::ArchiveMailFile => {
-                    let failed = match self.archive(force, case, plan).await? {
+                    let (failed, notes) = match self.archive(force, case, plan).await? {
                         Outcome::Known(notes) => {
-                            let failed =
-                                notes.iter().any(|note| matches!(note.fate, Fate::Failed { .. }));
-                            done.archives = Some(notes);
-                            failed
+                            done.parts.push(note::part(subject.user, &notes, dry));
+                            (notes.iter().any(FormNote::is_failed), Some(notes))
                         }
                         Outcome::Unread(record) => {
-                            done.unread.push(record.to_string());
-                            !record.is_good()
+                            done.parts.push(Part::unread(&[record.to_string()]));
+                            (!record.is_good(), None)
                         }
                     };
-                    if failed && plan.on_archive_failure() == OnArchiveFailure::Stop {
-                        done.stopped = true;
+                    if failed && !dry && plan.on_archive_failure() == OnArchiveFailure::Stop {
+                        done.end = Some(note::end_stopped(subject));
+                        done.parts.extend(source);
                         return Ok(done);
                     }
+                    done.end.get_or_insert_with(|| match dry {
+                        true => note::end_dry(subject),
+                        false => note::end(subject, notes.as_deref()),
+                    });
                 }
-                Step::KillUserProc if plan.is_dry_run() => {}
+                Step::KillUserProc if dry => {
+                    done.parts.push(told::part_dry(living));
+                    done.parts.extend(source.clone());
+                    done.end = Some(told::end_dry(subject, living));
+                }
                 Step::KillUserProc => {
-                    // A kill that was cut off before, of which no report tells, has hit some, too.
+                    let was_interrupted = was_interrupted(case);
                     let has_hit = match self.kill(case, plan).await? {
                         Outcome::Known(report) => {
-                            let has_hit = report.asked > 0 || report.signalled > 0;
-                            done.kill = Some(report);
-                            has_hit || was_interrupted(case)
+                            done.parts.push(told::part(&report));
+                            // Else the report names those that came during the kill, with theirs.
+                            if report.replacements.is_empty() {
+                                done.parts.extend(source.clone());
+                            }
+                            done.end = Some(match (&report.verdict, report.left) {
+                                // Those whom the kill before the restart had hit were still dying
+                                // when they were counted: that kill ended them, and they did not
+                                // go by themselves.
+                                (KillVerdict::NoLongerTrue, Some(left)) if was_interrupted => {
+                                    End::interrupted(subject, left)
+                                }
+                                _ => told::end(subject, &report),
+                            });
+                            // A kill that was cut off before, of which no report tells, has hit
+                            // some, too.
+                            report.asked > 0 || report.signalled > 0 || was_interrupted
                         }
+                        // An earlier run of the daemon ended the kill.
                         Outcome::Unread(record) => {
-                            done.unread.push(record.to_string());
+                            done.parts.push(Part::unread(&[record.to_string()]));
+                            done.parts.extend(source.clone());
+                            let left = u64::try_from(living.len()).unwrap_or(u64::MAX);
+                            done.end = Some(End::interrupted(subject, left));
                             true
                         }
                     };
-                    if has_hit {
-                        done.lock = self.left_lock(force, case, plan.account()).await?;
+                    if has_hit
+                        && let Some(lock) = self.left_lock(force, case, plan.account()).await?
+                    {
+                        done.parts.push(note::lock_part(&lock));
                     }
                 }
             }

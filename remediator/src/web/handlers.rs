@@ -18,7 +18,7 @@ use crate::engine::{StepDetail, recorded_archives};
 use crate::journal::Fault;
 use crate::journal::StepRow;
 use crate::journal::records::Record;
-use crate::outcome::{Fate, FormNote};
+use crate::steps::archive::note::{Fate, FormNote};
 
 /// How long the page says that a limit was reached.
 const LIMITED_FOR: SignedDuration = SignedDuration::from_hours(1);

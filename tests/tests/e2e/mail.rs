@@ -6,9 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use procstorm_remediator::outcome::{End, Fate, FormNote, Story};
+use procstorm_remediator::outcome::{Story, Subject};
 use procstorm_remediator::steps::archive::Form;
-use procstorm_remediator::steps::kill::{KillVerdict, Report};
+use procstorm_remediator::steps::archive::note::{self, Fate, FormNote};
+use procstorm_remediator::steps::kill::{KillVerdict, Report, told};
 use procstorm_testkit::{programs, wait};
 use procstorm_tests::alertmanager::Alertmanager;
 use procstorm_tests::http::Http;
@@ -299,19 +300,16 @@ fn the_subject_of_an_outcome_says_that_a_mail_file_was_not_saved() {
     let notes = [FormNote { form: Form::Mbox, source: "/var/mail/alice".into(), fate }];
     let mut report = Report::idle(KillVerdict::NoneSeenForMs(120), Duration::from_millis(40));
     (report.matched, report.exited, report.left) = (97, 97, Some(0));
-    let story = Story {
+    let subject = Subject {
         host: "moscow",
         user: "alice",
         command: "imapd",
         playbook: "imapd_storm",
         before: Some(97),
-        archives: Some(&notes),
-        lock: None,
-        recurrence: 0,
-        source: None,
-        unread: &[],
-        end: End::Killed(&report),
     };
+    let parts = vec![note::part("alice", &notes, false), told::part(&report)];
+    let end = told::end(&subject, &report);
+    let story = Story { subject, recurrence: 0, end, parts };
     let letter = story.tell().letter(&story, "7-1".to_owned());
     let post = Post::start();
     post.alerts(&json!([{

@@ -21,7 +21,7 @@
 //! - `pace`: deadline, order to stop, progress in the log.
 //! - `restore`: the way back: appends an archive's messages that a mailbox lacks; `mbox` tells them,
 //!   `interrupt` holds back what would end it in the middle.
-//! - `failure`, `report`: what is returned.
+//! - `failure`, `report`: what is returned; [`note`]: what becomes of it in journal and mail.
 
 mod attributes;
 mod certainty;
@@ -34,6 +34,7 @@ mod lock;
 pub mod mailroom;
 mod mark;
 mod mbox;
+pub mod note;
 mod pace;
 mod place;
 mod pulse;

@@ -15,6 +15,7 @@
 //! - `storm`: the rounds, [`end_storm`].
 //! - [`source()`]: where a storm comes from; only looks.
 //! - [`report`]: what was done, and the verdict (pure).
+//! - [`told`]: what an outcome says about it (pure).
 
 mod calm;
 mod errand;
@@ -29,6 +30,7 @@ mod source;
 mod storm;
 pub mod sweep;
 pub mod target;
+pub mod told;
 
 pub use release::{Released, release_stopped};
 pub use report::{Changed, KillVerdict, Other, Replacement, Report, Traced, Zombie};

@@ -1,7 +1,7 @@
 //! What a step did, as names and values that a page shows.
 
 use crate::engine::{StepDetail, Unreadable};
-use crate::outcome::{Fate, FormNote, LockNote};
+use crate::steps::archive::note::{Fate, FormNote, LockNote};
 use crate::steps::archive::{Archived, Form};
 use crate::steps::kill::{Changed, KillVerdict, Other, Replacement, Report, Traced, Zombie};
 
