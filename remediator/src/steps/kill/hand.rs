@@ -171,13 +171,13 @@ impl<'a> Hand<'a> {
 
     fn meet(&mut self, known: &HashSet<i32>) -> Result<(), Halt> {
         let mut bite = Bite::default();
-        while !self.errand.is_halted() && self.errand.walk.next(&mut bite)? {
+        while !self.errand.is_halted() && self.errand.walk.next(&mut bite, known)? {
             if self.errand.is_overdue() {
                 self.scan.at_large = self.scan.at_large.saturating_add(1);
                 return Ok(());
             }
             self.has_lost = false;
-            for &pid in bite.pids.iter().filter(|pid| !known.contains(pid)) {
+            for &pid in &bite.pids {
                 self.visit(pid)?;
             }
             bite.is_stale = self.has_lost;

@@ -29,7 +29,7 @@ use super::calm::{Calm, Ebb, Next};
 use super::errand::{Errand, Halt};
 use super::hand::{Hand, Scan, each, other};
 use super::held::Held;
-use super::pin::pause;
+use super::pin::{Pin, pause};
 use super::report::{Aftermath, Changed, KillVerdict, Report, append, judge, note};
 use super::sweep::Count;
 use super::target::{Bounds, Target};
@@ -76,12 +76,16 @@ pub fn end_storm(procfs: &Path, target: &Target, bounds: &Bounds, abort: &Atomic
     storm.report(end)
 }
 
-/// How many hands are worth their while; one where it cannot be told. Where descriptors are so few
+/// How many processes there are, more or less; one where it cannot be told.
+fn processes(proc_dir: &ProcDir) -> usize {
+    let processes = proc_dir.processes().ok().and_then(|count| usize::try_from(count).ok());
+    processes.unwrap_or(1).max(1)
+}
+
+/// How many hands are worth their while. Where descriptors are so few
 /// that one hand's part would not do for all processes, it is one too: a hand that is full kills
 /// before all are stopped.
-fn hands(proc_dir: &ProcDir, capacity: usize) -> usize {
-    let processes = proc_dir.processes().ok().and_then(|count| usize::try_from(count).ok());
-    let processes = processes.unwrap_or(1).max(1);
+fn hands(processes: usize, capacity: usize) -> usize {
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     processes
         .div_ceil(PROCESSES_A_HAND)
@@ -115,7 +119,9 @@ impl<'a> Storm<'a> {
     fn gather(&mut self) -> Result<(), Halt> {
         let errand = self.errand;
         let capacity = capacity(&errand.proc_dir);
-        let count = hands(&errand.proc_dir, capacity);
+        let processes = processes(&errand.proc_dir);
+        Pin::reserve(processes.min(capacity));
+        let count = hands(processes, capacity);
         let capacity = capacity / count;
         self.hands.push(Hand::new(errand, capacity)?);
         self.hands.extend((1..count).map_while(|_| Hand::new(errand, capacity).ok()));

@@ -27,6 +27,10 @@ use super::target::{Bounds, Target};
 /// whose name may be 255 bytes long, with room to align it.
 const BITE: usize = 288;
 
+/// The size up to which bites double while all pids in them are known: none of those waits for its
+/// look. As soon as a large bite holds an unknown pid, it is read again in small ones.
+const BITE_MAX: usize = 4096;
+
 /// How often one walk goes back. Chains are met within a few times; a machine on which others come
 /// and go all the time must not hold it up.
 const TURNS_MAX: u32 = 100;
@@ -39,9 +43,11 @@ pub(super) struct Walk(Mutex<Trail>);
 #[derive(Debug)]
 struct Trail {
     dir: ProcDir,
-    /// Who has been in a bite.
+    /// The pids that have been in a bite.
     met: HashSet<i32>,
     turns: u32,
+    /// The size of the next bite.
+    size: usize,
 }
 
 /// The pids that one read gave to one thread.
@@ -62,7 +68,7 @@ impl Default for Bite {
 impl Walk {
     /// Walks through `dir`, from its start.
     pub(super) fn new(dir: ProcDir) -> Self {
-        Self(Mutex::new(Trail { dir, met: HashSet::new(), turns: 0 }))
+        Self(Mutex::new(Trail { dir, met: HashSet::new(), turns: 0, size: BITE }))
     }
 
     /// Has it begin again.
@@ -70,26 +76,41 @@ impl Walk {
         let mut trail = self.lock();
         trail.met.clear();
         trail.turns = 0;
+        trail.size = BITE;
         trail.dir.go_to(Place::START)
     }
 
-    /// Puts the next pids into `bite`, maybe none of them, in place of those that have been looked
-    /// at; goes back to those first if the bite is stale. Nobody is given twice. False at the end.
-    pub(super) fn next(&self, bite: &mut Bite) -> Result<bool, Errno> {
+    /// Puts the next pids that are not `known` into `bite`, in place of those that have been looked
+    /// at; goes back to those first if the bite is stale. Never gives a pid twice. False at the end.
+    pub(super) fn next(&self, bite: &mut Bite, known: &HashSet<i32>) -> Result<bool, Errno> {
         let mut trail = self.lock();
-        let Trail { dir, met, turns } = &mut *trail;
+        let Trail { dir, met, turns, size } = &mut *trail;
+        let mut buffer = [MaybeUninit::uninit(); BITE_MAX];
         let here = dir.place()?;
         if bite.is_stale && bite.place < here && *turns < TURNS_MAX {
             *turns = turns.saturating_add(1);
+            *size = BITE;
             dir.go_to(bite.place)?;
         } else {
             bite.place = here;
         }
         bite.is_stale = false;
-        bite.pids.clear();
-        let is_more = dir.bite(&mut [MaybeUninit::uninit(); BITE], &mut bite.pids)?;
-        bite.pids.retain(|&pid| met.insert(pid));
-        Ok(is_more)
+        loop {
+            bite.pids.clear();
+            let buffer = buffer.get_mut(..*size).unwrap_or_default();
+            let is_more = dir.bite(buffer, &mut bite.pids)?;
+            bite.pids.retain(|pid| !known.contains(pid) && !met.contains(pid));
+            if bite.pids.is_empty() && is_more {
+                *size = size.saturating_mul(2).min(BITE_MAX);
+                bite.place = dir.place()?;
+            } else if !bite.pids.is_empty() && *size > BITE {
+                *size = BITE;
+                dir.go_to(bite.place)?;
+            } else {
+                met.extend(&bite.pids);
+                return Ok(is_more);
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Trail> {
@@ -115,8 +136,8 @@ pub(super) fn walk<E: From<Errno>>(
     mut visit: impl FnMut(i32) -> Result<(), E>,
 ) -> Result<(), E> {
     let walk = Walk::new(proc_dir.reopen()?);
-    let mut bite = Bite::default();
-    while walk.next(&mut bite)? {
+    let (mut bite, none_known) = (Bite::default(), HashSet::new());
+    while walk.next(&mut bite, &none_known)? {
         bite.pids.iter().try_for_each(|&pid| visit(pid))?;
     }
     Ok(())
@@ -323,12 +344,39 @@ mod tests {
 
     /// Walks until it meets `wanted`, and says whether it did.
     fn meets(walk: &Walk, bite: &mut Bite, wanted: i32) -> bool {
-        while walk.next(bite).expect("/proc is read") {
+        while walk.next(bite, &HashSet::new()).expect("/proc is read") {
             if bite.pids.contains(&wanted) {
                 return true;
             }
         }
         false
+    }
+
+    #[test]
+    fn known_pids_are_passed_over_and_no_others() {
+        let walk = Walk::new(ProcDir::open(Path::new("/proc")).expect("/proc"));
+        let all = |known: &HashSet<i32>| {
+            walk.rewind().expect("/proc is read");
+            let (mut bite, mut met) = (Bite::default(), Vec::new());
+            while walk.next(&mut bite, known).expect("/proc is read") {
+                met.append(&mut bite.pids);
+            }
+            met
+        };
+        let mut sleepers: Vec<Child> = (0..60).map(|_| sleeper()).collect();
+        let mut known: HashSet<i32> = all(&HashSet::new()).into_iter().collect();
+        // Unknown ones among the known, alone and side by side, and one that came later.
+        let unknown: Vec<i32> = sleepers.iter().skip(20).step_by(13).map(pid).collect();
+        unknown.iter().for_each(|pid| assert!(known.remove(pid), "each was met"));
+        sleepers.push(sleeper());
+        let met = all(&known);
+        assert!(
+            unknown.iter().chain(sleepers.last().map(pid).as_ref()).all(|pid| met.contains(pid))
+        );
+        assert!(met.iter().all(|pid| !known.contains(pid)), "{met:?}");
+        let once: HashSet<&i32> = met.iter().collect();
+        assert_eq!(once.len(), met.len(), "none is met twice");
+        sleepers.into_iter().for_each(end);
     }
 
     #[test]
