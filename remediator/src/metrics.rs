@@ -143,6 +143,7 @@ struct Work {
     pending: IntGauge,
     killed: IntCounter,
     terminated: IntCounter,
+    gone: IntCounter,
     archives: IntCounterVec,
     archived_bytes: IntCounter,
     alert_to_action: Histogram,
@@ -218,10 +219,12 @@ impl Metrics {
         self.work.remediations.with_label_values(&[playbook, verdict.label()]).inc();
     }
 
-    /// Processes have been killed; so many of them by SIGTERM alone.
-    pub fn killed(&self, count: u64, terminated: u64) {
+    /// `count` processes have been killed, `terminated` of them by SIGTERM alone. `gone` more exited
+    /// before they were sent SIGTERM or SIGKILL.
+    pub fn killed(&self, count: u64, terminated: u64, gone: u64) {
         self.work.killed.inc_by(count);
         self.work.terminated.inc_by(terminated);
+        self.work.gone.inc_by(gone);
     }
 
     /// A mail file was saved in this way, so many bytes; or not, for this reason.
@@ -378,6 +381,11 @@ impl Work {
                 registry,
                 "procstorm_processes_terminated_total",
                 "Those of the killed processes that exited on SIGTERM, without SIGKILL.",
+            )?,
+            gone: counter(
+                registry,
+                "procstorm_processes_gone_total",
+                "Processes of a storm that exited before SIGTERM or SIGKILL was sent to them.",
             )?,
             archives: counters(
                 registry,
@@ -540,10 +548,14 @@ mod tests {
         let metrics = Metrics::new().expect("good names");
         metrics.reloaded(true);
         metrics.remediation("imapd_storm", Verdict::NoneSeen);
+        metrics.killed(95, 93, 4);
         let text = String::from_utf8(metrics.render().expect("text")).expect("UTF-8");
         for line in [
             "procstorm_config_last_reload_successful 1",
             "procstorm_remediations_total{playbook=\"imapd_storm\",verdict=\"none_seen\"} 1",
+            "procstorm_processes_killed_total 95",
+            "procstorm_processes_terminated_total 93",
+            "procstorm_processes_gone_total 4",
             "procstorm_outcomes_pending 0",
             "procstorm_alert_to_action_seconds_count 0",
         ] {

@@ -226,7 +226,7 @@ impl Shared {
             Ok(report) => report,
             Err(panic) => Report::idle(KillVerdict::Failed(panic.to_string()), Duration::ZERO),
         };
-        self.parts.metrics.killed(report.ended(), report.terminated);
+        self.parts.metrics.killed(report.ended(), report.terminated, report.gone);
         let verdict = report.verdict.label();
         tracing::info!(
             remediation = case.id, user = plan.account().name.as_str(), uid = target.uid,

@@ -36,6 +36,8 @@ fn remediator(runs: u64) -> String {
          procstorm_config_last_reload_successful 1\n\
          process_resident_memory_bytes 9e6\nprocess_cpu_seconds_total 1\n\
          procstorm_processes_killed_total {}\n\
+         procstorm_processes_terminated_total {runs}\n\
+         procstorm_processes_gone_total {runs}\n\
          procstorm_webhook_notifications_total{{result=\"accepted\"}} {runs}\n\
          procstorm_mailbox_archives_total{{result=\"reflink\"}} {runs}\n",
         runs * 97
