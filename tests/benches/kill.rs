@@ -86,7 +86,7 @@ fn main() {
 fn spread<T: PartialOrd + Copy>(values: impl Iterator<Item = T>) -> [T; 3] {
     let mut values: Vec<T> = values.collect();
     values.sort_by(|a, b| a.partial_cmp(b).unwrap());
-    [*values.first().unwrap(), values[values.len() / 2], *values.last().unwrap()]
+    [*values.first().unwrap(), *values.get(values.len() / 2).unwrap(), *values.last().unwrap()]
 }
 
 /// The ratio of the medians, and how far those of single rounds lie apart.
@@ -129,7 +129,7 @@ fn ours(grace: Duration, ended: &str) {
         .output()
         .unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report[ended], COUNT, "{report}");
+    assert_eq!(*report.get(ended).unwrap(), COUNT, "{report}");
 }
 
 fn pkill(signal: &str) {
