@@ -50,7 +50,7 @@ impl From<&Mail> for Settings {
             spool: mail.spool.clone(),
             archive: mail.archive.clone(),
             reserve: mail.reserve,
-            retention: mail.retention,
+            retention: mail.retention(),
             ..Self::default()
         }
     }

@@ -261,7 +261,7 @@ impl Daemon {
         if closed && dirs(&config) != dirs(&before.config) {
             return Err(ReloadError::Fixed("with the sandbox, mail.spool or mail.archive"));
         }
-        if closed && config.readable != before.config.readable {
+        if closed && config.sandbox.read != before.config.sandbox.read {
             return Err(ReloadError::Fixed("with the sandbox, sandbox.read"));
         }
         let web = self.security.as_ref().map(|security| security.read()).transpose()?;

@@ -127,7 +127,7 @@ fn places(config: &Config, procfs: &Path, files: &[&Path]) -> Places {
         parent => parent.to_owned(),
     });
     let read = std::iter::once(procfs.to_owned()).chain(mail.read).chain(of_files);
-    let read = read.chain(config.readable.iter().cloned());
+    let read = read.chain(config.sandbox.read.iter().cloned());
     // The last is where the results of reloads are written.
     let write = std::iter::once(config.state.clone()).chain(mail.write).chain(reload::directory());
     Places { read: read.collect(), write: write.collect() }

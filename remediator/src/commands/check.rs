@@ -71,7 +71,7 @@ pub fn report(question: &Question<'_>) -> Result<String, CheckError> {
     for doubt in Protection::resolve(&config.accounts.protected, &names(), None).doubts() {
         writeln!(text, "{}: warning: accounts.protected: {doubt}", file.display()).ok();
     }
-    for place in config.readable.iter().filter(|place| !place.exists()) {
+    for place in config.sandbox.read.iter().filter(|place| !place.exists()) {
         writeln!(
             text,
             "{}: warning: sandbox.read: there is no {}; the daemon will not be ready",

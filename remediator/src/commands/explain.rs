@@ -84,7 +84,7 @@ pub fn explain(
 /// `None` where it cannot be had.
 fn confined(config: &Config) -> Option<NameService> {
     let read =
-        config.readable.iter().cloned().chain(config.mail.spool.parent().map(Path::to_owned));
+        config.sandbox.read.iter().cloned().chain(config.mail.spool.parent().map(Path::to_owned));
     let places = Places { read: read.collect(), write: Vec::new() };
     let thread = thread::Builder::new().name("confined".to_owned()).spawn(move || {
         // For this thread, and those that the name service starts here.

@@ -36,9 +36,9 @@ impl Display for Explanation<'_> {
         }
         accounts(config, f)?;
         mail(config, f)?;
-        if !config.readable.is_empty() {
+        if !config.sandbox.read.is_empty() {
             let read: Vec<_> =
-                config.readable.iter().map(|path| path.display().to_string()).collect();
+                config.sandbox.read.iter().map(|path| path.display().to_string()).collect();
             writeln!(f, "In its sandbox the daemon also reads {}.", read.join(", "))?;
         }
         if config.dry_run {
@@ -81,7 +81,7 @@ fn mail(config: &Config, f: &mut Formatter<'_>) -> fmt::Result {
         mail.spool.display(),
         mail.archive.display()
     )?;
-    let kept = &mail.retention;
+    let kept = mail.retention();
     if let Some(keep) = kept.keep {
         writeln!(f, "Of each mail file, {keep} archives are kept.")?;
     }

@@ -4,7 +4,7 @@
 //!   whoever holds one holds a checked one.
 //! - [`LoadError`]: why a file was not taken, with every fault at once.
 //! - [`Config::explain`]: the same policy in plain sentences, for `--check`.
-//! - `tree` reads mappings, `values` reads quantities, `describe` speaks.
+//! - `keys` makes a mapping's struct, reader and list of keys; `tree` reads mappings, `values` reads quantities, `describe` speaks.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -17,7 +17,8 @@ use hyper::Uri;
 use procstorm_processes::process::Command;
 use serde_json::Value;
 
-use super::tree::{Fault, Faults, Section, boolean, list, number, parsed, path, text};
+use super::keys::{Entry, Fallback, Form, Key, keys};
+use super::tree::{Fault, Faults, Section, Wrong, boolean, list, number, parsed, path, some, text};
 use super::values::{self, Rate, Reserve, Retention};
 use super::yaml;
 use crate::account::Protected;
@@ -28,86 +29,157 @@ const FILE_MAX: u64 = 1 << 20;
 /// The longest command of a user's process that the kernel shows (`TASK_COMM_LEN` is 16).
 const COMMAND_MAX: usize = 15;
 
-/// The host's policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// The name that alerts for this machine carry in their label `host`.
-    pub host: String,
-    /// The directory of the journal.
-    pub state: PathBuf,
-    /// The file with the bearer token, if one is asked for.
-    pub token_file: Option<PathBuf>,
-    /// Where outcomes are posted and silences are asked for: `http://HOST[:PORT][/PREFIX]`.
-    pub alertmanager: Option<Uri>,
-    /// Where mail lies, and where it is saved.
-    pub mail: Mail,
-    /// Who may be acted upon.
-    pub accounts: Accounts,
+keys! {
+    /// The host's policy.
+    pub struct Config, RawConfig checked by nothing_more {
+        /// The label `host` of alerts for this machine; alerts for others are refused. It must equal
+        /// the name of Prometheus' target without the port.
+        pub host: String => [HOST, given "this machine's name, as hostname(1) prints it"],
+        /// The directory of the journal. A change needs a restart.
+        pub state: PathBuf => [PATH, "/var/lib/procstorm"],
+        /// A file with one line of 16 to 4096 visible characters: the bearer token that requests
+        /// must carry. It must belong to root or to the user that the daemon runs as, with mode
+        /// 0600. Alertmanager reads a copy of its own, at the path that its configuration names.
+        /// Without it the daemon listens on loopback only, unless the web configuration asks for
+        /// passwords or certificates.
+        pub token_file: Option<PathBuf> => [TOKEN_FILE, none],
+        /// Where outcomes are posted and silences are queried. Without it outcomes are only logged,
+        /// not mailed.
+        pub alertmanager: Option<Uri> => [ALERTMANAGER, none],
+        /// Report what would be done, and do nothing, whatever the playbook.
+        pub dry_run: bool => [BOOLEAN, "false"],
+        /// How many remediations act at once. A change needs a restart.
+        pub parallel: u32 => [COUNT, "4"],
+        /// How long the journal keeps finished remediations.
+        pub history: Duration => [TIME, "90d"],
+        /// The mail spool and its archive.
+        pub mail: Mail => [section Mail],
+        /// Whose processes may be ended. Root's never.
+        pub accounts: Accounts => [section Accounts],
+        /// What the sandbox leaves open to be read, besides what the daemon needs itself.
+        pub sandbox: Readable => [section Readable],
+        /// What may be done, by name.
+        pub playbooks: BTreeMap<String, Playbook> => [named Playbook],
+    }
+}
+
+keys! {
+    /// The mail spool and its archive.
+    pub struct Mail, RawMail checked by check_mail {
+        /// The directory of the mail files. In the sandbox, a change needs a restart.
+        pub spool: PathBuf => [PATH, "/var/mail"],
+        /// The directory of the saved mail files. It must belong to the user that the daemon runs as
+        /// (with the systemd unit: `procstorm`), with mode 0700. For another directory than the
+        /// default the unit needs a drop-in with `ReadWritePaths=`. In the sandbox, a change needs a
+        /// restart.
+        pub archive: PathBuf => [PATH, "/var/mail/arc"],
+        /// What must stay free on the archive's file system.
+        pub reserve: Reserve => [RESERVE, "5%"],
+        /// How many archives of each mail file are kept. The newest is never removed.
+        pub keep: Option<u32> => [COUNT, none],
+        /// The greatest age of an archive. The newest is never removed.
+        pub max_age: Option<Duration> => [TIME, none],
+        /// The size of all archives of one user. The newest is never removed.
+        pub max_bytes: Option<u64> => [SIZE, none],
+    }
+}
+
+keys! {
+    /// Whose processes may be ended. Root's never.
+    pub struct Accounts, RawAccounts checked by nothing_more {
+        /// Users with a lower uid are never acted on, and root never is.
+        pub min_uid: u32 => [COUNT, "1000"],
+        /// Users who are never acted on, by name, by uid, or by group as `"@staff"`. Uids are
+        /// compared: a second name of the same uid is protected as well. An entry that names no
+        /// account or group on this machine protects nobody; --check, the log and
+        /// procstorm_protected_entries_void say so.
+        pub protected: Vec<Protected> => [PROTECTED, "[]"],
+        /// Whether the daemon may act on the uid that it runs as.
+        pub allow_own_uid: bool => [BOOLEAN, "false"],
+        /// Whether it may act on a uid without a name.
+        pub allow_nameless: bool => [BOOLEAN, "false"],
+        /// Whether it may kill the processes of a uid that owns the mail of several users in the
+        /// spool, as `vmail` does: its processes belong to all of them. Otherwise the remediation
+        /// ends as shared_uid, which is mailed.
+        pub allow_shared_uid: bool => [BOOLEAN, "false"],
+    }
+}
+
+keys! {
     /// What the sandbox leaves open to be read, besides what the daemon needs itself.
-    pub readable: Vec<PathBuf>,
-    /// Whether nothing is written or signalled, whatever the playbook.
-    pub dry_run: bool,
-    /// How many remediations may act at once.
-    pub parallel: u32,
-    /// For how long the journal keeps what is finished.
-    pub history: Duration,
-    /// What may be done, by name.
-    pub playbooks: BTreeMap<String, Playbook>,
+    pub struct Readable, RawReadable checked by nothing_more {
+        /// More directories that the daemon may read in its sandbox, for modules of the name service
+        /// (nsswitch.conf(5)) that keep their accounts elsewhere than in /etc, /run, /usr/lib,
+        /// /var/lib/sss, /var/lib/extrausers, /var/lib/misc, /var/db and /var/yp. A change needs a
+        /// restart.
+        pub read: Vec<PathBuf> => [READABLE, "[]"],
+    }
 }
 
-/// The mail spool and its archive.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mail {
-    /// The directory of the users' mail files.
-    pub spool: PathBuf,
-    /// The directory of the saved ones.
-    pub archive: PathBuf,
-    /// What must stay free on the archive's file system.
-    pub reserve: Reserve,
+keys! {
+    /// What is done about one kind of storm.
+    pub struct Playbook, RawPlaybook checked by check_playbook {
+        /// The alerts that may name this playbook.
+        pub alerts: Vec<String> => [NAMES, required],
+        /// The name of the processes, exactly, at most 15 bytes, as in /proc/PID/comm. Either
+        /// `command` or `commands` is required.
+        command: Option<Command> => [COMMAND, none],
+        /// In place of `command`: a list of names, each exact. The processes of each name are
+        /// counted and ended separately.
+        pub commands: Vec<Command> => [COMMANDS, or_empty],
+        /// The number of processes from which on it is a storm. The daemon counts before it acts,
+        /// whatever the alert says.
+        pub threshold: u64 => [THRESHOLD, required],
+        /// What is done, in this order: `archive_mail_file`, `kill_user_proc`.
+        pub steps: Vec<Step> => [STEPS, required],
+        /// What happens to the steps after a failed archive: `continue` runs them, `stop` does not.
+        pub on_archive_failure: OnArchiveFailure => [ON_ARCHIVE_FAILURE, "continue"],
+        /// What happens to processes in pid namespaces below that of the host (containers): `leave`
+        /// leaves them alone and mails how many there are, `kill` counts and kills them like the
+        /// others. A pid namespace that the user has created (`unshare -Urpf`) is part of the storm
+        /// in either case.
+        pub nested_namespaces: NestedNamespaces => [NESTED_NAMESPACES, "leave"],
+        /// How long the processes have to exit after SIGTERM; those that have not by then are sent
+        /// SIGKILL. At most 60s; `0s` sends SIGKILL at once, which can leave a mail file torn and
+        /// locked.
+        pub grace: Duration => [GRACE, "2s"],
+        /// How long the daemon watches for a recurrence.
+        pub settle: Duration => [TIME_OR_NONE, "10s"],
+        /// How long after the start of one remediation of the same user and command the next may
+        /// begin.
+        pub cooldown: Duration => [TIME_OR_NONE, "30s"],
+        /// How often it may act.
+        pub limits: Limits => [section Limits],
+        /// Report what would be done, and do nothing.
+        pub dry_run: bool => [BOOLEAN, "false"],
+    }
+}
+
+keys! {
+    /// How often a playbook may act.
+    #[derive(Copy)]
+    pub struct Limits, RawLimits checked by nothing_more {
+        /// How often it may act for one user.
+        pub per_user: Rate => [RATE, "12/h"],
+        /// How often it may act for all users together.
+        pub total: Rate => [RATE, "60/h"],
+    }
+}
+
+impl Config {
+    /// Every key that the policy may have, in the order of the documents.
+    #[must_use]
+    pub fn keys() -> Vec<Key> {
+        Entry::keys(Self::ENTRIES, "")
+    }
+}
+
+impl Mail {
     /// What is kept of each user.
-    pub retention: Retention,
-}
-
-/// Whose processes may be ended. Root's never.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Accounts {
-    /// Uids below this one are the system's; never 0.
-    pub min_uid: u32,
-    /// Users who are left alone, by name, uid or group.
-    pub protected: Vec<Protected>,
-    /// Whether the daemon may act upon the uid that it runs as itself.
-    pub allow_own_uid: bool,
-    /// Whether a uid that the name service has no name for may be acted upon.
-    pub allow_nameless: bool,
-    /// Whether a uid may be acted on that holds the mail of several users.
-    pub allow_shared_uid: bool,
-}
-
-/// What is done about one kind of storm.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Playbook {
-    /// The alerts that may name this playbook.
-    pub alerts: Vec<String>,
-    /// The commands of which each makes a storm of its own, exactly; at least one, none twice.
-    pub commands: Vec<Command>,
-    /// From which count on, counted here and now, it is a storm.
-    pub threshold: u64,
-    /// What is done, in this order.
-    pub steps: Vec<Step>,
-    /// How long the processes have to exit after SIGTERM, before SIGKILL; zero is SIGKILL at once.
-    pub grace: Duration,
-    /// How long after one remediation the next may begin, for one user.
-    pub cooldown: Duration,
-    /// How long the storm is watched for after it was ended.
-    pub settle: Duration,
-    /// How often it may be done.
-    pub limits: Limits,
-    /// What happens to the rest of the steps when the mail file cannot be saved.
-    pub on_archive_failure: OnArchiveFailure,
-    /// What happens to processes in pid namespaces that are not the user's own.
-    pub nested_namespaces: NestedNamespaces,
-    /// Whether nothing is written or signalled.
-    pub dry_run: bool,
+    #[must_use]
+    pub fn retention(&self) -> Retention {
+        Retention { keep: self.keep, max_age: self.max_age, max_bytes: self.max_bytes }
+    }
 }
 
 impl Playbook {
@@ -151,15 +223,6 @@ impl Step {
             Self::KillUserProc => "kill_user_proc",
         }
     }
-}
-
-/// How often a playbook may act.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Upon one user.
-    pub per_user: Rate,
-    /// Upon all users together.
-    pub total: Rate,
 }
 
 /// What a failed archive means for the steps after it.
@@ -235,15 +298,22 @@ impl Config {
     /// Checks the text of a file. Returns every fault, not only the first.
     pub fn parse(text: &str, machine: &str) -> Result<Self, Vec<Fault>> {
         let document: Value = serde_saphyr::from_str(text).map_err(|error| {
+            // With both lines, where a key stands twice.
+            if let Err(yaml::Fault { line, what }) = yaml::read(text) {
+                return vec![Fault { line, key: String::new(), item: None, problem: what }];
+            }
             // Without its quotation of the file, which may hold a secret.
             let problem = format!("is not YAML: {}", error.without_snippet());
             let line = error.location().map(|location| location.line()).unwrap_or_default();
-            vec![Fault { line, key: String::new(), problem }]
+            vec![Fault { line, key: String::new(), item: None, problem }]
         })?;
         let faults: Faults = RefCell::default();
-        let config = read_document(Section::new(String::new(), document, &faults), machine);
+        let mut top = Section::new(String::new(), document, &faults);
+        top.give("host", machine);
+        let config = Self::read_mapping(top);
         let mut faults = faults.into_inner();
         place(&mut faults, text);
+        faults.sort_by_key(|fault| fault.line);
         config.filter(|_| faults.is_empty()).ok_or(faults)
     }
 
@@ -257,7 +327,12 @@ impl Config {
                 let key = format!("playbooks.{}.{which}", name.escape_debug());
                 let problems =
                     book.commands.iter().filter_map(|command| doubtful_command(&command.to_text()));
-                problems.map(move |problem| Fault { line: 0, key: key.clone(), problem })
+                problems.map(move |problem| Fault {
+                    line: 0,
+                    key: key.clone(),
+                    item: None,
+                    problem,
+                })
             })
             .collect();
         place(&mut warnings, text);
@@ -270,7 +345,7 @@ fn place(faults: &mut [Fault], text: &str) {
     // Read for this alone, and only where there is something to say.
     let Some(Ok(Some(root))) = (!faults.is_empty()).then(|| yaml::read(text)) else { return };
     for fault in faults {
-        fault.line = root.line_of(&fault.key);
+        fault.line = root.line_of(&fault.key, fault.item);
     }
 }
 
@@ -291,213 +366,102 @@ fn doubtful_command(command: &str) -> Option<String> {
     })
 }
 
-fn read_document(mut top: Section<'_>, machine: &str) -> Option<Config> {
-    let host = top.or("host", machine.to_owned(), host);
-    let state = top.or("state", PathBuf::from("/var/lib/procstorm"), path);
-    let token_file = top.or("token_file", None, |value| token_file(value).map(Some));
-    let alertmanager = top.or("alertmanager", None, |value| alertmanager(value).map(Some));
-    let mail = read_mail(top.section("mail"));
-    let accounts = read_accounts(top.section("accounts"));
-    let readable = read_sandbox(top.section("sandbox"));
-    let dry_run = top.or("dry_run", false, boolean);
-    let parallel = top.or("parallel", 4, number(1));
-    let history = top.or("history", Duration::from_secs(90 * 86_400), parsed(positive));
-    let playbooks = read_playbooks(top.section("playbooks"));
-    top.finish(&[
-        "host",
-        "state",
-        "token_file",
-        "alertmanager",
-        "mail",
-        "accounts",
-        "sandbox",
-        "dry_run",
-        "parallel",
-        "history",
-        "playbooks",
-    ]);
-    Some(Config {
-        host: host?,
-        state: state?,
-        token_file: token_file?,
-        alertmanager: alertmanager?,
-        mail: mail?,
-        accounts: accounts?,
-        readable: readable?,
-        dry_run: dry_run?,
-        parallel: parallel?,
-        history: history?,
-        playbooks: playbooks?,
-    })
-}
+/// No fault that a value has not alone.
+fn nothing_more<R>(_raw: &mut R, _section: &mut Section<'_>) {}
 
-fn read_mail(mut mail: Section<'_>) -> Option<Mail> {
-    let spool = mail.or("spool", PathBuf::from("/var/mail"), path);
-    let archive = mail.or("archive", PathBuf::from("/var/mail/arc"), path);
-    let reserve = mail.or("reserve", Reserve::Percent(5), parsed(values::reserve));
-    let keep = mail.or("keep", None, |value| number(1)(value).map(Some));
-    let max_age = mail.or("max_age", None, |value| parsed(positive)(value).map(Some));
-    let max_bytes = mail.or("max_bytes", None, |value| parsed(values::size)(value).map(Some));
-    if spool.is_some() && spool == archive {
-        mail.fault("archive", "must be another directory than the spool");
+fn check_mail(mail: &mut RawMail, section: &mut Section<'_>) {
+    if mail.spool.is_some() && mail.spool == mail.archive {
+        section.fault("archive", "must be another directory than the spool");
     }
-    mail.finish(&["spool", "archive", "reserve", "keep", "max_age", "max_bytes"]);
-    Some(Mail {
-        spool: spool?,
-        archive: archive?,
-        reserve: reserve?,
-        retention: Retention { keep: keep?, max_age: max_age?, max_bytes: max_bytes? },
-    })
 }
 
-fn read_accounts(mut accounts: Section<'_>) -> Option<Accounts> {
-    let min_uid = accounts.or("min_uid", 1000, number(1));
-    let protected = accounts.or("protected", Vec::new(), list(protected));
-    let allow_own_uid = accounts.or("allow_own_uid", false, boolean);
-    let allow_nameless = accounts.or("allow_nameless", false, boolean);
-    let allow_shared_uid = accounts.or("allow_shared_uid", false, boolean);
-    accounts.finish(&[
-        "min_uid",
-        "protected",
-        "allow_own_uid",
-        "allow_nameless",
-        "allow_shared_uid",
-    ]);
-    Some(Accounts {
-        min_uid: min_uid?,
-        protected: protected?,
-        allow_own_uid: allow_own_uid?,
-        allow_nameless: allow_nameless?,
-        allow_shared_uid: allow_shared_uid?,
-    })
+fn check_playbook(book: &mut RawPlaybook, section: &mut Section<'_>) {
+    match (&mut book.command, &mut book.commands) {
+        (Some(Some(_)), Some(commands)) if !commands.is_empty() => {
+            section
+                .fault("commands", "must not stand beside command; move that name into the list");
+        }
+        (Some(Some(command)), Some(commands)) => commands.push(*command),
+        (Some(None), Some(commands)) if commands.is_empty() => section.missing("command"),
+        (Some(None), Some(_)) | (None, _) | (_, None) => {}
+    }
+    let steps = book.steps.as_ref();
+    let archives_first = steps.is_none_or(|steps| steps.first() == Some(&Step::ArchiveMailFile));
+    if book.on_archive_failure == Some(OnArchiveFailure::Stop) && !archives_first {
+        section.fault("on_archive_failure", "stop needs archive_mail_file as the first step");
+    }
 }
 
-fn read_sandbox(mut sandbox: Section<'_>) -> Option<Vec<PathBuf>> {
-    let read = sandbox.or("read", Vec::new(), list(readable));
-    sandbox.finish(&["read"]);
-    read
-}
+const HOST: Form<String> = Form { words: "a name", read: host };
+const PATH: Form<PathBuf> = Form { words: "an absolute path", read: path };
+const TOKEN_FILE: Form<PathBuf> = Form { words: "an absolute path", read: token_file };
+const ALERTMANAGER: Form<Uri> = Form { words: "`http://HOST[:PORT][/PREFIX]`", read: alertmanager };
+const COUNT: Form<u32> = Form { words: "a whole number from 1", read: number };
+const THRESHOLD: Form<u64> = Form { words: "a whole number from 1", read: number };
+const BOOLEAN: Form<bool> = Form { words: "`true` or `false`", read: boolean };
+const TIME: Form<Duration> =
+    Form { words: "a time such as `90d`", read: |value| parsed(value, positive) };
+const TIME_OR_NONE: Form<Duration> =
+    Form { words: "a time such as `30s` or `5m`", read: |value| parsed(value, values::duration) };
+const GRACE: Form<Duration> =
+    Form { words: "a time up to `60s`", read: |value| parsed(value, grace) };
+const SIZE: Form<u64> =
+    Form { words: "a size such as `20GiB`", read: |value| parsed(value, values::size) };
+const RESERVE: Form<Reserve> = Form {
+    words: "a percentage, or a size such as `2GiB`",
+    read: |value| parsed(value, values::reserve),
+};
+const RATE: Form<Rate> =
+    Form { words: "a rate such as `12/h` or `3/15m`", read: |value| parsed(value, values::rate) };
+const PROTECTED: Form<Vec<Protected>> =
+    Form { words: "a list of names, uids, groups", read: |value| list(value, protected) };
+const READABLE: Form<Vec<PathBuf>> =
+    Form { words: "a list of absolute paths", read: |value| list(value, readable) };
+const NAMES: Form<Vec<String>> = Form { words: "a list of names", read: |value| some(value, text) };
+const COMMAND: Form<Command> = Form { words: "a name", read: command };
+const COMMANDS: Form<Vec<Command>> = Form { words: "a list of names", read: commands };
+const STEPS: Form<Vec<Step>> = Form { words: "a list of steps", read: steps };
+const ON_ARCHIVE_FAILURE: Form<OnArchiveFailure> =
+    Form { words: "`continue` or `stop`", read: on_archive_failure };
+const NESTED_NAMESPACES: Form<NestedNamespaces> =
+    Form { words: "`leave` or `kill`", read: nested_namespaces };
 
 /// A directory, but not all of them.
-fn readable(value: &Value) -> Result<PathBuf, String> {
+fn readable(value: &Value) -> Result<PathBuf, Wrong> {
     let place = path(value)?;
     if place.parent().is_none() {
         return Err("must not be /, which would leave every file open; name the directories that \
                     the name service's modules read"
-            .to_owned());
+            .into());
     }
     Ok(place)
 }
 
-fn read_playbooks(mut section: Section<'_>) -> Option<BTreeMap<String, Playbook>> {
-    let names = section.names();
-    let mut playbooks = BTreeMap::new();
-    for name in names {
-        if !is_identifier(&name) {
-            section.fault(&name, "must be a name of letters, digits, '_' and '-', at most 64");
-        }
-        if let Some(playbook) = read_playbook(section.section(&name)) {
-            playbooks.insert(name, playbook);
-        }
-    }
-    Some(playbooks)
-}
-
-fn read_playbook(mut book: Section<'_>) -> Option<Playbook> {
-    let alerts = book.required("alerts", non_empty(list(text)));
-    let commands = read_commands(&mut book);
-    let threshold = book.required("threshold", number(1));
-    let steps = book.required("steps", steps);
-    let grace = book.or("grace", Duration::from_secs(2), parsed(grace));
-    let cooldown = book.or("cooldown", Duration::from_secs(30), parsed(values::duration));
-    let settle = book.or("settle", Duration::from_secs(10), parsed(values::duration));
-    let limits = read_limits(book.section("limits"));
-    let on_archive_failure =
-        book.or("on_archive_failure", OnArchiveFailure::Continue, on_archive_failure);
-    let nested_namespaces =
-        book.or("nested_namespaces", NestedNamespaces::Leave, nested_namespaces);
-    let dry_run = book.or("dry_run", false, boolean);
-    let stops = on_archive_failure == Some(OnArchiveFailure::Stop);
-    if stops && steps.as_ref().is_some_and(|steps| steps.first() != Some(&Step::ArchiveMailFile)) {
-        book.fault("on_archive_failure", "stop needs archive_mail_file as the first step");
-    }
-    book.finish(&[
-        "alerts",
-        "command",
-        "commands",
-        "threshold",
-        "steps",
-        "grace",
-        "cooldown",
-        "settle",
-        "limits",
-        "on_archive_failure",
-        "nested_namespaces",
-        "dry_run",
-    ]);
-    Some(Playbook {
-        alerts: alerts?,
-        commands: commands?,
-        threshold: threshold?,
-        steps: steps?,
-        grace: grace?,
-        cooldown: cooldown?,
-        settle: settle?,
-        limits: limits?,
-        on_archive_failure: on_archive_failure?,
-        nested_namespaces: nested_namespaces?,
-        dry_run: dry_run?,
-    })
-}
-
-/// `command: imapd`, or `commands: [imapd, imapd-ssl]`.
-fn read_commands(book: &mut Section<'_>) -> Option<Vec<Command>> {
-    let one = book.or("command", None, |value| command(value).map(Some));
-    let several = book.or("commands", None, |value| commands(value).map(Some));
-    match (one?, several?) {
-        (Some(command), None) => Some(vec![command]),
-        (None, Some(commands)) => Some(commands),
-        (Some(_), Some(_)) => {
-            book.fault("commands", "must not stand beside command; move that name into the list");
-            None
-        }
-        (None, None) => book.required("command", command).map(|command| vec![command]),
-    }
-}
-
-fn read_limits(mut limits: Section<'_>) -> Option<Limits> {
-    let hour = Duration::from_secs(3600);
-    let per_user = limits.or("per_user", Rate { count: 12, window: hour }, parsed(values::rate));
-    let total = limits.or("total", Rate { count: 60, window: hour }, parsed(values::rate));
-    limits.finish(&["per_user", "total"]);
-    Some(Limits { per_user: per_user?, total: total? })
-}
-
-fn host(value: &Value) -> Result<String, String> {
+fn host(value: &Value) -> Result<String, Wrong> {
     let host = text(value)?;
     let plain = |c: char| !c.is_control() && !c.is_whitespace();
     if host.is_empty() || host.len() > 255 || !host.chars().all(plain) {
-        return Err(format!("must be a host's name without blanks, not {host:?}"));
+        return Err(format!("must be a host's name without blanks, not {host:?}").into());
     }
     Ok(host)
 }
 
 /// Not quoted where it is wrong: it may be the token itself.
-fn token_file(value: &Value) -> Result<PathBuf, String> {
+fn token_file(value: &Value) -> Result<PathBuf, Wrong> {
     path(value).map_err(|_quoted| {
         "must be an absolute path of a file that holds the token, such as /etc/procstorm/token"
-            .to_owned()
+            .into()
     })
 }
 
-fn alertmanager(value: &Value) -> Result<Uri, String> {
+fn alertmanager(value: &Value) -> Result<Uri, Wrong> {
     let address = text(value)?;
     // Before anything is quoted.
     if address.contains('@') {
-        return Err("must not hold a password: it would show in logs".to_owned());
+        return Err("must not hold a password: it would show in logs".into());
     }
-    let fault = |problem: &str| format!("{address:?} {problem}");
-    let uri: Uri = address.parse().map_err(|_uri| fault("is no URL"))?;
+    let fault = |problem: &str| Wrong::from(format!("{address:?} {problem}"));
+    let uri: Uri = address.parse().map_err(|_uri| fault("is not a URL"))?;
     if uri.scheme_str() != Some("http") || uri.host().is_none_or(str::is_empty) {
         return Err(fault("must be http://HOST[:PORT][/PREFIX]"));
     }
@@ -508,62 +472,63 @@ fn alertmanager(value: &Value) -> Result<Uri, String> {
 }
 
 /// A name, a uid or `@group`.
-fn protected(value: &Value) -> Result<Protected, String> {
+fn protected(value: &Value) -> Result<Protected, Wrong> {
     let entry = if let Value::Number(uid) = value { uid.to_string() } else { text(value)? };
-    Protected::parse(&entry).map_err(|fault| fault.to_string())
+    Ok(Protected::parse(&entry).map_err(|fault| fault.to_string())?)
 }
 
-fn command(value: &Value) -> Result<Command, String> {
+fn command(value: &Value) -> Result<Command, Wrong> {
     let name = text(value)?;
     if name.is_empty() || name.len() > COMMAND_MAX {
         return Err(format!(
             "process names are 1 to {COMMAND_MAX} bytes long, and {name:?} is not; write the name as \
              in /proc/PID/comm"
-        ));
+        )
+        .into());
     }
-    Command::new(name.as_bytes()).ok_or_else(|| format!("{name:?} is too long"))
+    Command::new(name.as_bytes()).ok_or_else(|| format!("{name:?} is too long").into())
 }
 
-fn commands(value: &Value) -> Result<Vec<Command>, String> {
-    let commands = non_empty(list(command))(value)?;
+fn commands(value: &Value) -> Result<Vec<Command>, Wrong> {
+    let commands = some(value, command)?;
     let twice = |command: &&Command| commands.iter().filter(|other| *other == *command).count() > 1;
     match commands.iter().find(twice) {
-        Some(command) => Err(format!("names {command:?} twice")),
+        Some(command) => Err(format!("names {command:?} twice").into()),
         None => Ok(commands),
     }
 }
 
-fn steps(value: &Value) -> Result<Vec<Step>, String> {
-    let steps = non_empty(list(step))(value)?;
+fn steps(value: &Value) -> Result<Vec<Step>, Wrong> {
+    let steps = some(value, step)?;
     let twice = |step: &Step| steps.iter().filter(|other| *other == step).count() > 1;
     match steps.iter().find(|step| twice(step)) {
-        Some(step) => Err(format!("names {} twice", step.label())),
+        Some(step) => Err(format!("names {} twice", step.label()).into()),
         None => Ok(steps),
     }
 }
 
-fn step(value: &Value) -> Result<Step, String> {
+fn step(value: &Value) -> Result<Step, Wrong> {
     let name = text(value)?;
     let found = Step::ALL.into_iter().find(|step| step.label() == name);
     found.ok_or_else(|| {
         let known: Vec<_> = Step::ALL.into_iter().map(Step::label).collect();
-        format!("unknown step {name:?}; expected one of {}", known.join(", "))
+        format!("unknown step {name:?}; expected one of {}", known.join(", ")).into()
     })
 }
 
-fn on_archive_failure(value: &Value) -> Result<OnArchiveFailure, String> {
+fn on_archive_failure(value: &Value) -> Result<OnArchiveFailure, Wrong> {
     match text(value)?.as_str() {
         "continue" => Ok(OnArchiveFailure::Continue),
         "stop" => Ok(OnArchiveFailure::Stop),
-        other => Err(format!("must be continue or stop, not {other:?}")),
+        other => Err(format!("must be continue or stop, not {other:?}").into()),
     }
 }
 
-fn nested_namespaces(value: &Value) -> Result<NestedNamespaces, String> {
+fn nested_namespaces(value: &Value) -> Result<NestedNamespaces, Wrong> {
     match text(value)?.as_str() {
         "leave" => Ok(NestedNamespaces::Leave),
         "kill" => Ok(NestedNamespaces::Kill),
-        other => Err(format!("must be leave or kill, not {other:?}")),
+        other => Err(format!("must be leave or kill, not {other:?}").into()),
     }
 }
 
@@ -582,18 +547,4 @@ fn positive(text: &str) -> Result<Duration, String> {
         Duration::ZERO => Err("must be longer than nothing".to_owned()),
         span => Ok(span),
     }
-}
-
-fn non_empty<T>(
-    read: impl Fn(&Value) -> Result<Vec<T>, String>,
-) -> impl Fn(&Value) -> Result<Vec<T>, String> {
-    move |value| match read(value)? {
-        items if items.is_empty() => Err("must not be empty".to_owned()),
-        items => Ok(items),
-    }
-}
-
-fn is_identifier(name: &str) -> bool {
-    let taken = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    (1..=64).contains(&name.len()) && name.chars().all(taken)
 }

@@ -3,7 +3,7 @@
 //!
 //! - [`file`]: `remediator.yml`, read and checked as a whole.
 //! - [`decide`]: may this be done?
-//! - `tree` reads mappings, `values` reads quantities.
+//! - `keys`: each key once, with its form, default and meaning; `tree` reads mappings, `values` reads quantities.
 //! - `describe`: the policy in plain sentences, for `--check`.
 //! - [`duration`]: spans of time, read and written.
 //! - `yaml`: a file's values, each with its line.
@@ -12,6 +12,7 @@ pub mod decide;
 mod describe;
 pub mod duration;
 pub mod file;
+mod keys;
 mod tree;
 mod values;
 pub(crate) mod yaml;
@@ -21,7 +22,9 @@ pub use decide::{
     decide,
 };
 pub use file::{
-    Accounts, Config, Limits, LoadError, Mail, NestedNamespaces, OnArchiveFailure, Playbook, Step,
+    Accounts, Config, Limits, LoadError, Mail, NestedNamespaces, OnArchiveFailure, Playbook,
+    Readable, Step,
 };
+pub use keys::{Fallback, Key};
 pub use tree::Fault;
 pub use values::{Rate, Reserve, Retention};

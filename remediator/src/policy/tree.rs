@@ -4,10 +4,13 @@
 //! - [`Section`]: one mapping; what nobody has taken from it is an unknown key.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
 use serde_json::{Map, Value};
+
+use super::keys::Entry;
 
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,8 +19,29 @@ pub struct Fault {
     pub line: u64,
     /// Where: `playbooks.imapd_storm.steps`; empty for the document as a whole.
     pub key: String,
+    /// Which item of the list under the key, from 0, if it is one item's fault.
+    pub item: Option<usize>,
     /// What is wrong, as half a sentence.
     pub problem: String,
+}
+
+/// What is wrong with a value, as half a sentence that can stand behind its key.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Wrong {
+    problem: String,
+    item: Option<usize>,
+}
+
+impl From<String> for Wrong {
+    fn from(problem: String) -> Self {
+        Self { problem, item: None }
+    }
+}
+
+impl From<&str> for Wrong {
+    fn from(problem: &str) -> Self {
+        problem.to_owned().into()
+    }
 }
 
 impl fmt::Display for Fault {
@@ -59,17 +83,32 @@ impl<'f> Section<'f> {
         Section { spoilt: section.spoilt || self.spoilt, ..section }
     }
 
-    /// The value under `key` as `read` understands it, or `default` where the key is absent.
-    /// `None` after a fault, which is noted here.
+    /// The value under `key` as `read` understands it. Where the key is absent, `default` is read
+    /// as if it stood in the file. `None` after a fault, which is noted here.
     pub(super) fn or<T>(
         &mut self,
         key: &str,
-        default: T,
-        read: impl FnOnce(&Value) -> Result<T, String>,
+        default: &str,
+        read: fn(&Value) -> Result<T, Wrong>,
     ) -> Option<T> {
+        let value = match self.map.remove(key) {
+            Some(value) => Ok(value),
+            None => serde_saphyr::from_str(default).map_err(|error| {
+                Wrong::from(format!("faulty default: {}", error.without_snippet()))
+            }),
+        };
+        self.checked(key, value.and_then(|value| read(&value)))
+    }
+
+    /// The value under `key`, if it is there.
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &str,
+        read: fn(&Value) -> Result<T, Wrong>,
+    ) -> Option<Option<T>> {
         match self.map.remove(key) {
-            None => Some(default),
-            Some(value) => self.checked(key, read(&value)),
+            None => Some(None),
+            Some(value) => self.checked(key, read(&value)).map(Some),
         }
     }
 
@@ -77,46 +116,84 @@ impl<'f> Section<'f> {
     pub(super) fn required<T>(
         &mut self,
         key: &str,
-        read: impl FnOnce(&Value) -> Result<T, String>,
+        read: fn(&Value) -> Result<T, Wrong>,
     ) -> Option<T> {
-        match self.map.remove(key) {
-            None if self.spoilt => None,
-            None => self.checked(key, Err("is missing".to_owned())),
-            Some(value) => self.checked(key, read(&value)),
+        let Some(value) = self.map.remove(key) else {
+            self.missing(key);
+            return None;
+        };
+        self.checked(key, read(&value))
+    }
+
+    /// Puts a text there if the key is absent.
+    pub(super) fn give(&mut self, key: &str, value: &str) {
+        if !self.spoilt && !self.map.contains_key(key) {
+            self.map.insert(key.to_owned(), Value::String(value.to_owned()));
         }
     }
 
-    /// The names of the keys that have not been taken; there must be one at least.
-    pub(super) fn names(&self) -> Vec<String> {
-        if self.map.is_empty() && !self.spoilt {
-            self.fault_here("must not be empty");
+    /// Notes that a key is missing.
+    pub(super) fn missing(&self, key: &str) {
+        if !self.spoilt {
+            self.fault(key, "missing");
         }
-        self.map.keys().cloned().collect()
+    }
+
+    /// The mappings under `key` by their names, of which there must be one at least. Those with a
+    /// fault are left out.
+    pub(super) fn named<T>(
+        &mut self,
+        key: &str,
+        read: fn(Section<'f>) -> Option<T>,
+    ) -> BTreeMap<String, T> {
+        let mut section = self.section(key);
+        if section.map.is_empty() && !section.spoilt {
+            section.fault_here("must not be empty");
+        }
+        let names: Vec<_> = section.map.keys().cloned().collect();
+        let mut named = BTreeMap::new();
+        for name in names {
+            if !is_identifier(&name) {
+                section.fault(&name, "must be a name of letters, digits, '_' and '-', at most 64");
+            }
+            if let Some(one) = read(section.section(&name)) {
+                named.insert(name, one);
+            }
+        }
+        named
     }
 
     /// Notes a fault of the value under `key`.
     pub(super) fn fault(&self, key: &str, problem: impl Into<String>) {
+        let problem: String = problem.into();
         self.note(self.path(key), problem.into());
     }
 
     /// Notes a fault of the section as a whole.
     pub(super) fn fault_here(&self, problem: impl Into<String>) {
+        let problem: String = problem.into();
         self.note(self.at.clone(), problem.into());
     }
 
     /// Ends the reading: what is left is unknown.
-    pub(super) fn finish(self, known: &[&str]) {
+    pub(super) fn finish(self, known: &[Entry]) {
+        let known: Vec<_> = known.iter().map(Entry::name).collect();
         for key in self.map.keys() {
-            self.fault(key, format!("unknown key; expected one of {}", known.join(", ")));
+            let hint = match closest(key, &known) {
+                Some(meant) => format!("did you mean {meant}?"),
+                None => format!("expected one of {}", known.join(", ")),
+            };
+            self.fault(key, format!("unknown key; {hint}"));
         }
     }
 
-    fn checked<T>(&self, key: &str, result: Result<T, String>) -> Option<T> {
-        result.map_err(|problem| self.fault(key, problem)).ok()
+    fn checked<T>(&self, key: &str, result: Result<T, Wrong>) -> Option<T> {
+        let noted = |wrong: Wrong| self.note(self.path(key), wrong);
+        result.map_err(noted).ok()
     }
 
-    fn note(&self, key: String, problem: String) {
-        self.faults.borrow_mut().push(Fault { line: 0, key, problem });
+    fn note(&self, key: String, Wrong { problem, item }: Wrong) {
+        self.faults.borrow_mut().push(Fault { line: 0, key, item, problem });
     }
 
     fn path(&self, key: &str) -> String {
@@ -125,62 +202,85 @@ impl<'f> Section<'f> {
     }
 }
 
+fn is_identifier(name: &str) -> bool {
+    let taken = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    (1..=64).contains(&name.len()) && name.chars().all(taken)
+}
+
+/// The known key that somebody who wrote `key` most probably meant.
+fn closest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+    let plain = key.to_lowercase().replace('-', "_");
+    let near = known.iter().map(|known| (strsim::damerau_levenshtein(&plain, known), *known));
+    // A third of its letters may be wrong.
+    let near = near.filter(|(distance, known)| distance * 3 <= known.len());
+    near.min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
+}
+
 /// A text.
-pub(super) fn text(value: &Value) -> Result<String, String> {
+pub(super) fn text(value: &Value) -> Result<String, Wrong> {
     match value.as_str() {
         Some(text) => Ok(text.to_owned()),
-        None => Err(format!("must be text, not {}; put it in quotes", kind(value))),
+        None => Err(format!("must be text, not {}; put it in quotes", kind(value)).into()),
     }
 }
 
 /// A text that `read` understands further. A bare number is read as it is written.
-pub(super) fn parsed<T>(
-    read: fn(&str) -> Result<T, String>,
-) -> impl Fn(&Value) -> Result<T, String> {
-    move |value| match value {
-        Value::Number(number) => read(&number.to_string()),
-        Value::String(text) => read(text),
+pub(super) fn parsed<T>(value: &Value, read: fn(&str) -> Result<T, String>) -> Result<T, Wrong> {
+    match value {
+        Value::Number(number) => Ok(read(&number.to_string())?),
+        Value::String(text) => Ok(read(text)?),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => {
-            Err(format!("must be text, not {}", kind(value)))
+            Err(format!("must be text, not {}", kind(value)).into())
         }
     }
 }
 
 /// `true` or `false`.
-pub(super) fn boolean(value: &Value) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| format!("must be true or false, not {}", kind(value)))
+pub(super) fn boolean(value: &Value) -> Result<bool, Wrong> {
+    value.as_bool().ok_or_else(|| format!("must be true or false, not {}", kind(value)).into())
 }
 
-/// A whole number of at least `least`.
-pub(super) fn number<T>(least: T) -> impl Fn(&Value) -> Result<T, String>
+/// A whole number from 1 on.
+pub(super) fn number<T>(value: &Value) -> Result<T, Wrong>
 where
-    T: TryFrom<u64> + PartialOrd + fmt::Display,
+    T: TryFrom<u64> + PartialOrd + From<u8>,
 {
-    move |value| {
-        let number = value.as_u64().and_then(|number| T::try_from(number).ok());
-        number.filter(|number| *number >= least).ok_or_else(|| {
-            format!("must be a whole number of at least {least}, not {}", shown(value))
-        })
-    }
+    let number = value.as_u64().and_then(|number| T::try_from(number).ok());
+    number
+        .filter(|number| *number >= T::from(1))
+        .ok_or_else(|| format!("must be a whole number of at least 1, not {}", shown(value)).into())
 }
 
 /// An absolute path.
-pub(super) fn path(value: &Value) -> Result<PathBuf, String> {
+pub(super) fn path(value: &Value) -> Result<PathBuf, Wrong> {
     let text = text(value)?;
     if text.starts_with('/') && !text.contains('\0') {
         Ok(PathBuf::from(text))
     } else {
-        Err(format!("must be an absolute path, not {text:?}"))
+        Err(format!("must be an absolute path, not {text:?}").into())
     }
 }
 
 /// A list whose items `read` understands; the first bad item is the fault.
 pub(super) fn list<T>(
-    read: impl Fn(&Value) -> Result<T, String>,
-) -> impl Fn(&Value) -> Result<Vec<T>, String> {
-    move |value| match value.as_array() {
-        Some(items) => items.iter().map(&read).collect(),
-        None => Err(format!("must be a list, not {}", kind(value))),
+    value: &Value,
+    read: fn(&Value) -> Result<T, Wrong>,
+) -> Result<Vec<T>, Wrong> {
+    let Some(items) = value.as_array() else {
+        return Err(format!("must be a list, not {}", kind(value)).into());
+    };
+    let of = |(index, item)| read(item).map_err(|wrong| Wrong { item: Some(index), ..wrong });
+    items.iter().enumerate().map(of).collect()
+}
+
+/// A list that is not empty.
+pub(super) fn some<T>(
+    value: &Value,
+    read: fn(&Value) -> Result<T, Wrong>,
+) -> Result<Vec<T>, Wrong> {
+    match list(value, read)? {
+        items if items.is_empty() => Err("must not be empty".into()),
+        items => Ok(items),
     }
 }
 

@@ -173,9 +173,10 @@ fn map(items: Vec<Node>) -> Result<Kind, Fault> {
         if matches!(&key.kind, Kind::Plain(text) if text == "<<") {
             merged.push(value);
         } else if let Some(name) = key.scalar()
-            && entries.iter().any(|(other, _)| other.scalar() == Some(name))
+            && let Some((first, _)) = entries.iter().find(|(other, _)| other.scalar() == Some(name))
         {
-            return Err(Fault::new(key.line, format!("the key {name:?} stands here twice")));
+            let what = format!("duplicate key {name:?} (first in line {})", first.line);
+            return Err(Fault::new(key.line, what));
         } else {
             entries.push((key, value));
         }
@@ -258,8 +259,8 @@ impl Node {
     }
 
     /// The line of the key at the end of a path such as `mail.spool`, or of the last key of it
-    /// that is there.
-    pub(crate) fn line_of(&self, path: &str) -> u64 {
+    /// that is there; or of an item in the list under that key.
+    pub(crate) fn line_of(&self, path: &str, item: Option<usize>) -> u64 {
         let (mut node, mut line, mut rest) = (self, self.line, path);
         // A key may hold a dot itself: what stands in the file decides.
         let after = |rest: &'_ str, key: &Self| {
@@ -276,7 +277,11 @@ impl Node {
             (node, line, owned) = (value, key.line, left);
             rest = &owned;
         }
-        line
+        let item = match &node.kind {
+            Kind::List(items) if rest.is_empty() => item.and_then(|index| items.get(index)),
+            Kind::List(_) | Kind::Map(_) | Kind::Plain(_) | Kind::Quoted(_) => None,
+        };
+        item.map_or(line, |item| item.line)
     }
 
     /// The text under a key.
@@ -329,11 +334,13 @@ mod tests {
         let merged = c.last().expect("an item");
         assert_eq!(merged.text_of("b"), Ok(Some("1")));
         assert_eq!(merged.text_of("d"), Ok(Some("2")));
-        assert_eq!(doc.line_of("c"), 2);
-        assert_eq!(doc.line_of("a.b"), 1);
-        assert_eq!(doc.line_of("c.missing"), 2);
+        assert_eq!(doc.line_of("c", None), 2);
+        assert_eq!(doc.line_of("a.b", None), 1);
+        assert_eq!(doc.line_of("c.missing", None), 2);
+        let listed = root("a:\n  - 1\n  - 2\n");
+        assert_eq!([0, 1, 2].map(|item| listed.line_of("a", Some(item))), [2, 3, 1]);
         let dotted = root("a.b:\n  c:\n    d: 1\n");
-        assert_eq!(dotted.line_of("a.b.c.d"), 3);
+        assert_eq!(dotted.line_of("a.b.c.d", None), 3);
     }
 
     #[test]
@@ -361,7 +368,7 @@ mod tests {
         let fault = read(text).expect_err("not YAML");
         assert!(fault.line >= 2 && !fault.what.contains("hunter2"), "{fault:?}");
         let twice = read("a: hunter2\na: hunter2\n").expect_err("twice");
-        assert_eq!(twice, Fault::new(2, "the key \"a\" stands here twice"));
+        assert_eq!(twice, Fault::new(2, "duplicate key \"a\" (first in line 1)"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use procstorm_remediator::policy::{Config, Fault, LoadError};
+use procstorm_remediator::policy::{Config, Fallback, Fault, LoadError};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config")
@@ -55,6 +55,177 @@ fn every_fault_is_told_at_once_with_file_and_key() {
         assert!(lines.iter().any(|line| line.starts_with(&start)), "{key} in {shown}");
     }
     assert_eq!(lines.len(), keys.len(), "{shown}");
+}
+
+/// What is wrong with a policy, with the number of each line.
+fn shown(text: &str) -> Vec<String> {
+    match Config::parse(text, "here") {
+        Err(faults) => faults.iter().map(|fault| format!("{}: {fault}", fault.line)).collect(),
+        Ok(_) => panic!("no fault in: {text}"),
+    }
+}
+
+#[test]
+fn each_kind_of_fault_has_its_line_and_key_at_every_depth() {
+    let good = "\
+host: here
+mail:
+  spool: /var/mail
+  max_age: 30d
+accounts:
+  protected:
+    - postmaster
+    - \"@staff\"
+playbooks:
+  imapd_storm:
+    alerts: [ProcNumChkRed]
+    command: imapd
+    threshold: 90
+    limits:
+      per_user: 12/h
+    steps:
+      - archive_mail_file
+      - kill_user_proc
+";
+    assert!(Config::parse(good, "here").is_ok());
+    let playbook = "playbooks.imapd_storm";
+    for (from, to, wanted) in [
+        // Missing: at the mapping that lacks it.
+        ("    threshold: 90\n", "", format!("10: {playbook}.threshold: missing")),
+        ("    command: imapd\n", "", format!("10: {playbook}.command: missing")),
+        // Of a wrong type.
+        (
+            "host: here",
+            "host: [here]",
+            "1: host: must be text, not a list; put it in quotes".into(),
+        ),
+        (
+            "mail:\n",
+            "mail: 7\nx:\n",
+            "2: mail: must be a mapping of keys to values, not a number".into(),
+        ),
+        (
+            "threshold: 90",
+            "threshold: lots",
+            format!(
+                "13: {playbook}.threshold: must be a whole number of at least 1, not the text \"lots\""
+            ),
+        ),
+        (
+            "[ProcNumChkRed]",
+            "ProcNumChkRed",
+            format!("11: {playbook}.alerts: must be a list, not text"),
+        ),
+        // An item of a list: at its own line.
+        (
+            "- \"@staff\"",
+            "- {a: b}",
+            "8: accounts.protected: must be text, not a mapping; put it in quotes".into(),
+        ),
+        (
+            "- kill_user_proc",
+            "- reboot",
+            format!(
+                "18: {playbook}.steps: unknown step \"reboot\"; expected one of archive_mail_file, kill_user_proc"
+            ),
+        ),
+        // Unknown.
+        ("  max_age", "  max-age", "4: mail.max-age: unknown key; did you mean max_age?".into()),
+        (
+            "      per_user",
+            "      per_usr",
+            format!("15: {playbook}.limits.per_usr: unknown key; did you mean per_user?"),
+        ),
+        (
+            "      per_user",
+            "      hourly",
+            format!("15: {playbook}.limits.hourly: unknown key; expected one of per_user, total"),
+        ),
+        // Twice.
+        (
+            "    threshold: 90\n",
+            "    threshold: 90\n    threshold: 91\n",
+            "14: duplicate key \"threshold\" (first in line 13)".into(),
+        ),
+        (
+            "accounts:\n",
+            "host: there\naccounts:\n",
+            "5: duplicate key \"host\" (first in line 1)".into(),
+        ),
+        // Quantities.
+        (
+            "30d",
+            "30 days",
+            "4: mail.max_age: invalid duration \"30 days\" (examples: 30s, 5m, 1h30m)".into(),
+        ),
+        (
+            "12/h",
+            "often",
+            format!(
+                "15: {playbook}.limits.per_user: invalid rate \"often\" (examples: 12/h, 3/15m)"
+            ),
+        ),
+        // Not YAML at all.
+        ("host: here", "host: [here", "2: not valid YAML".into()),
+    ] {
+        assert_eq!(good.matches(from).count(), 1, "{from}");
+        let shown = shown(&good.replacen(from, to, 1));
+        assert!(shown.first().is_some_and(|first| first.starts_with(&wanted)), "{to:?}: {shown:?}");
+    }
+}
+
+#[test]
+fn a_misspelt_key_that_is_required_is_both_unknown_and_missing() {
+    let text = "playbooks:\n  p:\n    alerts: [A]\n    command: x\n    treshold: 9\n    \
+                steps: [kill_user_proc]\n";
+    let wanted = [
+        "2: playbooks.p.threshold: missing",
+        "5: playbooks.p.treshold: unknown key; did you mean threshold?",
+    ];
+    assert_eq!(shown(text), wanted);
+}
+
+#[test]
+fn faults_are_in_the_order_of_their_lines() {
+    let text = "playbooks:\n  p: {alerts: [], command: x, steps: []}\nhost: 7\nparalel: 4\n";
+    let shown = shown(text);
+    let lines: Vec<_> = shown.iter().map(|line| line.split(':').next().unwrap()).collect();
+    assert_eq!(lines, ["2", "2", "2", "3", "4"], "{shown:?}");
+}
+
+#[test]
+fn the_example_has_every_key_and_each_default_is_valid() {
+    let example = std::fs::read_to_string(folder().join("../../remediator.yml")).unwrap();
+    let keys = Config::keys();
+    for key in &keys {
+        let name = key.path.rsplit('.').next().unwrap();
+        assert!(example.contains(&format!("{name}:")), "{} is not in the example", key.path);
+        assert!(!key.meaning.trim().is_empty(), "{}", key.path);
+    }
+    // What stands in the file and what is the default without it are the same.
+    let least = "host: here\nplaybooks:\n  p:\n    alerts: [A]\n    command: x\n    threshold: 9\n    \
+                 steps: [kill_user_proc]\n";
+    let (mut whole, mut limits) = (least.to_owned(), Vec::new());
+    for key in &keys {
+        let Fallback::Value(value) = key.default else { continue };
+        let (section, name) = key.path.rsplit_once('.').unwrap_or(("", &key.path));
+        match section {
+            "" => whole.insert_str(0, &format!("{name}: {value}\n")),
+            "playbooks.NAME" => whole.push_str(&format!("    {name}: {value}\n")),
+            "playbooks.NAME.limits" => limits.push(format!("{name}: {value}")),
+            // Each section once: its first key opens it.
+            section => {
+                let begin = format!("{section}:\n");
+                if !whole.contains(&begin) {
+                    whole.insert_str(0, &begin);
+                }
+                whole = whole.replacen(&begin, &format!("{begin}  {name}: {value}\n"), 1);
+            }
+        }
+    }
+    whole.push_str(&format!("    limits: {{{}}}\n", limits.join(", ")));
+    assert!(keys.len() > 30, "{} keys", keys.len());
+    assert_eq!(Config::parse(&whole, "x"), Config::parse(least, "x"), "{whole}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Which tables there are, each made from its one definition in a daemon's code.
 
 use clap::{Arg, ArgAction, Command, CommandFactory as _};
+use procstorm_remediator::policy::{Config, Fallback};
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::markup::macro_of;
@@ -36,6 +37,7 @@ pub(super) fn all() -> Result<Vec<Table>, prometheus::Error> {
     }
     tables.push(metrics("procstorm-exporter", procstorm_exporter::exposition::families()));
     tables.push(metrics("procstorm-remediator", procstorm_remediator::metrics::families()?));
+    tables.push(policy());
     Ok(tables)
 }
 
@@ -192,6 +194,31 @@ fn metrics(program: &str, families: Vec<MetricFamily>) -> Table {
     Table {
         name: format!("metrics of {program}"),
         header: vec!["metric", "kind", "meaning"],
+        entries: entries.collect(),
+    }
+}
+
+/// The keys of the remediator's policy.
+fn policy() -> Table {
+    let entries = Config::keys().into_iter().map(|key| {
+        let (default, said) = match key.default {
+            Fallback::Required => ("required".to_owned(), " Required.".to_owned()),
+            Fallback::Nothing => ("none".to_owned(), String::new()),
+            Fallback::Value(value) => (format!("`{value}`"), format!(" The default is `{value}`.")),
+            Fallback::Words(words) => (words.to_owned(), format!(" The default is {words}.")),
+        };
+        // A comment's lines, as one paragraph.
+        let meaning = key.meaning.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (macro_name, name) = macro_of(&key.path);
+        Entry {
+            term: format!("{macro_name} {name}"),
+            cells: vec![format!("`{}`", key.path), key.form.to_owned(), default, meaning.clone()],
+            text: format!("{meaning}{said} The value is {}.", key.form),
+        }
+    });
+    Table {
+        name: "keys of the policy".to_owned(),
+        header: vec!["key", "value", "default", "meaning"],
         entries: entries.collect(),
     }
 }
