@@ -1,11 +1,6 @@
 //! The exporter's pages.
 //!
-//! | path | answer |
-//! |---|---|
-//! | `/` | a page that links to the others |
-//! | `/metrics` (or `--web.telemetry-path`) | the metrics; gzip if asked for |
-//! | `/-/healthy` | 200 while the program runs |
-//! | `/-/ready` | 200, or 503 if a scan cannot tell the truth, and why |
+//! [`ROUTES`] is the table of paths and handlers.
 
 use std::error::Error;
 use std::fmt;
@@ -22,6 +17,7 @@ use procstorm_processes::name_service::NameService;
 use procstorm_processes::visibility::obstacle;
 use procstorm_toolkit::chain::Chain;
 use procstorm_toolkit::single_flight::SingleFlight;
+use procstorm_toolkit::web::routes::{Access, Route, dispatch};
 use procstorm_toolkit::web::security::Security;
 use procstorm_toolkit::web::security::config::ConfigError;
 use procstorm_toolkit::web::{Request, Response, gzip, reply};
@@ -41,6 +37,45 @@ const ANSWER_TRAVEL: Duration = Duration::from_millis(100);
 
 /// How long `/-/ready` waits for /proc.
 const READY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The path of the metrics, where `--web.telemetry-path` does not name another.
+const METRICS: &str = "/metrics";
+
+/// What is answered, and where: the server works from this table, and the documents' tables are
+/// made from it.
+pub static ROUTES: [Route<Exporter>; 4] = [
+    Route {
+        path: METRICS,
+        method: Method::GET,
+        access: Access::ANY_CLIENT,
+        about: "The metrics, compressed with gzip if the client accepts it. `--web.telemetry-path` \
+                sets another path.",
+        handler: |exporter, request| {
+            Box::pin(async move { exporter.metrics(request.headers()).await })
+        },
+    },
+    Route {
+        path: "/",
+        method: Method::GET,
+        access: Access::ANY_CLIENT,
+        about: "A page with links to the others.",
+        handler: |exporter, _request| Box::pin(async move { exporter.landing_page() }),
+    },
+    Route {
+        path: "/-/healthy",
+        method: Method::GET,
+        access: Access::ANY_CLIENT,
+        about: "200 while the program runs.",
+        handler: |_exporter, _request| Box::pin(async { reply::healthy() }),
+    },
+    Route {
+        path: "/-/ready",
+        method: Method::GET,
+        access: Access::ANY_CLIENT,
+        about: "200, or 503 and one line that says why the counts would be wrong.",
+        handler: |exporter, _request| Box::pin(async move { exporter.ready().await }),
+    },
+];
 
 /// Answers requests. Clones share all of it.
 #[derive(Clone, Debug)]
@@ -140,20 +175,15 @@ impl Exporter {
         let exporter = self.clone();
         async move {
             let path = request.uri().path();
-            let known = matches!(path, "/" | "/-/healthy" | "/-/ready")
-                || path == exporter.inner.telemetry_path;
-            if !known {
-                return reply::not_found();
-            }
-            if let Some(refusal) = reply::unless_allowed(request.method(), &[Method::GET]) {
-                return refusal;
-            }
-            match path {
-                "/" => exporter.landing_page(),
-                "/-/healthy" => reply::healthy(),
-                "/-/ready" => exporter.ready().await,
-                _ => exporter.metrics(request.headers()).await,
-            }
+            let telemetry_path = &exporter.inner.telemetry_path;
+            let path = match path {
+                path if path == telemetry_path => METRICS,
+                // They are somewhere else.
+                METRICS => return reply::not_found(),
+                path => path,
+            };
+            let path = path.to_owned();
+            dispatch(&ROUTES, &path, exporter, request).await
         }
     }
 

@@ -27,11 +27,13 @@ const REACTION_BUCKETS: [f64; 11] = [0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 30.0, 6
 const WORK_BUCKETS: [f64; 10] = [0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
 
 macro_rules! results {
-    ($(#[$about:meta])* $name:ident { $($(#[$note:meta])* $variant:ident = $label:literal,)* }) => {
+    ($(#[$about:meta])* $name:ident {
+        $($(#[doc = $meaning:literal])+ $variant:ident = $label:literal,)*
+    }) => {
         $(#[$about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $name {
-            $($(#[$note])* $variant,)*
+            $($(#[doc = $meaning])+ $variant,)*
         }
 
         impl $name {
@@ -43,6 +45,14 @@ macro_rules! results {
             pub fn label(self) -> &'static str {
                 match self {
                     $(Self::$variant => $label,)*
+                }
+            }
+
+            /// What it means, in a sentence for the documents.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($meaning, "\n"),+),)*
                 }
             }
         }

@@ -1,19 +1,8 @@
 //! What the daemon answers.
 //!
-//! | path | method | who may | answer |
-//! |---|---|---|---|
-//! | `/webhook` | POST | the token | 200 once it is on record, whatever is decided; 400, 401, 413, 415, 503 |
-//! | `/` | GET | see below | the status page |
-//! | `/remediations/ID` | GET | see below | one remediation with its steps |
-//! | `/api/v1/remediations` | GET | see below | the same as JSON, paged by `before` and `limit` |
-//! | `/style.css` | GET | anybody | the pages' style |
-//! | `/metrics` | GET | anybody | for Prometheus |
-//! | `/-/healthy` | GET | anybody | 200 while it runs |
-//! | `/-/ready` | GET | anybody | 200, or 503 and what stands in the way |
-//!
-//! The pages name users and files: where somebody beyond this machine could ask for them, they
-//! need the token as well. What `--web.config.file` asks for comes before all of this, and so does
-//! [`guard`](procstorm_toolkit::web::guard), which refuses what another's web page has sent.
+//! [`ROUTES`] is the table of paths, methods, who may ask, and handlers. What `--web.config.file`
+//! requires comes before all of this, and so does [`guard`](procstorm_toolkit::web::guard), which
+//! refuses requests that another site's page has sent.
 //!
 //! - [`token`]: who knows it may ask.
 //! - `webhook`: takes notifications.
@@ -32,6 +21,7 @@ use std::time::Instant;
 use hyper::header::HeaderMap;
 use hyper::{Method, StatusCode};
 use procstorm_toolkit::single_flight::SingleFlight;
+use procstorm_toolkit::web::routes::{Access, Route, dispatch};
 use procstorm_toolkit::web::security::Security;
 use procstorm_toolkit::web::{Request, Response, reply};
 use procstorm_toolkit::workers::Workers;
@@ -161,38 +151,106 @@ impl Site {
     }
 }
 
+type Page = Route<Arc<Site>>;
+
+/// Clients that may post notifications.
+const NOTIFIERS: Access<Arc<Site>> = Access {
+    words: "clients with the token; if the policy has none, clients with a verified certificate, \
+            or any client while the daemon listens on loopback only",
+    refusal: Site::refuse_notifier,
+};
+
+/// Clients that may see users and files.
+const READERS: Access<Arc<Site>> = Access {
+    words: "any client while the daemon listens on loopback only; otherwise those of `/webhook`",
+    refusal: |site, request| {
+        (site.exposed && !site.may_ask(request.headers())).then(webhook::unauthorized)
+    },
+};
+
+/// What is answered, where, and to whom: the server works from this table, and the documents'
+/// tables are made from it.
+pub static ROUTES: [Page; 8] = [
+    Page {
+        path: "/webhook",
+        method: Method::POST,
+        access: NOTIFIERS,
+        about: "Takes notifications. 200 once they are in the journal, whatever is decided; 400 for \
+                a body that is not a notification, 401 without the token, 403 for another host's \
+                name or another site's page, 413 for more than 1 MiB, 415 for a body that is not \
+                `application/json` or has a `Content-Encoding`, 503 if the journal does not work.",
+        handler: |site, request| Box::pin(async move { site.webhook(request).await }),
+    },
+    Page {
+        path: "/",
+        method: Method::GET,
+        access: READERS,
+        about: "The status page: what the daemon may do, and what it did last.",
+        handler: |site, request| Box::pin(async move { site.overview(query(&request)).await }),
+    },
+    Page {
+        path: "/remediations/ID",
+        method: Method::GET,
+        access: READERS,
+        about: "One remediation with its steps.",
+        handler: |site, request| {
+            Box::pin(async move {
+                let id = request.uri().path().trim_start_matches("/remediations/");
+                site.remediation(id).await
+            })
+        },
+    },
+    Page {
+        path: "/api/v1/remediations",
+        method: Method::GET,
+        access: READERS,
+        about: "The remediations as JSON, the newest first, paged by `before` and `limit`.",
+        handler: |site, request| Box::pin(async move { site.api(query(&request)).await }),
+    },
+    Page {
+        path: "/style.css",
+        method: Method::GET,
+        access: Access::ANY_CLIENT,
+        about: "The style of the pages.",
+        handler: |_site, _request| {
+            Box::pin(async {
+                let style = reply::content(StatusCode::OK, "text/css; charset=utf-8", STYLESHEET);
+                handlers::with_headers(style)
+            })
+        },
+    },
+    Page {
+        path: "/metrics",
+        method: Method::GET,
+        access: Access::ANY_CLIENT,
+        about: "The metrics, for Prometheus.",
+        handler: |site, _request| Box::pin(async move { site.metrics_page().await }),
+    },
+    Page {
+        path: "/-/healthy",
+        method: Method::GET,
+        access: Access::ANY_CLIENT,
+        about: "200 while the program runs.",
+        handler: |_site, _request| Box::pin(async { reply::healthy() }),
+    },
+    Page {
+        path: "/-/ready",
+        method: Method::GET,
+        access: Access::ANY_CLIENT,
+        about: "200, or 503 and one line with the reason: other users' processes are hidden, the \
+                journal cannot be written, no mail file can be saved, a layer of the sandbox is off \
+                or incomplete though the kernel has it, or the name service answers differently in \
+                the sandbox than before it (the last two not with --no-sandbox).",
+        handler: |site, _request| Box::pin(async move { site.ready().await }),
+    },
+];
+
 /// Answers a request.
 pub async fn answer(site: Arc<Site>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
-    let allowed = match path.as_str() {
-        "/webhook" => Method::POST,
-        "/" | "/style.css" | "/metrics" | "/-/healthy" | "/-/ready" | "/api/v1/remediations" => {
-            Method::GET
-        }
-        path if path.starts_with("/remediations/") => Method::GET,
-        _ => return reply::not_found(),
-    };
-    if let Some(refusal) = reply::unless_allowed(request.method(), &[allowed]) {
-        return refusal;
-    }
-    match path.as_str() {
-        "/webhook" => site.webhook(request).await,
-        "/metrics" => site.metrics_page().await,
-        "/-/healthy" => reply::healthy(),
-        "/-/ready" => site.ready().await,
-        "/style.css" => {
-            let style = reply::content(StatusCode::OK, "text/css; charset=utf-8", STYLESHEET);
-            handlers::with_headers(style)
-        }
-        _ if site.exposed && !site.may_ask(request.headers()) => webhook::unauthorized(),
-        path => page(&site, path, request.uri().query().unwrap_or_default()).await,
-    }
+    dispatch(&ROUTES, &path, site, request).await
 }
 
-async fn page(site: &Site, path: &str, query: &str) -> Response {
-    match path {
-        "/" => site.overview(query).await,
-        "/api/v1/remediations" => site.api(query).await,
-        path => site.remediation(path.trim_start_matches("/remediations/")).await,
-    }
+fn query(request: &Request) -> &str {
+    request.uri().query().unwrap_or_default()
 }

@@ -32,13 +32,18 @@ const BODY_DEADLINE: Duration = Duration::from_secs(10);
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 impl Site {
+    /// The refusal of a notification from a client that may not post one.
+    pub(super) fn refuse_notifier(self: &Arc<Self>, request: &Request) -> Option<Response> {
+        if self.may_ask(request.headers()) {
+            return None;
+        }
+        self.metrics.notification(WebhookResult::Unauthorized);
+        self.tell_unauthorized(request.extensions().get::<Peer>());
+        Some(unauthorized())
+    }
+
     /// Takes a notification.
     pub(super) async fn webhook(self: &Arc<Self>, request: Request) -> Response {
-        if !self.may_ask(request.headers()) {
-            self.metrics.notification(WebhookResult::Unauthorized);
-            self.tell_unauthorized(request.extensions().get::<Peer>());
-            return unauthorized();
-        }
         // From here on, no crowd of strangers takes its connection from it.
         if let Some(standing) = request.extensions().get::<Standing>() {
             standing.vouch();

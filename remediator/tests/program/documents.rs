@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use procstorm_remediator::journal::Journal;
-use procstorm_remediator::verdict::{Mailed, Verdict};
 use procstorm_testkit::documents::{assert_exposure, assert_well_formed};
 use procstorm_testkit::test_name;
 
@@ -152,54 +151,6 @@ fn the_readme_has_the_fields_of_the_json() {
     for field in json.as_object().unwrap().keys() {
         assert!(section.contains(&format!("`{field}`")), "{field} is not in the README");
     }
-}
-
-#[test]
-fn the_readme_says_of_each_verdict_what_the_program_does() {
-    let readme = read("README.md");
-    let (_, table) = readme
-        .split_once(
-            "
-| verdict | meaning | mailed |
-",
-        )
-        .unwrap();
-    let (table, _) = table
-        .split_once(
-            "
-
-",
-        )
-        .unwrap();
-    let rows: Vec<_> = table.lines().skip(1).collect();
-    let wanted: Vec<_> = Verdict::ALL
-        .iter()
-        .map(|verdict| {
-            let mailed = match verdict.mailed() {
-                Mailed::Always => "yes",
-                Mailed::SometimesIfIdle if *verdict == Verdict::LeftAlone => {
-                    "yes; if nothing was done, once in the window of `limits.per_user`"
-                }
-                Mailed::SometimesIfIdle if *verdict == Verdict::LimitReached => {
-                    "once in the limit's window"
-                }
-                Mailed::SometimesIfIdle => "once an hour",
-                Mailed::NeverIfIdle => "only if the processes disappeared just before the kill",
-                Mailed::Never => "no",
-            };
-            format!("| `{verdict}` | {} | {mailed} |", verdict.meaning())
-        })
-        .collect();
-    assert_eq!(
-        rows,
-        wanted,
-        "the table should be:
-{}",
-        wanted.join(
-            "
-"
-        )
-    );
 }
 
 #[test]

@@ -97,10 +97,3 @@ fn the_targets_of_make_in_the_readme_are_there() {
     }
     assert!(seen > 5, "the README names {seen} targets");
 }
-
-#[test]
-fn the_example_of_the_remediators_configuration_is_valid() {
-    let text = fs::read_to_string(programs::project().join("remediator/remediator.yml")).unwrap();
-    let config = procstorm_remediator::policy::Config::parse(&text, "moscow");
-    assert!(config.is_ok(), "{config:?}");
-}

@@ -1,7 +1,10 @@
 //! Which tables there are, each made from its one definition in a daemon's code.
 
 use clap::{Arg, ArgAction, Command, CommandFactory as _};
+use procstorm_remediator::metrics::{DeliveryResult, WebhookResult};
 use procstorm_remediator::policy::{Config, Fallback};
+use procstorm_remediator::verdict::{Mailed, Verdict};
+use procstorm_toolkit::web::routes::Route;
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::markup::macro_of;
@@ -38,6 +41,13 @@ pub(super) fn all() -> Result<Vec<Table>, prometheus::Error> {
     tables.push(metrics("procstorm-exporter", procstorm_exporter::exposition::families()));
     tables.push(metrics("procstorm-remediator", procstorm_remediator::metrics::families()?));
     tables.push(policy());
+    tables.push(pages("procstorm-exporter", &procstorm_exporter::server::ROUTES));
+    tables.push(pages("procstorm-remediator", &procstorm_remediator::web::ROUTES));
+    tables.push(verdicts());
+    let webhook = WebhookResult::ALL.iter().map(|result| (result.label(), result.meaning()));
+    tables.push(results("results of the webhook", webhook));
+    let delivery = DeliveryResult::ALL.iter().map(|result| (result.label(), result.meaning()));
+    tables.push(results("results of a delivery", delivery));
     Ok(tables)
 }
 
@@ -221,4 +231,67 @@ fn policy() -> Table {
         header: vec!["key", "value", "default", "meaning"],
         entries: entries.collect(),
     }
+}
+
+/// What a daemon answers.
+fn pages<S>(program: &str, routes: &[Route<S>]) -> Table {
+    let entries = routes.iter().map(|route| {
+        let (method, path, who) = (&route.method, route.path, route.access.words);
+        let (macro_name, name) = macro_of(path);
+        let macro_name = if path == "/" { "Pa" } else { macro_name };
+        Entry {
+            term: format!("{macro_name} {name}"),
+            cells: vec![format!("`{method} {path}`"), sentence(who), route.about.to_owned()],
+            text: format!("{method}. {} For {}", route.about, sentence(who)),
+        }
+    });
+    Table {
+        name: format!("pages of {program}"),
+        header: vec!["page", "who may ask", "answer"],
+        entries: entries.collect(),
+    }
+}
+
+/// How a remediation ends.
+fn verdicts() -> Table {
+    let entries = Verdict::ALL.iter().map(|verdict| {
+        let mailed = match verdict.mailed() {
+            Mailed::Always => "yes",
+            Mailed::SometimesIfIdle if *verdict == Verdict::LeftAlone => {
+                "yes; if nothing was done, once in the window of `limits.per_user`"
+            }
+            Mailed::SometimesIfIdle if *verdict == Verdict::LimitReached => {
+                "once in the limit's window"
+            }
+            Mailed::SometimesIfIdle => "once an hour",
+            Mailed::NeverIfIdle => "only if the processes disappeared just before the kill",
+            Mailed::Never => "no",
+        };
+        let severity = verdict.severity().label();
+        Entry {
+            term: format!("Li {verdict}"),
+            cells: vec![
+                format!("`{verdict}`"),
+                verdict.meaning().to_owned(),
+                format!("`{severity}`"),
+                mailed.to_owned(),
+            ],
+            text: sentence(verdict.meaning()),
+        }
+    });
+    Table {
+        name: "verdicts".to_owned(),
+        header: vec!["verdict", "meaning", "severity", "mailed"],
+        entries: entries.collect(),
+    }
+}
+
+/// The values of a label `result`.
+fn results(name: &str, results: impl Iterator<Item = (&'static str, &'static str)>) -> Table {
+    let entries = results.map(|(label, meaning)| Entry {
+        term: format!("Li {label}"),
+        cells: vec![format!("`{label}`"), meaning.to_owned()],
+        text: meaning.to_owned(),
+    });
+    Table { name: name.to_owned(), header: vec!["result", "meaning"], entries: entries.collect() }
 }

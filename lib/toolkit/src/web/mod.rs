@@ -8,6 +8,7 @@
 //! - [`listen`]: sockets from addresses as Prometheus writes them.
 //! - [`reply`]: the answers that every server gives: 404, 405, healthy, ready.
 //! - [`security`]: TLS and authentication, as `--web.config.file` says.
+//! - [`routes`]: what is answered at which path, as one table.
 //! - `roster`: who is connected, and who must leave when a newcomer finds the house full.
 //! - `seldom`: keeps what clients can have logged within bounds.
 //! - `stall`: a stream that gives up on a peer that stops reading.
@@ -22,6 +23,7 @@ pub mod gzip;
 pub mod listen;
 pub mod reply;
 mod roster;
+pub mod routes;
 pub mod security;
 mod seldom;
 mod stall;
