@@ -294,7 +294,7 @@ mod tests {
         assert!(told.description.contains("recurrence 2: the storm came back soon after"));
         assert!(told.description.contains("a client reconnects"), "{}", told.description);
         let labels = |story: &Story<'_>| story.tell().letter(story, "7-1".to_owned()).labels;
-        assert!(!again.repeats(&told, &BTreeMap::new()), "nobody was told");
+        assert!(!again.repeats(&told, &BTreeMap::new()), "no mail was sent");
         assert!(!again.repeats(&told, &labels(&first)), "it was info");
         assert!(again.repeats(&told, &labels(&again)));
         assert!(!first.repeats(&first.tell(), &labels(&first)), "another storm");

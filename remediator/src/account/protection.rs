@@ -109,7 +109,7 @@ impl Protection {
                 entry.kind()
             )),
             Meaning::Unanswered => Some(format!(
-                "the name service does not say who {} is; until it does, nobody is acted upon",
+                "the name service does not say who {} is; until it does, no process is ended",
                 entry.kind()
             )),
             Meaning::Account(_) | Meaning::Group { .. } => None,

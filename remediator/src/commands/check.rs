@@ -147,21 +147,21 @@ fn spoken(verdict: &Verdict, asked: usize, others: Others<'_>) -> String {
     if verdict.agrees() {
         writeln!(
             text,
-            "{rules} asks for playbooks at {asked} {places}, and {alertmanager} brings every alert \
-             that asks for one of this host's to its webhook: the three agree{role}."
+            "{rules} names playbooks at {asked} {places}, and {alertmanager} sends every alert that \
+             names one of this host's to its webhook: the three agree{role}."
         )
         .ok();
     } else {
         writeln!(
             text,
-            "In {rules} and {alertmanager} nothing was found wrong{role}. Whether each alert \
-             reaches this host's webhook and is acted upon is not in these files, because:"
+            "No fault was found in {rules} and {alertmanager}{role}. These files do not show whether \
+             each alert reaches this host's webhook and is acted on, because:"
         )
         .ok();
         writeln!(text, "{}", lines(&verdict.unsure)).ok();
     }
     if !verdict.notes.is_empty() {
-        writeln!(text, "To be known besides:\n{}", lines(&verdict.notes)).ok();
+        writeln!(text, "Also note:\n{}", lines(&verdict.notes)).ok();
     }
     text
 }

@@ -72,7 +72,7 @@ CREATE TABLE steps (
 ) STRICT;
 CREATE INDEX steps_of_remediation ON steps (remediation);
 
--- What people are told through Alertmanager.
+-- What people read through Alertmanager.
 CREATE TABLE outcomes (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     remediation INTEGER NOT NULL REFERENCES remediations (id) ON DELETE CASCADE,

@@ -67,7 +67,7 @@ impl Site {
         match Notification::parse(&body) {
             Ok(notification) => Arc::clone(self).take(notification).await,
             Err(error) => {
-                tracing::warn!(error = %Chain(&error), "a post is no notification");
+                tracing::warn!(error = %Chain(&error), "rejected webhook request: the body is not an Alertmanager notification");
                 self.metrics.notification(WebhookResult::BadRequest);
                 reply::text(
                     StatusCode::BAD_REQUEST,
@@ -115,7 +115,7 @@ impl Site {
         let receipts = match self.journal.accept(judged.clone(), Timestamp::now()).await {
             Ok(receipts) => receipts,
             Err(fault) => {
-                tracing::error!(fault = %Chain(&fault), "alerts cannot be recorded, and so are not taken");
+                tracing::error!(fault = %Chain(&fault), "cannot write to the journal; answering 503 so that Alertmanager retries");
                 self.metrics.notification(WebhookResult::Unavailable);
                 return unavailable("the journal does not work");
             }

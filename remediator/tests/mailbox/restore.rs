@@ -258,7 +258,7 @@ fn who_interrupts_it_leaves_no_lock_and_no_half_of_a_message() {
     rustix::process::pidfd_send_signal(&pinned, rustix::process::Signal::INT).unwrap();
     let ended = program.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.code() == Some(1) && said.contains("called off"), "{ended:?}");
+    assert!(ended.status.code() == Some(1) && said.contains("aborted"), "{ended:?}");
     assert!(!at("spool/nobody.lock").exists());
     assert_eq!(fs::read_to_string(at("spool/nobody")).unwrap(), "kept\n");
 }

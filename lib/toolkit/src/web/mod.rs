@@ -258,7 +258,7 @@ impl Talk {
         match handshake {
             Ok(Ok(stream)) => self.http(stream, Way::Tls, handler).await,
             Ok(Err(error)) => self.tell_of_handshake(&security::reason(&error)),
-            Err(_) => self.tell_of_handshake("it took too long"),
+            Err(_) => self.tell_of_handshake("timed out"),
         }
     }
 

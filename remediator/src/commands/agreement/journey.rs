@@ -257,8 +257,8 @@ fn unfit_route(routing: &Routing, route: &Route, asking: Asking<'_>) -> Vec<Find
     let repeat = route.effective_repeat();
     if repeat > allowed {
         add(format!(
-            "a storm that holds is told again after {} s; the cool-down of {} s lets the \
-             daemon act long before (at most {REPEAT_IN_COOLDOWNS} cool-downs: {} s)",
+            "a storm that goes on is notified again after {} s, which is too late: at most \
+             {REPEAT_IN_COOLDOWNS} cooldowns of {} s, {} s",
             repeat.as_secs(),
             cooldown.as_secs(),
             allowed.as_secs()
@@ -266,7 +266,7 @@ fn unfit_route(routing: &Routing, route: &Route, asking: Asking<'_>) -> Vec<Find
     }
     if late(route.group_wait, cooldown) {
         let wait = spoken(route.group_wait);
-        add(format!("group_wait: a storm is told {wait} after its alert; write 0s"));
+        add(format!("group_wait: a storm is notified {wait} after its alert; write 0s"));
     }
     if let Some(muted) = routing.muted(route) {
         add(muted);

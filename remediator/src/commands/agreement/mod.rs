@@ -320,9 +320,9 @@ fn labels_fit(asking: Asking<'_>, verdict: &mut Verdict) -> bool {
             && !wanted.contains(own)
             && !own.contains("{{")
         {
-            let told: Vec<_> = wanted.iter().map(|one| format!("{one:?}")).collect();
-            let told = told.join(" or ");
-            wrong.push(format!("says {label}={own:?}, and this host's is {told}"));
+            let names: Vec<_> = wanted.iter().map(|one| format!("{one:?}")).collect();
+            let names = names.join(" or ");
+            wrong.push(format!("sets {label}={own:?}, but this host needs {names}"));
         }
     }
     if alert.labels.get("user").is_some_and(String::is_empty) {

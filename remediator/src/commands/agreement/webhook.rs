@@ -275,8 +275,8 @@ impl Webhook {
         }
         if here.listen.is_empty() || is_default(here) {
             said.unsure.push(format!(
-                "{shown} is beyond loopback, where the daemon listens unless it is told otherwise: \
-                 give --check the daemon's own --web.listen-address"
+                "{shown} is not on loopback, where the daemon listens by default: pass the daemon's \
+                 own --web.listen-address to --check, if it has one"
             ));
         } else {
             said.elsewhere = Some(format!("this host's daemon does not listen on {shown}"));

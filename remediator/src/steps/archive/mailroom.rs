@@ -79,7 +79,7 @@ pub enum Trouble {
         waited: Duration,
     },
     /// The daemon stops.
-    #[error("called off, as the daemon stops")]
+    #[error("aborted, because the daemon stops")]
     CalledOff,
     /// A fault in the program.
     #[error("the archive step panicked")]

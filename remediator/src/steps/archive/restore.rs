@@ -93,7 +93,7 @@ pub enum RestoreError {
         path: PathBuf,
     },
     /// A signal told the program to end.
-    #[error("called off by a signal; nothing was added to {path}")]
+    #[error("aborted by a signal; nothing was added to {path}")]
     CalledOff {
         /// The mailbox.
         path: PathBuf,

@@ -18,22 +18,22 @@ pub fn overview(view: &Overview) -> String {
             }
             li class=[(view.pending > 0).then_some("work")] {
                 strong { (view.pending) " pending" }
-                span { "accepted, and not done yet" }
+                span { "accepted, and not finished" }
             }
             @if view.watched > 0 {
                 li {
                     strong { (view.watched) " watched" }
-                    span { "done; their return is looked out for" }
+                    span { "finished; watching for a recurrence" }
                 }
             }
             @if view.outcomes_pending > 0 {
                 li.work {
                     strong { (view.outcomes_pending) " outcomes waiting" }
-                    span { "until Alertmanager takes them" }
+                    span { "until Alertmanager accepts them" }
                 }
             }
             @for why in &view.sandbox {
-                li.bad { strong { "sandbox not whole" } span { (printable(why)) } }
+                li.bad { strong { "sandbox incomplete" } span { (printable(why)) } }
             }
         }
         h2 { "Remediations" }
