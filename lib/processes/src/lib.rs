@@ -4,6 +4,7 @@
 //! - [`process`]: the fields of a process, and the kernel's name of it.
 //! - [`proc_dir`]: a /proc directory and the pids in it.
 //! - [`namespaces`]: what /proc says of namespaces, and of the caller.
+//! - [`mounts`]: what `mountinfo` says of mounts.
 //! - [`visibility`]: whether other users' processes can be seen at all.
 //! - [`name_service`]: account names and uids, from a name service that may hang.
 //!
@@ -19,6 +20,7 @@
 //! | processes of nested pid namespaces (containers) | counted | counted if the user created the namespace; otherwise only where the policy says so (`nested_namespaces: kill`) |
 //! | kernel threads | only with `--collector.kernel-threads` | never ([`Stat::is_kernel_thread`](process::Stat::is_kernel_thread)) |
 
+pub mod mounts;
 pub mod name_service;
 pub mod namespaces;
 pub mod proc_dir;

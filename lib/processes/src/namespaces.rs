@@ -1,10 +1,16 @@
 //! What /proc says of the namespaces that the caller and other processes are in.
+//!
+//! The lines `NSpid:` and `TracerPid:` are read by hand, and not by the crate procfs: its `Status` is an
+//! error as a whole where a process's name is not UTF-8 (which the process chooses) and where any of the
+//! kernel's fifty lines is missing; and it has nothing for `fdinfo`, where the line of a pidfd has the
+//! same form. Nor has it a parser of `uid_map`.
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{Dir, Mode, OFlags, openat, readlinkat};
+use procfs::process::Process;
+use rustix::fs::{Mode, OFlags, openat, readlinkat};
 use rustix::io::{DupFlags, Errno, dup3, pread};
 
 use crate::proc_dir::ProcDir;
@@ -28,15 +34,10 @@ impl ProcDir {
         link.to_str().ok()?.parse().ok()
     }
 
-    /// How many descriptors the caller has open.
+    /// How many descriptors the caller has open, a few that counting takes among them.
     pub fn own_descriptors(&self) -> io::Result<u64> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let mut count: u64 = 0;
-        for entry in Dir::new(openat(&self.fd, "self/fd", flags, Mode::empty())?)? {
-            let is_number = entry?.file_name().to_bytes().first().is_some_and(u8::is_ascii_digit);
-            count = count.saturating_add(u64::from(is_number));
-        }
-        Ok(count)
+        let count = Process::new_with_root(self.path().join("self")).and_then(|own| own.fd_count());
+        Ok(u64::try_from(count.map_err(io::Error::other)?).unwrap_or(u64::MAX))
     }
 
     /// The uid by which the kernel shows every user that the caller's user namespace does not
@@ -157,6 +158,10 @@ fn only_uid(map: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use procfs::FromBufRead;
+    use procfs::process::Status;
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -182,5 +187,37 @@ mod tests {
         assert_eq!(nesting(b"Pid:\t-1\nNSpid:\t-1\n"), None, "reaped");
         assert_eq!(nesting(b"Pid:\t0\nNSpid:\t0\n"), None, "outside");
         assert_eq!(nesting(b"Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn a_name_that_is_not_utf_8_hides_no_pids() {
+        let status = std::fs::read("/proc/self/status").expect("this process's own");
+        let (_, rest) = status.split_at(status.iter().position(|&b| b == b'\n').expect("a line"));
+        let status = [b"Name:\t\xff".as_slice(), rest].concat();
+        assert!(Status::from_buf_read(rest).is_err(), "procfs can do without a line");
+        assert!(Status::from_buf_read(&*status).is_err(), "procfs itself could be used");
+        assert!(nesting(&status).is_some());
+    }
+
+    #[test]
+    fn the_descriptors_of_this_process_are_counted() {
+        let proc = ProcDir::open(std::path::Path::new("/proc")).expect("a /proc");
+        let before = proc.own_descriptors().expect("counted");
+        let held: Vec<_> = (0..100).map(|_| proc.reopen().expect("opened")).collect();
+        // Other tests of this program open and close a few meanwhile.
+        assert!((before + 50..before + 200).contains(&proc.own_descriptors().expect("counted")));
+        drop(held);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
+            let line = [b"NSpid:".as_slice(), &bytes].concat();
+            for text in [&bytes, &line] {
+                prop_assert!(namespace_pids(text).is_none() || nesting(text).is_some());
+                let known = only_uid(text);
+                prop_assert!(known.is_none() || text.contains(&b'1'));
+            }
+        }
     }
 }

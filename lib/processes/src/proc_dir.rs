@@ -1,6 +1,10 @@
 //! A /proc directory, opened once: the pids in it, and what it says of each.
 //!
 //! A process that has vanished between two reads is ordinary: it is `None`, never an error.
+//!
+//! This is the hot loop of both programs: a scan looks at each process of the machine, and a kill races
+//! with processes that fork. So it stands on rustix and on [`Stat`], which allocate nothing and read the
+//! name as bytes; the crate procfs builds paths and strings for each process and takes 52 fields apart.
 
 use std::ffi::CStr;
 use std::io;

@@ -6,10 +6,12 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use procfs::process::MountInfo;
 use procstorm_toolkit::scarcity::is_shortage;
 use rustix::process::{getegid, getgroups};
 use rustix::thread::{CapabilitySet, capabilities};
 
+use crate::mounts::{mount_point, mounts, option};
 use crate::proc_dir::ProcDir;
 
 /// What hides processes from us.
@@ -48,14 +50,14 @@ pub fn look(proc: &ProcDir) -> io::Result<Option<Blindness>> {
         Ok(None) | Err(_) => return Ok(Some(Blindness::NoPid1)),
     }
     // Pid 1 may be visible because it is our own user's (in a container) and all others hidden.
-    let mounts = match std::fs::read(proc.path().join("self/mountinfo")) {
-        Ok(mounts) => mounts,
+    let text = match std::fs::read(proc.path().join("self/mountinfo")) {
+        Ok(text) => text,
         Err(error) if is_shortage(&error) => return Err(error),
         // A fixture has no such file.
         Err(_) => return Ok(None),
     };
     let Ok(path) = proc.path().canonicalize() else { return Ok(None) };
-    let hide = hidepid(&String::from_utf8_lossy(&mounts), &path);
+    let hide = hidepid(&text, &path);
     Ok(hide.filter(|hide| !hide.spares_us()).map(|hide| Blindness::HidePid(hide.value)))
 }
 
@@ -89,37 +91,25 @@ impl HidePid {
     }
 }
 
-/// What `mountinfo` (`man 5 proc_pid_mountinfo`) says of the uppermost proc at `path`.
-fn hidepid(mountinfo: &str, path: &Path) -> Option<HidePid> {
-    let options = mountinfo.lines().rev().find_map(|line| {
-        let (mount, file_system) = line.split_once(" - ")?;
-        let point = mount.split(' ').nth(4)?;
-        let mut file_system = file_system.split(' ');
-        let is_proc = file_system.next() == Some("proc");
-        (is_proc && Path::new(&unescape(point)) == path).then(|| file_system.nth(1))?
-    })?;
-    let option = |name: &str| {
-        options.split(',').find_map(|option| option.strip_prefix(name)?.strip_prefix('='))
-    };
-    let value = option("hidepid").filter(|&value| value != "0" && value != "off")?;
-    let gid = option("gid").and_then(|gid| gid.parse().ok()).unwrap_or(0);
+/// What `mountinfo` says of the uppermost proc at `path`.
+fn hidepid(mountinfo: &[u8], path: &Path) -> Option<HidePid> {
+    let is_proc = |mount: &MountInfo| mount.fs_type == "proc" && mount_point(mount) == path;
+    let mount = mounts(mountinfo).rev().find(is_proc)?;
+    let value = option(&mount, "hidepid").filter(|&value| value != "0" && value != "off")?;
+    let gid = option(&mount, "gid").and_then(|gid| gid.parse().ok()).unwrap_or(0);
     Some(HidePid { value: value.to_owned(), gid })
-}
-
-/// A path of `mountinfo`, in which blank, tab, newline and backslash are octal.
-fn unescape(path: &str) -> String {
-    path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MOUNTS: &str = "\
+    const MOUNTS: &[u8] = b"\
 25 1 0:22 / /proc rw,nosuid - proc proc rw
 26 25 0:23 / /proc rw,nosuid - proc proc rw,gid=42,hidepid=invisible
 27 1 0:24 / /host\\040proc rw master:1 - proc proc rw,hidepid=ptraceable
 28 1 8:1 / / rw - ext4 /dev/sda rw,hidepid=2
+29 1 0:25 / /home/mallory/\xff rw - fuse.evil evil rw,user_id=1000
 ";
 
     #[test]

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+use procstorm_processes::mounts::{mounts, option};
 use procstorm_toolkit::chain::Chain;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
 use rustix::io::Errno;
@@ -95,36 +96,37 @@ pub(super) fn mount_id(file: impl AsFd) -> Result<u64, Errno> {
 /// The uid of the user whose program serves the mount `id`; `None` for any other mount.
 fn user_of_mount(id: u64) -> Option<u32> {
     // The thread's own mounts; what is below `/proc/self` is of the first thread.
-    user_in(&fs::read_to_string("/proc/thread-self/mountinfo").ok()?, id)
+    user_in(&fs::read("/proc/thread-self/mountinfo").ok()?, id)
 }
 
-/// The same by the text of `/proc/self/mountinfo` (`man 5 proc`).
-fn user_in(mountinfo: &str, id: u64) -> Option<u32> {
-    let (_, kind) =
-        mountinfo.lines().filter_map(|line| line.split_once(" - ")).find(|(mount, _)| {
-            mount.split(' ').next().and_then(|first| first.parse().ok()) == Some(id)
-        })?;
-    if !kind.starts_with("fuse") {
-        return None;
-    }
-    let options = kind.split(' ').nth(2)?;
-    options.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse().ok())
+/// The same by the text of `/proc/self/mountinfo`.
+fn user_in(mountinfo: &[u8], id: u64) -> Option<u32> {
+    let id = i32::try_from(id).ok()?;
+    let mount = mounts(mountinfo).find(|mount| mount.mnt_id == id)?;
+    mount.fs_type.starts_with("fuse").then(|| option(&mount, "user_id")?.parse().ok()).flatten()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MOUNTS: &str = "\
+    const MOUNTS: &[u8] = b"\
         66 49 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+        68 66 0:40 / /home/mallory/\xff rw - fuse.evil evil rw,user_id=40501\n\
         69 66 0:41 / /var/mail/arc rw,nosuid,nodev - fuse.hang hang rw,user_id=40500,group_id=40500\n\
         70 66 0:42 / /mnt/a\\040-\\040b rw master:2 - fuse s3fs rw,user_id=0,group_id=0,allow_other\n\
         71 66 8:2 / /mnt/ntfs rw - fuseblk /dev/sda2 rw,user_id=0,group_id=0\n";
 
     #[test]
     fn a_mount_of_a_user_is_told_from_the_administrators() {
-        for (id, user) in [(66, None), (69, Some(40_500)), (70, Some(0)), (71, Some(0)), (9, None)]
-        {
+        for (id, user) in [
+            (66, None),
+            (68, Some(40_501)),
+            (69, Some(40_500)),
+            (70, Some(0)),
+            (71, Some(0)),
+            (9, None),
+        ] {
             assert_eq!(user_in(MOUNTS, id), user, "mount {id}");
         }
     }
