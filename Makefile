@@ -17,7 +17,7 @@ help: ## list the targets
 
 rust:
 	@command -v $(firstword $(CARGO)) >/dev/null || { \
-	    echo "make: $(firstword $(CARGO)) is not in PATH: install Rust 1.95 or newer from https://rustup.rs" >&2; \
+	    echo "make: $(firstword $(CARGO)) is not in PATH: install Rust 1.89 or newer from https://rustup.rs" >&2; \
 	    exit 1; }
 
 build: rust ## build everything (debug)
@@ -67,9 +67,10 @@ field-kernels: rust ## test on other kernels, from 5.10 to the newest, under QEM
 generations: build ## run the essential tests with newer Prometheus and Alertmanager (trixie, sid)
 	CARGO="$(CARGO)" tests/generations.sh $(GENERATIONS)
 
-lint: rust ## check formatting and clippy; warnings are errors
+lint: rust ## check formatting, clippy, the oldest Rust, dependencies and scripts
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+	CARGO="$(CARGO)" tests/lint.sh
 
 fmt: rust ## format the sources
 	$(CARGO) fmt --all

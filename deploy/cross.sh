@@ -12,8 +12,10 @@ cross=$target/tools/cross
 triple=aarch64-unknown-linux-gnu
 
 say() { echo "cross: $*" >&2; }
-[ "${1:-}" = arm64 ] && [ "$(dpkg --print-architecture)" = amd64 ] ||
-    { say "only arm64 is built on another architecture, and only on amd64"; exit 1; }
+if [ "${1:-}" != arm64 ] || [ "$(dpkg --print-architecture)" != amd64 ]; then
+    say "only arm64 is built on another architecture, and only on amd64"
+    exit 1
+fi
 command -v aarch64-linux-gnu-gcc >/dev/null || {
     [ "$(id -u)" = 0 ] || { say "run as root: apt-get install gcc-aarch64-linux-gnu"; exit 1; }
     DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \

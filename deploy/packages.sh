@@ -23,7 +23,7 @@ case $arch in
     arm64) rpm_arch=aarch64 triplet=aarch64-linux-gnu ;;
     *) say "there are no packages for $arch; there are for amd64 and arm64"; exit 2 ;;
 esac
-strip=strip
+strip="strip"
 [ "$arch" = "$native" ] || strip=$triplet-strip
 
 version=${VERSION:-$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)}
@@ -65,7 +65,7 @@ debian_packages() {
     local foreign=()
     if [ "$arch" != "$native" ]; then
         export CROSS_LIBRARIES=/usr/$triplet/lib
-        foreign=(-d "-a$arch" -Pcross,nocheck)
+        foreign=(-d "-a$arch" "-Pcross,nocheck")
         # What dpkg-shlibdeps would learn from the other architecture's own packages.
         printf '%s\n' "libc 6 libc6 (>= 2.34)" "libm 6 libc6 (>= 2.34)" \
             "ld-linux-aarch64 1 libc6 (>= 2.34)" "libgcc_s 1 libgcc-s1 (>= 4.2)" \

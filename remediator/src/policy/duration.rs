@@ -105,6 +105,6 @@ mod tests {
             assert_eq!(parse(&spoken(span)), Some(span), "{text}");
         }
         assert_eq!(spoken(Duration::ZERO), "0s");
-        assert_eq!(spoken(Duration::from_hours(24 * 30)), "30d");
+        assert_eq!(spoken(Duration::from_secs(30 * 24 * 3600)), "30d");
     }
 }

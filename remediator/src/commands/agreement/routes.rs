@@ -24,8 +24,8 @@ use crate::policy::yaml::{self, Fault, Node};
 
 /// Alertmanager's defaults (its documentation, "Route").
 const GROUP_WAIT: Duration = Duration::from_secs(30);
-const GROUP_INTERVAL: Duration = Duration::from_mins(5);
-const REPEAT_INTERVAL: Duration = Duration::from_hours(4);
+const GROUP_INTERVAL: Duration = Duration::from_secs(5 * 60);
+const REPEAT_INTERVAL: Duration = Duration::from_secs(4 * 3600);
 
 /// The routes of one Alertmanager configuration, its receivers' webhooks, and what it mutes.
 #[derive(Debug)]
