@@ -15,15 +15,14 @@ use crate::active::Force;
 use crate::alertmanager::{Alert, BadPayload, Notification};
 use crate::args::Args;
 use crate::engine::look_up;
-use crate::policy::{Config, LoadError, Playbook, Step};
+use crate::policy::{Config, LoadError, Playbook};
 use crate::policy::{
     Decision, Facts, History, Identity, Plan, Request, admit, allowed_account, decide,
 };
 use crate::printable::printable;
 use crate::sandbox::{Places, files};
-use crate::steps::archive::mailroom::Trouble;
-use crate::steps::archive::note::FormNote;
 use crate::steps::kill::{Survey, Target, survey};
+use crate::steps::{self, Look};
 
 /// Why nothing can be explained.
 #[derive(Debug, thiserror::Error)]
@@ -235,33 +234,17 @@ impl Looker<'_> {
                 found.nested.len()
             ));
         }
+        let look = Look {
+            plan,
+            living: &found.living,
+            mailroom: &self.force.mailroom,
+            spool: &self.force.config.mail.spool,
+        };
         for step in plan.steps() {
-            match step {
-                Step::ArchiveMailFile => lines.extend(self.archives(plan)),
-                Step::KillUserProc => {
-                    let pids: Vec<_> = found.living.iter().map(i32::to_string).collect();
-                    lines.push(format!("  kill_user_proc: pids {}", pids.join(" ")));
-                }
-            }
+            let planned = steps::of(*step).plan(&look).into_iter();
+            lines.extend(planned.map(|line| format!("  {}: {line}", step.label())));
         }
         lines.join("\n")
-    }
-
-    fn archives(&self, plan: &Plan) -> Vec<String> {
-        let name = Step::ArchiveMailFile.label();
-        let plans = match self.force.mailroom.plan_and_wait(plan.account().clone()) {
-            Ok(plans) => plans,
-            Err(trouble @ Trouble::NoArchive(_)) => return vec![format!("  {name}: {trouble}")],
-            Err(trouble) => {
-                return vec![format!("  {name}: would fail: {}", Chain(&trouble))];
-            }
-        };
-        if plans.is_empty() {
-            let spool = &self.force.config.mail.spool;
-            let path = spool.join(plan.account().name.as_str());
-            return vec![format!("  {name}: there is no mail file {}", path.display())];
-        }
-        plans.iter().map(|plan| format!("  {name}: {}", FormNote::from(plan))).collect()
     }
 }
 

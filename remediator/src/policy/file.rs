@@ -4,7 +4,8 @@
 //!   whoever holds one holds a checked one.
 //! - [`LoadError`]: why a file was not taken, with every fault at once.
 //! - [`Config::explain`]: the same policy in plain sentences, for `--check`.
-//! - `keys` makes a mapping's struct, reader and list of keys; `tree` reads mappings, `values` reads quantities, `describe` speaks.
+//! - `keys` makes a mapping's struct, reader and list of keys; `tree` reads
+//!   mappings, `values` reads quantities.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -3,13 +3,12 @@
 //!
 //! - [`file`]: `remediator.yml`, read and checked as a whole.
 //! - [`decide`]: may this be done?
-//! - `keys`: each key once, with its form, default and meaning; `tree` reads mappings, `values` reads quantities.
-//! - `describe`: the policy in plain sentences, for `--check`.
+//! - `keys`: each key once, with its form, default and meaning; `tree` reads mappings,
+//!   `values` reads quantities.
 //! - [`duration`]: spans of time, read and written.
 //! - `yaml`: a file's values, each with its line.
 
 pub mod decide;
-mod describe;
 pub mod duration;
 pub mod file;
 mod keys;

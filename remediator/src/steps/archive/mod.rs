@@ -21,6 +21,7 @@
 //! - `pace`: deadline, order to stop, progress in the log.
 //! - `restore`: the way back: appends an archive's messages that a mailbox lacks; `mbox` tells them,
 //!   `interrupt` holds back what would end it in the middle.
+//! - `step`: what is said about all that before it is done.
 //! - `failure`, `report`: what is returned; [`note`]: what becomes of it in journal and mail.
 
 mod attributes;
@@ -43,6 +44,7 @@ mod reserve;
 mod restore;
 mod retention;
 mod spool;
+mod step;
 mod vault;
 mod version;
 
@@ -64,6 +66,7 @@ pub(crate) use place::places;
 pub use pulse::Pulse;
 pub use report::{Archived, Attribute, FormPlan, FormReport, Method, Planned, Pruned};
 pub use restore::{RestoreError, Restored};
+pub(crate) use step::ArchiveMailFile;
 
 use attributes::Attributes;
 use certainty::{State, metadata_after, state_of};

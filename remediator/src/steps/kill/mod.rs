@@ -15,6 +15,7 @@
 //! - `storm`: the rounds, [`end_storm`].
 //! - [`source()`]: where a storm comes from; only looks.
 //! - [`report`]: what was done, and the verdict (pure).
+//! - `step`: what is said about it before it is done.
 //! - [`told`]: what an outcome says about it (pure).
 
 mod calm;
@@ -27,6 +28,7 @@ mod realm;
 mod release;
 pub mod report;
 mod source;
+mod step;
 mod storm;
 pub mod sweep;
 pub mod target;
@@ -35,6 +37,7 @@ pub mod told;
 pub use release::{Released, release_stopped};
 pub use report::{Changed, KillVerdict, Other, Replacement, Report, Traced, Zombie};
 pub use source::{Source, source};
+pub(crate) use step::KillUserProc;
 pub use storm::end_storm;
 pub use sweep::{Survey, SurveyError, survey};
 pub use target::{Bounds, Target};

@@ -2,9 +2,9 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::duration::spoken;
-use super::file::{Config, NestedNamespaces, OnArchiveFailure, Playbook, Step};
-use super::values::{Rate, Reserve};
+use crate::policy::duration::spoken;
+use crate::policy::{Config, Playbook, Rate, Reserve};
+use crate::steps;
 
 impl Config {
     /// What this configuration lets the daemon do, a sentence a line.
@@ -99,7 +99,7 @@ fn mail(config: &Config, f: &mut Formatter<'_>) -> fmt::Result {
 }
 
 fn playbook(name: &str, book: &Playbook, f: &mut Formatter<'_>) -> fmt::Result {
-    let steps: Vec<_> = book.steps.iter().map(|step| spoken_step(*step, book)).collect();
+    let steps: Vec<_> = book.steps.iter().map(|step| steps::of(*step).describe(book)).collect();
     writeln!(
         f,
         "Playbook {name}: when {} names it and a user has at least {} processes of exactly {}, \
@@ -112,22 +112,8 @@ fn playbook(name: &str, book: &Playbook, f: &mut Formatter<'_>) -> fmt::Result {
     if book.dry_run {
         writeln!(f, "  DRY RUN: it only says what it would do.")?;
     }
-    if book.on_archive_failure == OnArchiveFailure::Stop {
-        writeln!(f, "  If the mail file cannot be saved, nothing is killed.")?;
-    } else if book.steps.contains(&Step::ArchiveMailFile) {
-        writeln!(f, "  If the mail file cannot be saved, the other steps are done all the same.")?;
-    }
-    if book.steps.contains(&Step::KillUserProc) {
-        let told = match book.nested_namespaces {
-            NestedNamespaces::Leave => {
-                "Processes in pid namespaces that the user has not made (containers) are left \
-                 alone, and their number is mailed."
-            }
-            NestedNamespaces::Kill => {
-                "Processes in any pid namespace, containers included, are counted and killed."
-            }
-        };
-        writeln!(f, "  {told}")?;
+    for remark in book.steps.iter().flat_map(|step| steps::of(*step).remarks(book)) {
+        writeln!(f, "  {remark}")?;
     }
     writeln!(
         f,
@@ -138,22 +124,6 @@ fn playbook(name: &str, book: &Playbook, f: &mut Formatter<'_>) -> fmt::Result {
         often(book.limits.per_user),
         often(book.limits.total),
     )
-}
-
-fn spoken_step(step: Step, book: &Playbook) -> String {
-    match step {
-        Step::ArchiveMailFile => "save the user's mail files".to_owned(),
-        Step::KillUserProc if book.grace.is_zero() => {
-            let commands = book.told_commands();
-            format!("kill all processes of that user named {commands} (SIGKILL)")
-        }
-        Step::KillUserProc => format!(
-            "kill all processes of that user named {} (SIGTERM, and SIGKILL for those left after \
-             {})",
-            book.told_commands(),
-            spoken(book.grace)
-        ),
-    }
 }
 
 /// A size as one would write it: in the largest unit that needs no fraction.

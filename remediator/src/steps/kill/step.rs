@@ -1,0 +1,40 @@
+//! The step `kill_user_proc`, as it is described before it is taken.
+
+use crate::policy::duration::spoken;
+use crate::policy::{NestedNamespaces, Playbook};
+use crate::steps::{Look, Step};
+
+/// Ends the storm.
+#[derive(Debug)]
+pub(crate) struct KillUserProc;
+
+impl Step for KillUserProc {
+    fn describe(&self, book: &Playbook) -> String {
+        let commands = book.told_commands();
+        if book.grace.is_zero() {
+            return format!("kill all processes of that user named {commands} (SIGKILL)");
+        }
+        format!(
+            "kill all processes of that user named {commands} (SIGTERM, and SIGKILL for those left \
+             after {})",
+            spoken(book.grace)
+        )
+    }
+
+    fn remarks(&self, book: &Playbook) -> Vec<&'static str> {
+        vec![match book.nested_namespaces {
+            NestedNamespaces::Leave => {
+                "Processes in pid namespaces that the user has not made (containers) are left \
+                 alone, and their number is mailed."
+            }
+            NestedNamespaces::Kill => {
+                "Processes in any pid namespace, containers included, are counted and killed."
+            }
+        }]
+    }
+
+    fn plan(&self, look: &Look<'_>) -> Vec<String> {
+        let pids: Vec<_> = look.living.iter().map(i32::to_string).collect();
+        vec![format!("pids {}", pids.join(" "))]
+    }
+}
