@@ -199,11 +199,11 @@ fn a_route_that_groups_two_users() {
 fn a_repeat_that_comes_too_late() {
     Files::that_agree()
         .with_routes("repeat_interval: 5m", "repeat_interval: 1h")
-        .has_one("alertmanager.yml:6: ", "told again after 3600 s");
+        .has_one("alertmanager.yml:6: ", "notified again after 3600 s");
     // 5m of 5m is 10m: the repeat leaves at the first tick after it.
     Files::that_agree()
         .with_routes("group_interval: 5s", "group_interval: 5m")
-        .has_one("alertmanager.yml:6: ", "told again after 600 s");
+        .has_one("alertmanager.yml:6: ", "notified again after 600 s");
 }
 
 #[test]
@@ -321,8 +321,8 @@ fn an_alert_that_asks_itself_is_that_alert_alone() {
 #[test]
 fn labels_that_the_daemon_refuses() {
     for (label, what) in [
-        ("host: nantes", "says host=\"nantes\""),
-        ("command: sendmail", "says command=\"sendmail\""),
+        ("host: nantes", "sets host=\"nantes\""),
+        ("command: sendmail", "sets command=\"sendmail\""),
         ("user: ''", "takes its label user away"),
     ] {
         Files::that_agree()
@@ -362,7 +362,7 @@ fn the_url_is_held_against_this_host_s_daemon() {
     let open = |files: Files| files.with_here(|here| here.listen = vec![":9958".to_owned()]);
     for url in ["http://moscow:9958/webhook", "http://moscow.example.org:9958/webhook"] {
         open(at(url)).agrees();
-        at(url).cannot_tell("beyond loopback");
+        at(url).cannot_tell("is not on loopback");
         let loopback = |here: &mut Here| {
             here.listen = vec!["127.0.0.1:9958".to_owned(), "[::1]:9958".to_owned()]
         };
