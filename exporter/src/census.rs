@@ -1,7 +1,6 @@
 //! How many processes each user has of each command.
 //!
-//! - [`Census::take`]: counts them all, as cheaply as the kernel allows.
-//! - [`count_living`]: counts one group, recognised by the same rules, without the dead.
+//! [`Census::take`] counts them all, the dead included, as cheaply as the kernel allows.
 //!
 //! A user is the effective uid, a command the kernel's name of the process (see
 //! [`process`](procstorm_processes::process)): `ps -eo user,comm` shows the same. Threads are not processes.
@@ -68,23 +67,4 @@ impl Census {
             Glance::Denied => self.denied += 1,
         }
     }
-}
-
-/// How many living processes user `uid` has of exactly `command`. The dead that nobody has reaped
-/// are not among them. Fails if the directory or a process of that user cannot be read.
-pub fn count_living(proc: &mut ProcDir, uid: u32, command: &Command) -> io::Result<u64> {
-    let mut living = 0;
-    let mut buffer = [MaybeUninit::uninit(); DIRECTORY_BITE];
-    proc.pids(&mut buffer, |proc, pid| {
-        if proc.owner(pid) == Some(uid)
-            && let Some(stat) = proc.stat(pid)?
-            && stat.command == *command
-            && !stat.is_dead()
-            && !stat.is_kernel_thread()
-        {
-            living += 1;
-        }
-        Ok::<(), io::Error>(())
-    })?;
-    Ok(living)
 }

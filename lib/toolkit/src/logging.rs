@@ -1,4 +1,4 @@
-//! The log of both daemons: one line an event on stderr, as `--log.level` and `--log.format` say.
+//! The log: one line an event on stderr, as `--log.level` and `--log.format` say.
 //!
 //! Where stderr is systemd's journal, each line begins with its priority (`man 3 sd-daemon`), which
 //! the journal takes off again, and has no time, which the journal has itself.

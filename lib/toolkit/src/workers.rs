@@ -1,7 +1,7 @@
 //! Threads that exist from the start, for work that blocks.
 //!
 //! A thread that is started when it is needed cannot be had in the very emergency that needs it: a
-//! storm may have taken every pid, or all memory. Those of a [`Workers`] are started with it and
+//! machine that is overloaded may have no pid or no memory left. Those of a [`Workers`] are started with it and
 //! stay. Work that finds none idle waits its turn; work that panics costs neither its thread nor
 //! the work behind it.
 

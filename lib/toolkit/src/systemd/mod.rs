@@ -1,4 +1,4 @@
-//! What systemd hands over to both daemons, and what it is told.
+//! What systemd hands over to a daemon, and what a daemon reports to it.
 //!
 //! - [`notice`]: ready, reloading, stopping, and a status line (`man 3 sd_notify`).
 //! - [`sockets`]: the sockets of a socket unit (`--web.systemd-socket`).

@@ -1,4 +1,4 @@
-//! The HTTP server of both daemons: HTTP/1.1, made for a hostile network.
+//! An HTTP server: HTTP/1.1, made for a hostile network.
 //!
 //! - [`serve`]: takes connections until told to stop, then lets those in flight finish.
 //! - [`Settings`]: its bounds.
