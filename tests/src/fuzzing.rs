@@ -104,7 +104,7 @@ pub fn payload(body: &[u8]) {
                 holds(alert.label("host") == "moscow", "for this host", body);
                 holds(alert.label("user") == request.user().as_str(), "for this user", body);
                 holds(request.command().as_bytes() == b"imapd", "for this command", body);
-                holds(request.playbook() == "imapd_storm", "by this playbook", body);
+                holds(request.name() == "imapd_storm", "by this playbook", body);
                 holds(alert.label("user") != "postmaster", "not a protected user", body);
             }
             Err(refusal) => is_one_line(&refusal.to_string(), body),

@@ -15,10 +15,8 @@ use crate::active::Force;
 use crate::alertmanager::{Alert, BadPayload, Notification};
 use crate::args::Args;
 use crate::engine::look_up;
-use crate::policy::{Config, LoadError, Playbook};
-use crate::policy::{
-    Decision, Facts, History, Identity, Plan, Request, admit, allowed_account, decide,
-};
+use crate::policy::{Authorised, Decision, Facts, History, Identity, Plan, admit, decide};
+use crate::policy::{Config, LoadError};
 use crate::printable::printable;
 use crate::sandbox::{Places, files};
 use crate::steps::kill::{Survey, Target, survey};
@@ -126,13 +124,16 @@ impl Looker<'_> {
         let config = &self.force.config;
         let request = admit(config, alert).map_err(|refusal| refusal.to_string())?;
         let identity = self.identity(request.user())?;
-        let account = allowed_account(config, &request, &identity, self.own_uid)
+        let candidate = request
+            .candidate(config, &identity, self.own_uid)
             .map_err(|refusal| refusal.to_string())?;
-        let target = Target { uid: account.uid, command: *request.command() };
+        let protected_by = self.protected_by(candidate.account())?;
+        let authorised =
+            candidate.authorise(protected_by).map_err(|refusal| refusal.to_string())?;
+        let target = Target { uid: authorised.account().uid, command: *authorised.command() };
         let found = survey(self.procfs, &target).map_err(|error| Chain(&error).to_string())?;
-        let playbook = config.playbooks.get(request.playbook());
-        let found = found.with_nested(playbook.is_some_and(Playbook::kills_nested));
-        self.decide(&request, identity, &found)
+        let found = found.with_nested(authorised.playbook().kills_nested());
+        self.decide(authorised, &found)
     }
 
     /// Who the user is to the daemon.
@@ -157,46 +158,25 @@ impl Looker<'_> {
         ))
     }
 
-    fn decide(
-        &self,
-        request: &Request,
-        identity: Identity,
-        found: &Survey,
-    ) -> Result<String, String> {
-        let protected = &self.force.config.accounts.protected;
-        let protection = Protection::resolve(protected, self.confined.unwrap_or(self.names), None);
-        let protected_by = match &identity {
-            Identity::Named(account) => self.protected_by(&protection, account)?,
-            Identity::Alias(_)
-            | Identity::Nameless(_)
-            | Identity::Unusable(_)
-            | Identity::Unresolved(_)
-            | Identity::Unknown => None,
-        };
-        let shared_with = self.shared_with(&identity);
+    fn decide(&self, authorised: Authorised, found: &Survey) -> Result<String, String> {
         let facts = Facts {
-            identity,
-            own_uid: self.own_uid,
-            protected_by,
-            shared_with,
+            shared_with: self.shared_with(authorised.account()),
             living: count(&found.living),
             left_alone: count(&found.nested),
             history: History::default(),
             muted_by: None,
             now: Timestamp::now(),
         };
-        match decide(&self.force.config, request, &facts) {
-            Decision::Act(plan) => Ok(self.act(&plan, request.playbook(), found)),
+        match decide(&self.force.config, authorised, &facts) {
+            Decision::Act(plan) => Ok(self.act(&plan, found)),
             Decision::Wait(until) => Err(format!("the cool-down runs until {until}")),
             Decision::Refuse(refusal) => Err(refusal.to_string()),
         }
     }
 
-    fn protected_by(
-        &self,
-        protection: &Protection,
-        account: &Account,
-    ) -> Result<Option<Protected>, String> {
+    fn protected_by(&self, account: &Account) -> Result<Option<Protected>, String> {
+        let protected = &self.force.config.accounts.protected;
+        let protection = Protection::resolve(protected, self.confined.unwrap_or(self.names), None);
         if let Some(protected) = protection.of(account, &[]) {
             return Ok(Some(protected.clone()));
         }
@@ -213,14 +193,13 @@ impl Looker<'_> {
         Ok(protection.of(account, &groups).cloned())
     }
 
-    fn shared_with(&self, identity: &Identity) -> Vec<String> {
-        let Identity::Named(account) = identity else { return Vec::new() };
+    fn shared_with(&self, account: &Account) -> Vec<String> {
         let archiver = self.force.archiver();
         archiver.map_or(Vec::new(), |archiver| archiver.others(&account.name, account.uid))
     }
 
-    fn act(&self, plan: &Plan, playbook: &str, found: &Survey) -> String {
-        let account = plan.account();
+    fn act(&self, plan: &Plan, found: &Survey) -> String {
+        let (account, playbook) = (plan.account(), plan.authorised().request().name());
         let mut lines = vec![format!(
             "  Playbook {playbook} would run{}: {} processes of uid {} live.",
             if plan.is_dry_run() { " DRY" } else { "" },

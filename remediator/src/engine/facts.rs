@@ -14,7 +14,7 @@ use crate::account::{Account, Protected, UserName};
 use crate::active::{Force, RETRY};
 use crate::alertmanager::Muted;
 use crate::journal::Case;
-use crate::policy::Identity;
+use crate::policy::{Authorised, Identity};
 use crate::policy::{Config, Step};
 use crate::steps::kill::{Survey, SurveyError, Target, survey};
 
@@ -131,14 +131,9 @@ impl Shared {
     }
 
     /// Names of other users' mail behind the same uid, if the playbook kills and the policy minds.
-    pub(super) async fn shared_with(
-        &self,
-        force: &Force,
-        playbook: &str,
-        account: &Account,
-    ) -> Vec<String> {
-        let kills = force.config.playbooks.get(playbook);
-        let kills = kills.is_some_and(|book| book.steps.contains(&Step::KillUserProc));
+    pub(super) async fn shared_with(&self, force: &Force, authorised: &Authorised) -> Vec<String> {
+        let account = authorised.account();
+        let kills = authorised.playbook().steps.contains(&Step::KillUserProc);
         if !kills || force.config.accounts.allow_shared_uid {
             return Vec::new();
         }

@@ -10,14 +10,13 @@ use procstorm_toolkit::chain::Chain;
 use super::claims::Claim;
 use super::detail::{StepDetail, recorded_archives};
 use super::{Shared, Stopping};
-use crate::account::Account;
 use crate::active::Force;
 use crate::journal::course::Ending;
 use crate::journal::records::{Question, Recurrence};
 use crate::journal::{Case, State};
 use crate::outcome::{End, Part, Story, Subject, Told};
+use crate::policy::{Authorised, Decision, Facts, History, Plan, Refusal, Request, admit, decide};
 use crate::policy::{Config, Playbook, Step};
-use crate::policy::{Decision, Facts, Plan, Refusal, Request, admit, allowed_account, decide};
 use crate::steps::archive::note;
 use crate::steps::kill::{Source, Survey, SurveyError, Target, release_stopped, source, told};
 use crate::verdict::Verdict;
@@ -37,17 +36,16 @@ struct Seen {
     source: Option<Source>,
 }
 
-/// A request, and whom it is about.
+/// A remediation that may be done if the facts say so, under the policy in force.
 struct Matter<'a> {
     case: &'a Case,
     force: &'a Arc<Force>,
-    request: &'a Request,
-    account: &'a Account,
+    authorised: &'a Authorised,
 }
 
 impl Matter<'_> {
     fn target(&self) -> Target {
-        Target { uid: self.account.uid, command: *self.request.command() }
+        Target { uid: self.authorised.account().uid, command: *self.authorised.command() }
     }
 }
 
@@ -137,26 +135,15 @@ impl Shared {
             Ok(request) => request,
             Err(refusal) => return self.refuse(case, &force, &refusal, None).await,
         };
-        let identity = self.identity(request.user()).await?;
-        let own_uid = self.parts.own_uid;
-        let account = match allowed_account(&force.config, &request, &identity, own_uid) {
-            Ok(account) => account,
+        let authorised = match self.authorise(&force, request.clone()).await? {
+            Ok(authorised) => authorised,
             Err(refusal) => {
                 return self
                     .refuse(case, &force, &refusal, Some((&request, Seen::default())))
                     .await;
             }
         };
-        let protected_by = match self.protected_by(&force.config, &account).await? {
-            Ok(protected_by) => protected_by,
-            Err(why) => {
-                let refusal = Refusal::UnresolvedUser { user: account.name.clone(), why };
-                return self
-                    .refuse(case, &force, &refusal, Some((&request, Seen::default())))
-                    .await;
-            }
-        };
-        let matter = Matter { case, force: &force, request: &request, account: &account };
+        let matter = Matter { case, force: &force, authorised: &authorised };
         let target = matter.target();
         let _lane = self.lanes.enter(target.uid, target.command).await;
         // The semaphore is never closed; without a permit nothing is done.
@@ -164,26 +151,38 @@ impl Shared {
         if *self.stop.borrow() {
             return Err(Stopping);
         }
-        let playbook = playbook_of(&force.config, case);
-        let kills_nested = playbook.is_some_and(Playbook::kills_nested);
         let survey = match self.survey_patiently(target).await? {
-            Ok(survey) => survey.with_nested(kills_nested),
+            Ok(survey) => survey.with_nested(authorised.playbook().kills_nested()),
             Err(error) => return self.cannot_see(&matter, &error).await,
         };
-        let shared_with = self.shared_with(&force, request.playbook(), &account).await;
-        let muted_by = self.muted_by(&force, case).await;
-        let facts = |history| Facts {
-            identity: identity.clone(),
-            own_uid,
-            protected_by: protected_by.clone(),
-            shared_with: shared_with.clone(),
+        let facts = Facts {
+            shared_with: self.shared_with(&force, &authorised).await,
             living: count(&survey.living),
             left_alone: count(&survey.nested),
-            history,
-            muted_by: muted_by.clone(),
+            history: History::default(),
+            muted_by: self.muted_by(&force, case).await,
             now: Timestamp::now(),
         };
         self.settle_it(&matter, &survey, facts).await
+    }
+
+    /// The request, if its account may be acted on.
+    async fn authorise(
+        &self,
+        force: &Force,
+        request: Request,
+    ) -> Result<Result<Authorised, Refusal>, Stopping> {
+        let identity = self.identity(request.user()).await?;
+        let candidate = match request.candidate(&force.config, &identity, self.parts.own_uid) {
+            Ok(candidate) => candidate,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        Ok(match self.protected_by(&force.config, candidate.account()).await? {
+            Ok(protected_by) => candidate.authorise(protected_by),
+            Err(why) => {
+                Err(Refusal::UnresolvedUser { user: candidate.account().name.clone(), why })
+            }
+        })
     }
 
     /// Decides, with nobody else deciding at the same time, and does what follows.
@@ -191,22 +190,23 @@ impl Shared {
         &self,
         matter: &Matter<'_>,
         survey: &Survey,
-        facts: impl Fn(crate::policy::History) -> Facts,
+        mut facts: Facts,
     ) -> Result<(), Stopping> {
-        let Matter { case, force, request, account } = matter;
-        let Some(playbook) = force.config.playbooks.get(request.playbook()) else { return Ok(()) };
+        let Matter { case, force, authorised } = matter;
+        let (request, account) = (authorised.request(), authorised.account());
         let turn = self.turn.lock().await;
         let question = Question {
             id: case.id,
-            playbook: request.playbook().to_owned(),
+            playbook: request.name().to_owned(),
             uid: account.uid,
             command: request.command().to_text().into_owned(),
-            limits: playbook.limits,
+            limits: request.playbook().limits,
         };
         let journal = &self.parts.journal;
-        let history = self.persist(|| journal.history(question.clone(), Timestamp::now())).await?;
-        let facts = facts(history);
-        match decide(&force.config, request, &facts) {
+        facts.history =
+            self.persist(|| journal.history(question.clone(), Timestamp::now())).await?;
+        facts.now = Timestamp::now();
+        match decide(&force.config, (*authorised).clone(), &facts) {
             Decision::Wait(until) => {
                 tracing::info!(remediation = case.id, %until, "waits for the cool-down");
                 self.persist(|| journal.defer(case.id, until)).await
@@ -235,7 +235,8 @@ impl Shared {
     }
 
     async fn act(&self, matter: &Matter<'_>, plan: &Plan, survey: &Survey) -> Result<(), Stopping> {
-        let Matter { case, force, request, .. } = matter;
+        let Matter { case, force, authorised } = matter;
+        let request = authorised.request();
         let (began, clock) = (Timestamp::now(), Instant::now());
         let before = case.before.unwrap_or_else(|| count(&survey.living));
         if case.repeats.is_none() && case.acted.is_none() {
@@ -243,7 +244,7 @@ impl Shared {
         }
         tracing::info!(
             remediation = case.id, user = request.user().as_str(), command = %request.command().to_text(),
-            playbook = request.playbook(), processes = before, dry_run = plan.is_dry_run(), "acts"
+            playbook = request.name(), processes = before, dry_run = plan.is_dry_run(), "acts"
         );
         let source = match case.repeats {
             Some(_) => self.source(matter, survey).await,
@@ -275,7 +276,7 @@ impl Shared {
 
     /// Writes down how it ended, and what people are told.
     async fn conclude(&self, matter: &Matter<'_>, story: &Story<'_>) -> Result<(), Stopping> {
-        let Matter { case, force, request, .. } = matter;
+        let Matter { case, force, authorised } = matter;
         let journal = &self.parts.journal;
         let recurrence = match case.repeats {
             Some(_) => self.persist(|| journal.recurrence(case.id)).await?,
@@ -284,11 +285,10 @@ impl Shared {
         let story = &Story { recurrence: recurrence.count, ..story.clone() };
         let told = story.tell();
         let is_posted = !story.repeats(&told, &recurrence.told);
-        let now = Timestamp::now();
-        let settle = force.config.playbooks.get(request.playbook()).map(|book| book.settle);
-        let watch_until = settle
-            .filter(|settle| told.verdict.is_watched() && !settle.is_zero())
-            .and_then(|settle| now.checked_add(SignedDuration::try_from(settle).ok()?).ok());
+        let settle = authorised.playbook().settle;
+        let is_watched = told.verdict.is_watched() && !settle.is_zero();
+        let settle = is_watched.then(|| SignedDuration::try_from(settle).ok()).flatten();
+        let watch_until = settle.and_then(|settle| Timestamp::now().checked_add(settle).ok());
         self.end(case.id, force, &told, story, watch_until, is_posted).await
     }
 
@@ -348,9 +348,7 @@ impl Shared {
     ) -> Result<(), Stopping> {
         if let (Some(window), Some((request, mut seen))) = (refusal.told_once_in(), asked) {
             let (window, left_alone) = if let Refusal::LeftAlone { left_alone, .. } = refusal {
-                let playbook = playbook_of(&force.config, case);
-                let limit = playbook.map(|playbook| playbook.limits.per_user.window);
-                (limit.unwrap_or(window), *left_alone)
+                (request.playbook().limits.per_user.window, *left_alone)
             } else {
                 (window, 0)
             };
@@ -388,7 +386,7 @@ impl Shared {
         seen: Seen,
     ) -> Result<(), Stopping> {
         let reason = refusal.to_string();
-        let (user, playbook) = (request.user().as_str(), request.playbook());
+        let (user, playbook) = (request.user().as_str(), request.name());
         let command = request.command().to_text();
         let (host, before) = (force.config.host.as_str(), seen.living);
         let subject = Subject { host, user, command: &command, playbook, before };
@@ -431,7 +429,7 @@ impl Shared {
         let before = matter.case.before.unwrap_or(living);
         let archives = recorded_archives(&matter.case.steps).and_then(Result::ok);
         let unread = unread_of(matter.case);
-        let lock = self.left_lock(matter.force, matter.case, matter.account).await?;
+        let lock = self.left_lock(matter.force, matter.case, matter.authorised.account()).await?;
         let subject = matter.subject(Some(before));
         let mut parts: Vec<_> =
             archives.iter().map(|notes| note::part(subject.user, notes, false)).collect();
@@ -521,9 +519,9 @@ impl Matter<'_> {
     fn subject(&self, before: Option<u64>) -> Subject<'_> {
         Subject {
             host: &self.force.config.host,
-            user: self.account.name.as_str(),
-            command: text(self.request.command()),
-            playbook: self.request.playbook(),
+            user: self.authorised.account().name.as_str(),
+            command: text(self.authorised.command()),
+            playbook: self.authorised.request().name(),
             before,
         }
     }

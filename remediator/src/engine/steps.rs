@@ -66,7 +66,10 @@ impl Shared {
                             (!record.is_good(), None)
                         }
                     };
-                    if failed && !dry && plan.on_archive_failure() == OnArchiveFailure::Stop {
+                    if failed
+                        && !dry
+                        && plan.playbook().on_archive_failure == OnArchiveFailure::Stop
+                    {
                         done.end = Some(note::end_stopped(subject));
                         done.parts.extend(source);
                         return Ok(done);
@@ -215,9 +218,9 @@ impl Shared {
         let target = Target { uid: plan.account().uid, command: *plan.command() };
         let bounds = Bounds {
             allow_own_uid: self.may_own_uid(),
-            grace: plan.grace(),
-            threshold: plan.threshold(),
-            nested_namespaces: plan.kills_nested(),
+            grace: plan.playbook().grace,
+            threshold: plan.playbook().threshold,
+            nested_namespaces: plan.playbook().kills_nested(),
             ..self.parts.bounds.clone()
         };
         let (procfs, abort) = (self.parts.procfs.clone(), Arc::clone(&self.abort));

@@ -58,7 +58,7 @@ fn unfinished(tx: &Transaction<'_>, request: &Request) -> Result<Option<i64>, Fa
          WHERE playbook = ?1 AND user = ?2 AND command = ?3 AND state <> 'done'",
     )?;
     let (user, command) = (request.user().as_str(), request.command().to_text());
-    Ok(query.query_row(params![request.playbook(), user, command], |row| row.get(0)).optional()?)
+    Ok(query.query_row(params![request.name(), user, command], |row| row.get(0)).optional()?)
 }
 
 fn begin(tx: &Transaction<'_>, request: &Request, now: i64) -> Result<i64, Fault> {
@@ -73,7 +73,7 @@ fn begin(tx: &Transaction<'_>, request: &Request, now: i64) -> Result<i64, Fault
          VALUES (?1, ?2, ?3, 'accepted', ?4, ?4)",
     )?
     .execute(params![
-        request.playbook(),
+        request.name(),
         request.user().as_str(),
         request.command().to_text(),
         now

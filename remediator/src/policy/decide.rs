@@ -1,17 +1,22 @@
 //! May this be done? A pure judgement: no clock, no /proc, no name service is asked here.
 //!
-//! - [`admit`]: what the alert alone can be refused for; a [`Request`] is an alert that passed.
-//! - [`decide`]: what the facts say about a request: a [`Decision`].
-//! - [`Plan`]: the proof that both passed; nobody acts without one, and only `decide` makes one.
-//! - [`Refusal`]: why not, with a label for metrics and a sentence that names its object.
+//! What has passed a check is a type that only this check makes, so that no check can be left out
+//! and none is made twice:
+//! - [`admit`] makes a [`Request`] of an alert that the policy takes by itself;
+//! - [`Request::candidate`] makes a [`Candidate`] of it, whose account may be acted on by its uid;
+//! - [`Candidate::authorise`] makes it [`Authorised`]: its account is not protected;
+//! - [`decide`] makes a [`Plan`] of that, if the [`Facts`] say so; nobody acts without one.
+//!
+//! - [`Refusal`]: why not, with a verdict and a sentence that names its object.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use procstorm_processes::process::Command;
 
 use super::duration::spoken;
-use super::file::{Config, NestedNamespaces, OnArchiveFailure, Playbook, Step};
+use super::file::{Config, Playbook, Step};
 use super::values::Rate;
 use crate::account::{Account, NameFault, Protected, UserName};
 use crate::alertmanager::Muted;
@@ -21,7 +26,8 @@ use crate::verdict::{Mailed, Verdict};
 /// An alert that asks for something this host's file allows, whoever the user may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    playbook: String,
+    name: String,
+    playbook: Arc<Playbook>,
     user: UserName,
     command: Command,
 }
@@ -29,7 +35,13 @@ pub struct Request {
 impl Request {
     /// The playbook's name.
     #[must_use]
-    pub fn playbook(&self) -> &str {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The playbook.
+    #[must_use]
+    pub fn playbook(&self) -> &Playbook {
         &self.playbook
     }
 
@@ -43,6 +55,64 @@ impl Request {
     #[must_use]
     pub fn command(&self) -> &Command {
         &self.command
+    }
+}
+
+/// A request whose account the policy allows by its name and uid. What the policy protects by group
+/// or by another name of the uid is not known yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    request: Request,
+    account: Account,
+}
+
+impl Candidate {
+    /// Whose processes; for a uid without a name, the name is the uid in digits.
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// The request, unless an entry of `accounts.protected` covers the account.
+    pub fn authorise(self, protected_by: Option<Protected>) -> Result<Authorised, Refusal> {
+        let Self { request, account } = self;
+        match protected_by {
+            Some(entry) => Err(Refusal::ProtectedUser { user: account.name, entry }),
+            None => Ok(Authorised { request, account }),
+        }
+    }
+}
+
+/// A request about an account that may be acted on, whatever the facts are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authorised {
+    request: Request,
+    account: Account,
+}
+
+impl Authorised {
+    /// What the alert asks for.
+    #[must_use]
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Whose processes; for a uid without a name, the name is the uid in digits.
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// The playbook.
+    #[must_use]
+    pub fn playbook(&self) -> &Playbook {
+        &self.request.playbook
+    }
+
+    /// Which processes.
+    #[must_use]
+    pub fn command(&self) -> &Command {
+        &self.request.command
     }
 }
 
@@ -66,18 +136,12 @@ pub enum Identity {
 /// What is true here and now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Who the user is.
-    pub identity: Identity,
-    /// The uid that the daemon runs as.
-    pub own_uid: u32,
     /// How many processes of that user and command live and may be ended.
     pub living: u64,
     /// How many more live in containers, and are left alone.
     pub left_alone: u64,
     /// What was done before.
     pub history: History,
-    /// The entry of `accounts.protected` that covers the user's uid, whatever it is called.
-    pub protected_by: Option<Protected>,
     /// Names of other users' mail that belongs to the same uid; none where that does not matter.
     pub shared_with: Vec<String>,
     /// What keeps Alertmanager from sending the alert by now, as far as it was asked for.
@@ -112,57 +176,39 @@ pub enum Decision {
 /// What may be done: the leave to do it, which only [`decide`] gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    account: Account,
-    command: Command,
-    steps: Vec<Step>,
-    on_archive_failure: OnArchiveFailure,
-    grace: Duration,
-    threshold: u64,
-    nested_namespaces: NestedNamespaces,
+    authorised: Authorised,
     dry_run: bool,
 }
 
 impl Plan {
-    /// Upon whom; for a uid without a name, the name is the uid in digits.
+    /// What it is the leave for.
     #[must_use]
-    pub fn account(&self) -> &Account {
-        &self.account
+    pub fn authorised(&self) -> &Authorised {
+        &self.authorised
     }
 
-    /// Upon which processes.
+    /// On whom; for a uid without a name, the name is the uid in digits.
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        &self.authorised.account
+    }
+
+    /// On which processes.
     #[must_use]
     pub fn command(&self) -> &Command {
-        &self.command
+        &self.authorised.request.command
+    }
+
+    /// The playbook: what, in which order, and how.
+    #[must_use]
+    pub fn playbook(&self) -> &Playbook {
+        &self.authorised.request.playbook
     }
 
     /// What, in this order.
     #[must_use]
     pub fn steps(&self) -> &[Step] {
-        &self.steps
-    }
-
-    /// Whether a failed archive ends it.
-    #[must_use]
-    pub fn on_archive_failure(&self) -> OnArchiveFailure {
-        self.on_archive_failure
-    }
-
-    /// How long the processes have to exit after SIGTERM; zero is SIGKILL at once.
-    #[must_use]
-    pub fn grace(&self) -> Duration {
-        self.grace
-    }
-
-    /// From which count on it is a storm.
-    #[must_use]
-    pub fn threshold(&self) -> u64 {
-        self.threshold
-    }
-
-    /// Whether processes in containers are ended, too.
-    #[must_use]
-    pub fn kills_nested(&self) -> bool {
-        self.nested_namespaces == NestedNamespaces::Kill
+        &self.playbook().steps
     }
 
     /// Whether it is only said, not done.
@@ -395,7 +441,7 @@ pub fn admit(config: &Config, alert: &Alert) -> Result<Request, Refusal> {
     };
     let user = UserName::new(alert.label("user")).map_err(Refusal::BadUserName)?;
     unprotected(config, &user)?;
-    Ok(Request { playbook: name.to_owned(), user, command })
+    Ok(Request { name: name.to_owned(), playbook: Arc::new(playbook.clone()), user, command })
 }
 
 /// Whether a name is none that is protected, by the name alone.
@@ -425,97 +471,92 @@ fn named_playbook<'c>(
     Ok((name, playbook))
 }
 
-/// Judges a request by the facts.
-pub fn decide(config: &Config, request: &Request, facts: &Facts) -> Decision {
-    let Some(playbook) = config.playbooks.get(&request.playbook) else {
-        return Decision::Refuse(Refusal::UnknownPlaybook(Quoted::new(&request.playbook)));
-    };
-    let judged = allowed_account(config, request, &facts.identity, facts.own_uid)
-        .and_then(|account| match &facts.protected_by {
-            Some(entry) => {
-                let (user, entry) = (account.name, entry.clone());
-                Err(Refusal::ProtectedUser { user, entry })
-            }
-            None => Ok(account),
-        })
-        .and_then(|account| still_true(playbook, facts).map(|()| account));
-    let account = match judged {
-        Ok(account) => account,
-        Err(refusal) => return Decision::Refuse(refusal),
-    };
-    if !config.accounts.allow_shared_uid && !facts.shared_with.is_empty() {
-        let mail = facts.shared_with.iter().map(|name| Quoted::new(name).to_string()).collect();
-        let (user, uid) = (account.name, account.uid);
-        return Decision::Refuse(Refusal::SharedUid { user, uid, mail });
+/// Judges by the facts what is authorised.
+pub fn decide(config: &Config, authorised: Authorised, facts: &Facts) -> Decision {
+    let playbook = authorised.playbook();
+    if let Err(refusal) = still_true(playbook, facts)
+        .and_then(|()| unshared(config, authorised.account(), facts))
+        .and_then(|()| unmuted(facts))
+    {
+        return Decision::Refuse(refusal);
     }
-    match &facts.muted_by {
-        Some(Muted::Silence(id)) => {
-            return Decision::Refuse(Refusal::Silenced(Quoted::new(id)));
-        }
-        Some(Muted::Inhibition(by)) => {
-            return Decision::Refuse(Refusal::Inhibited(Quoted::new(by)));
-        }
-        None => {}
-    }
-    let dry_run = config.dry_run || playbook.dry_run;
     // The cool-down comes before the limits: a storm that has merely to wait is not given up.
     if let Some(until) = cool_down(playbook, facts) {
         return Decision::Wait(until);
     }
-    if let Err(refusal) = within_limits(playbook, request, &facts.history) {
+    if let Err(refusal) = within_limits(playbook, authorised.request(), &facts.history) {
         return Decision::Refuse(refusal);
     }
-    Decision::Act(Plan {
-        account,
-        command: request.command,
-        steps: playbook.steps.clone(),
-        on_archive_failure: playbook.on_archive_failure,
-        grace: playbook.grace,
-        threshold: playbook.threshold,
-        nested_namespaces: playbook.nested_namespaces,
-        dry_run,
-    })
+    let dry_run = config.dry_run || playbook.dry_run;
+    Decision::Act(Plan { authorised, dry_run })
 }
 
-/// The account, if it is one that may be acted upon at all.
-pub fn allowed_account(
-    config: &Config,
-    request: &Request,
-    identity: &Identity,
-    own_uid: u32,
-) -> Result<Account, Refusal> {
-    let accounts = &config.accounts;
-    let account = match identity {
-        Identity::Named(account) => account.clone(),
-        Identity::Nameless(uid) if accounts.allow_nameless => {
-            Account { name: request.user.clone(), uid: *uid }
-        }
-        Identity::Nameless(uid) => return Err(Refusal::NamelessUid(*uid)),
-        Identity::Alias(name) => {
-            let (user, name) = (request.user.clone(), Quoted::new(name));
-            return Err(Refusal::Alias { user, name });
-        }
-        Identity::Unusable(fault) => return Err(Refusal::BadUserName(fault.clone())),
-        Identity::Unresolved(why) => {
-            let (user, why) = (request.user.clone(), why.clone());
-            return Err(Refusal::UnresolvedUser { user, why });
-        }
-        Identity::Unknown => return Err(Refusal::UnknownUser(request.user.clone())),
-    };
-    let Account { name, uid } = &account;
-    if *uid == 0 {
-        return Err(Refusal::Root(name.clone()));
+impl Request {
+    /// The request with its account, if that is one that may be acted on at all.
+    pub fn candidate(
+        self,
+        config: &Config,
+        identity: &Identity,
+        own_uid: u32,
+    ) -> Result<Candidate, Refusal> {
+        let account = self.allowed_account(config, identity, own_uid)?;
+        Ok(Candidate { request: self, account })
     }
-    if *uid < accounts.min_uid {
-        let (user, uid, min_uid) = (name.clone(), *uid, accounts.min_uid);
-        return Err(Refusal::SystemUid { user, uid, min_uid });
+
+    fn allowed_account(
+        &self,
+        config: &Config,
+        identity: &Identity,
+        own_uid: u32,
+    ) -> Result<Account, Refusal> {
+        let accounts = &config.accounts;
+        let user = || self.user.clone();
+        let account = match identity {
+            Identity::Named(account) => account.clone(),
+            Identity::Nameless(uid) if accounts.allow_nameless => {
+                Account { name: user(), uid: *uid }
+            }
+            Identity::Nameless(uid) => return Err(Refusal::NamelessUid(*uid)),
+            Identity::Alias(name) => {
+                return Err(Refusal::Alias { user: user(), name: Quoted::new(name) });
+            }
+            Identity::Unusable(fault) => return Err(Refusal::BadUserName(fault.clone())),
+            Identity::Unresolved(why) => {
+                return Err(Refusal::UnresolvedUser { user: user(), why: why.clone() });
+            }
+            Identity::Unknown => return Err(Refusal::UnknownUser(user())),
+        };
+        let Account { name, uid } = &account;
+        if *uid == 0 {
+            return Err(Refusal::Root(name.clone()));
+        }
+        if *uid < accounts.min_uid {
+            let (user, uid, min_uid) = (name.clone(), *uid, accounts.min_uid);
+            return Err(Refusal::SystemUid { user, uid, min_uid });
+        }
+        if *uid == own_uid && !accounts.allow_own_uid {
+            return Err(Refusal::OwnUid(name.clone()));
+        }
+        // Asked again: the alert may have named the uid, and the name service the protected name.
+        unprotected(config, name)?;
+        Ok(account)
     }
-    if *uid == own_uid && !accounts.allow_own_uid {
-        return Err(Refusal::OwnUid(name.clone()));
+}
+
+fn unshared(config: &Config, account: &Account, facts: &Facts) -> Result<(), Refusal> {
+    if config.accounts.allow_shared_uid || facts.shared_with.is_empty() {
+        return Ok(());
     }
-    // Asked again: the alert may have named the uid, and the name service the protected name.
-    unprotected(config, name)?;
-    Ok(account)
+    let mail = facts.shared_with.iter().map(|name| Quoted::new(name).to_string()).collect();
+    Err(Refusal::SharedUid { user: account.name.clone(), uid: account.uid, mail })
+}
+
+fn unmuted(facts: &Facts) -> Result<(), Refusal> {
+    match &facts.muted_by {
+        Some(Muted::Silence(id)) => Err(Refusal::Silenced(Quoted::new(id))),
+        Some(Muted::Inhibition(by)) => Err(Refusal::Inhibited(Quoted::new(by))),
+        None => Ok(()),
+    }
 }
 
 fn still_true(playbook: &Playbook, facts: &Facts) -> Result<(), Refusal> {

@@ -17,8 +17,8 @@ mod values;
 pub(crate) mod yaml;
 
 pub use decide::{
-    Decision, Facts, History, Identity, Plan, Quoted, Refusal, Request, admit, allowed_account,
-    decide,
+    Authorised, Candidate, Decision, Facts, History, Identity, Plan, Quoted, Refusal, Request,
+    admit, decide,
 };
 pub use file::{
     Accounts, Config, Limits, LoadError, Mail, NestedNamespaces, OnArchiveFailure, Playbook,

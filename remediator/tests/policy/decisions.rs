@@ -8,8 +8,10 @@ use procstorm_processes::process::Command;
 use procstorm_remediator::account::{Account, Protected, UserName};
 use procstorm_remediator::alertmanager::Muted;
 use procstorm_remediator::alertmanager::{Alert, Status};
+use procstorm_remediator::policy::{
+    Authorised, Decision, Facts, History, Identity, Plan, Refusal, admit, decide,
+};
 use procstorm_remediator::policy::{Config, Step};
-use procstorm_remediator::policy::{Decision, Facts, History, Identity, Plan, admit, decide};
 use proptest::prelude::*;
 
 fn config(extra: &str) -> Config {
@@ -57,13 +59,21 @@ fn account(name: &str, uid: u32) -> Identity {
     Identity::Named(Account { name: UserName::new(name).unwrap(), uid })
 }
 
-/// A storm of alice's, and nothing done before.
+/// Who a request is about.
+#[derive(Clone)]
+struct Who {
+    identity: Identity,
+    own_uid: u32,
+    protected_by: Option<Protected>,
+}
+
+fn alice() -> Who {
+    Who { identity: account("alice", 1001), own_uid: 998, protected_by: None }
+}
+
+/// A storm of hers, and nothing done before.
 fn facts() -> Facts {
-    let identity = account("alice", 1001);
     Facts {
-        identity,
-        own_uid: 998,
-        protected_by: None,
         shared_with: Vec::new(),
         living: 95,
         left_alone: 0,
@@ -73,8 +83,14 @@ fn facts() -> Facts {
     }
 }
 
+fn authorised(config: &Config, who: &Who) -> Result<Authorised, Refusal> {
+    let request = admit(config, &alert(&[]))?;
+    let candidate = request.candidate(config, &who.identity, who.own_uid)?;
+    candidate.authorise(who.protected_by.clone())
+}
+
 fn judged(config: &Config, facts: &Facts) -> Decision {
-    decide(config, &admit(config, &alert(&[])).unwrap(), facts)
+    decide(config, authorised(config, &alice()).unwrap(), facts)
 }
 
 fn refused(config: &Config, facts: &Facts) -> (&'static str, String) {
@@ -84,8 +100,18 @@ fn refused(config: &Config, facts: &Facts) -> (&'static str, String) {
     }
 }
 
+/// Why nobody may act on that account, whatever the facts are.
+fn barred(config: &Config, who: &Who) -> (&'static str, String) {
+    let refusal = authorised(config, who).unwrap_err();
+    (refusal.verdict().label(), refusal.to_string())
+}
+
 fn planned(config: &Config, facts: &Facts) -> Plan {
-    match judged(config, facts) {
+    planned_for(config, &alice(), facts)
+}
+
+fn planned_for(config: &Config, who: &Who, facts: &Facts) -> Plan {
+    match decide(config, authorised(config, who).unwrap(), facts) {
         Decision::Act(plan) => plan,
         other @ (Decision::Wait(_) | Decision::Refuse(_)) => panic!("{other:?}"),
     }
@@ -162,29 +188,31 @@ fn the_wrong_account_is_refused() {
         (account("alice", 999), "system_uid"),
         (account("postmaster", 1001), "protected_user"),
     ] {
-        assert_eq!(refused(&config, &Facts { identity, ..facts() }).0, label);
+        assert_eq!(barred(&config, &Who { identity, ..alice() }).0, label);
     }
-    assert_eq!(refused(&config, &Facts { own_uid: 1001, ..facts() }).0, "own_uid");
+    assert_eq!(barred(&config, &Who { own_uid: 1001, ..alice() }).0, "own_uid");
     // Another name of the same uid, or a group's member.
     let protected_by = Some(Protected::Group("staff".to_owned()));
-    let (label, text) = refused(&config, &Facts { protected_by, ..facts() });
+    let (label, text) = barred(&config, &Who { protected_by, ..alice() });
     assert_eq!((label, text.contains("@staff")), ("protected_user", true), "{text}");
 }
 
 #[test]
 fn the_least_uid_of_accounts_min_uid_is_a_users() {
-    let plan = planned(&config(""), &Facts { identity: account("alice", 1000), ..facts() });
+    let who = Who { identity: account("alice", 1000), ..alice() };
+    let plan = planned_for(&config(""), &who, &facts());
     assert_eq!(plan.account().uid, 1000);
 }
 
 #[test]
 fn the_configuration_can_allow_its_own_and_nameless_uids() {
     let config = config(", allow_own_uid: true, allow_nameless: true");
-    let plan = planned(&config, &Facts { own_uid: 1001, ..facts() });
+    let plan = planned_for(&config, &Who { own_uid: 1001, ..alice() }, &facts());
     assert_eq!(plan.account().uid, 1001);
-    let plan = planned(&config, &Facts { identity: Identity::Nameless(1002), ..facts() });
+    let nameless = |uid| Who { identity: Identity::Nameless(uid), ..alice() };
+    let plan = planned_for(&config, &nameless(1002), &facts());
     assert_eq!((plan.account().uid, plan.account().name.as_str()), (1002, "alice"));
-    assert_eq!(refused(&config, &Facts { identity: Identity::Nameless(0), ..facts() }).0, "root");
+    assert_eq!(barred(&config, &nameless(0)).0, "root");
 }
 
 #[test]
@@ -272,7 +300,6 @@ proptest! {
         last in proptest::option::of(-100_i64..100),
     ) {
         let config = config("");
-        let request = admit(&config, &alert(&[("user", "alice")])).unwrap();
         let identity = match identity {
             0 => account(&name, uid),
             1 => Identity::Nameless(uid),
@@ -280,8 +307,10 @@ proptest! {
         };
         let last = last.map(|seconds| now() - SignedDuration::from_secs(seconds));
         let history = History { last, for_user, in_total };
-        let facts = Facts { identity: identity.clone(), own_uid, living, history, ..facts() };
-        let decision = decide(&config, &request, &facts);
+        let who = Who { identity: identity.clone(), own_uid, protected_by: None };
+        let facts = Facts { living, history, ..facts() };
+        let Ok(authorised) = authorised(&config, &who) else { return Ok(()) };
+        let decision = decide(&config, authorised, &facts);
         if let Decision::Act(plan) = decision {
             prop_assert_eq!(identity, account(&name, uid));
             prop_assert!(uid >= 1000 && uid != own_uid && living >= 90 && name != "postmaster");
