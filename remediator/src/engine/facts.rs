@@ -1,28 +1,17 @@
-//! What is true here and now.
+//! What is true here and now: which processes live, whose mail a uid holds, what is silenced.
 
-use std::sync::mpsc::RecvTimeoutError;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use procstorm_processes::name_service::NameService;
 use procstorm_toolkit::chain::Chain;
 use rustix::io::Errno;
 
-use super::{Shared, Stopping};
-use crate::account::protection::{Protection, groups_of};
-use crate::account::{Account, Protected, UserName};
+use super::attempt::Attempt;
+use super::context::{Context, Stopping};
 use crate::active::{Force, RETRY};
 use crate::alertmanager::Muted;
-use crate::journal::Case;
-use crate::policy::{Authorised, Identity};
-use crate::policy::{Config, Step};
-use crate::steps::kill::{Survey, SurveyError, Target, survey};
-
-/// How long the name service may take for one question.
-const NAME_DEADLINE: Duration = Duration::from_secs(2);
-
-/// How long it holds what the name service said of the protected accounts.
-const PROTECTION_HOLDS: Duration = Duration::from_secs(30);
+use crate::journal::Remediation;
+use crate::policy::{Authorised, Step};
+use crate::steps::kill::{Source, Survey, SurveyError, Target, source, survey};
 
 /// How long Alertmanager may take to say what is silenced: a storm goes on meanwhile.
 const SILENCE_DEADLINE: Duration = Duration::from_secs(2);
@@ -30,106 +19,7 @@ const SILENCE_DEADLINE: Duration = Duration::from_secs(2);
 /// How long descriptors or memory that are short are waited for.
 const SHORT_OF_DESCRIPTORS: Duration = Duration::from_secs(15);
 
-/// How long after a name service did not answer it is asked again,
-const NAME_RETRY: Duration = Duration::from_secs(5);
-
-/// and for how long at all: then people are told, and the next alert asks again.
-const NAME_PATIENCE: Duration = Duration::from_secs(300);
-
-impl Shared {
-    /// Who the user is. A name service that does not answer is asked again for a while, unless the
-    /// journal remembers the uid: an account that had its processes killed an hour ago is no other.
-    pub(super) async fn identity(&self, user: &UserName) -> Result<Identity, Stopping> {
-        let begun = Instant::now();
-        loop {
-            let (names, who) = (self.names.clone(), user.clone());
-            let why = match self.askers.run(move || look_up(&names, &who)).await {
-                Ok(Ok(identity)) => match self.parts.reach.doubt(&identity) {
-                    None => return Ok(identity),
-                    Some(doubt) => {
-                        tracing::warn!(%user, doubt, "the user is not found");
-                        doubt
-                    }
-                },
-                Ok(Err(error)) => {
-                    tracing::warn!(%user, error, "name service unavailable");
-                    error
-                }
-                Err(error) => {
-                    tracing::error!(%user, %error, "the name service's task panicked");
-                    error.to_string()
-                }
-            };
-            let name = user.as_str().to_owned();
-            let known = self.persist(|| self.parts.journal.last_known_uid(name.clone())).await?;
-            if let Some(uid) = known {
-                tracing::warn!(
-                    %user,
-                    uid,
-                    "name service unavailable; using the uid recorded at the last remediation"
-                );
-                return Ok(Identity::Named(Account { name: user.clone(), uid }));
-            }
-            if begun.elapsed() >= NAME_PATIENCE {
-                return Ok(Identity::Unresolved(why));
-            }
-            self.pause(NAME_RETRY).await?;
-        }
-    }
-
-    /// What protects an account, by its uid and groups; as the inner error why that cannot be told.
-    /// A name service that does not answer is asked again for a while, as for the account itself:
-    /// whoever may be protected is not killed.
-    pub(super) async fn protected_by(
-        &self,
-        config: &Config,
-        account: &Account,
-    ) -> Result<Result<Option<Protected>, String>, Stopping> {
-        let (begun, user) = (Instant::now(), account.name.as_str());
-        loop {
-            let protection = self.protection(config).await;
-            if let Some(protected) = protection.of(account, &[]) {
-                return Ok(Ok(Some(protected.clone())));
-            }
-            let hidden = self.parts.reach.protected_by(&config.accounts.protected, account.uid);
-            if let Ok(Some(protected)) = hidden {
-                return Ok(Ok(Some(protected)));
-            }
-            let why = if let Err(why) = hidden {
-                why
-            } else if let Some(entry) = protection.unanswered() {
-                format!("the name service does not say who {} is", entry.kind())
-            } else if !protection.has_groups() {
-                return Ok(Ok(None));
-            } else if let Some(groups) = self.groups_of(account.uid).await {
-                return Ok(Ok(protection.of(account, &groups).cloned()));
-            } else {
-                let known = || self.parts.journal.last_known_uid(user.to_owned());
-                if self.persist(known).await? == Some(account.uid) {
-                    tracing::warn!(
-                        user,
-                        "name service unavailable; taken to be in no group, as at the last \
-                         remediation"
-                    );
-                    return Ok(Ok(None));
-                }
-                format!("the name service does not say in which groups {user} is")
-            };
-            tracing::warn!(user, error = why, "cannot tell whether the account is protected");
-            if begun.elapsed() >= NAME_PATIENCE {
-                return Ok(Err(why));
-            }
-            self.pause(NAME_RETRY).await?;
-        }
-    }
-
-    /// The groups of an account; `None` where the name service does not answer.
-    async fn groups_of(&self, uid: u32) -> Option<Vec<u32>> {
-        let names = self.names.clone();
-        let ask = move || names.ask(move || groups_of(uid)).recv_timeout(NAME_DEADLINE);
-        self.askers.run(ask).await.ok()?.ok()?
-    }
-
+impl Context {
     /// Names of other users' mail behind the same uid, if the playbook kills and the policy minds.
     pub(super) async fn shared_with(&self, force: &Force, authorised: &Authorised) -> Vec<String> {
         let account = authorised.account();
@@ -145,35 +35,6 @@ impl Shared {
             );
             Vec::new()
         })
-    }
-
-    /// Whom the policy protects, as the name service says now or said a moment ago. Says what of the
-    /// list protects nobody.
-    pub(super) async fn protection(&self, config: &Config) -> Arc<Protection> {
-        let list = config.accounts.protected.clone();
-        let before = self.protection.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((asked, before)) = &before
-            && asked.elapsed() < PROTECTION_HOLDS
-            && before.is_of(&list)
-        {
-            return Arc::clone(before);
-        }
-        let before = before.map(|(_, before)| before);
-        let (names, known) = (self.names.clone(), before.clone());
-        let ask = move || Protection::resolve(&list, &names, known.as_deref());
-        let Ok(now) = self.askers.run(ask).await else {
-            return before.unwrap_or_default();
-        };
-        if before.as_deref().map(Protection::doubts).as_ref() != Some(&now.doubts()) {
-            for doubt in now.doubts() {
-                tracing::warn!("accounts.protected: {doubt}");
-            }
-        }
-        self.parts.metrics.void_protection(now.void());
-        let now = Arc::new(now);
-        *self.protection.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((Instant::now(), Arc::clone(&now)));
-        now
     }
 
     /// Which processes there are.
@@ -204,27 +65,34 @@ impl Shared {
         }
     }
 
+    /// Where the storm comes from.
+    pub(super) async fn source(&self, attempt: &Attempt<'_>, survey: &Survey) -> Option<Source> {
+        let (procfs, target) = (self.parts.procfs.clone(), attempt.target());
+        let pids = survey.living.clone();
+        self.hands.run(move || source(&procfs, &target, &pids)).await.ok().flatten()
+    }
+
     /// What keeps Alertmanager from sending the alert, if it is something that came since it was
     /// accepted: Alertmanager does not send what is silenced already. If it cannot be asked,
     /// nothing is silenced: a storm is not left alone because the mail system is down.
-    pub(super) async fn muted_by(&self, force: &Force, case: &Case) -> Option<Muted> {
-        if case.repeats.is_none() && !case.deferred {
+    pub(super) async fn muted_by(&self, force: &Force, remediation: &Remediation) -> Option<Muted> {
+        if remediation.repeats.is_none() && !remediation.deferred {
             return None;
         }
         let alertmanager = force.alertmanager.as_ref()?;
-        let question = alertmanager.muted_by(&case.alert.labels);
+        let question = alertmanager.muted_by(&remediation.alert.labels);
         match tokio::time::timeout(SILENCE_DEADLINE, question).await {
             Ok(Ok(muted)) => muted,
             Err(_elapsed) => {
                 tracing::warn!(
-                    remediation = case.id,
+                    remediation = remediation.id,
                     "could not query silences (timed out); continuing as if there were none"
                 );
                 None
             }
             Ok(Err(error)) => {
                 tracing::warn!(
-                    remediation = case.id,
+                    remediation = remediation.id,
                     error = %Chain(&error),
                     "could not query silences; continuing as if there were none"
                 );
@@ -239,36 +107,4 @@ fn is_passing(error: &SurveyError) -> bool {
     let SurveyError::Read { source, .. } = error else { return false };
     let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN];
     Errno::from_io_error(source).is_some_and(|errno| passing.contains(&errno))
-}
-
-/// Asks for a user's name, or for a uid where the exporter found no name.
-pub(crate) fn look_up(names: &NameService, user: &UserName) -> Result<Identity, String> {
-    let known =
-        names.uid_of(user.as_str(), NAME_DEADLINE).map_err(|error| Chain(&error).to_string())?;
-    if let Some(uid) = known {
-        return Ok(match name_of(names, uid)? {
-            Some(name) if name != user.as_str() => Identity::Alias(name),
-            Some(_) | None => Identity::Named(Account { name: user.clone(), uid }),
-        });
-    }
-    let Ok(uid) = user.as_str().parse::<u32>() else { return Ok(Identity::Unknown) };
-    match name_of(names, uid)? {
-        None => Ok(Identity::Nameless(uid)),
-        Some(name) => Ok(match UserName::new(&name) {
-            Ok(name) => Identity::Named(Account { name, uid }),
-            // Asking again would not change the name.
-            Err(fault) => Identity::Unusable(fault),
-        }),
-    }
-}
-
-fn name_of(names: &NameService, uid: u32) -> Result<Option<String>, String> {
-    let answer = names.ask(move || NameService::name_of(uid)).recv_timeout(NAME_DEADLINE);
-    match answer {
-        Ok(Ok(name)) => Ok(name),
-        Ok(Err(error)) => Err(format!("the name service cannot say who uid {uid} is: {error}")),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-            Err(format!("the name service does not say who uid {uid} is"))
-        }
-    }
 }

@@ -5,49 +5,71 @@
 //! few seconds: what it calls unfinished and no task pursues is taken up, whatever became of the task.
 //!
 //! - [`Engine`]: the handle; [`Engine::submit`] begins, [`Engine::finish`] ends in order.
-//! - `pursuit`: a remediation's way: judge, act, watch, again.
-//! - `facts`: what is true here and now: who the user is, how many live, is it silenced.
-//! - `steps`: what a plan does: save the mail, kill the processes; or say what would be done.
+//! - `pursuit`: a task for each remediation, from state to state; `claims`: one task at most.
+//! - `judge`: is it still allowed, and still true? It asks `accounts` who the user is, and `facts`
+//!   which processes live and what is silenced; `lanes`: one at a time for one user and command.
+//! - `action`: does what a plan says; `steps`: each step, on record before and after.
+//! - `watch`: does the storm come back?
+//! - `endings`: verdict, outcome and counters.
 //! - [`StepDetail`]: what a step did, as the journal keeps it.
-//! - `claims`: one task for each remediation.
-//! - `lanes`: one at a time for one user and command.
+//! - `context`: what all of them work with, and how they wait.
+//!
+//! # Words
+//!
+//! One word for one thing, in this program and in what it writes:
+//! - **Alert**: what Alertmanager posts; it names host, user, command and playbook.
+//! - **Playbook**: the policy's answer to one kind of storm: threshold, steps, limits.
+//! - **Storm**: at least `threshold` processes of one user and one command.
+//! - **Request**: an alert that the policy takes by itself, with its playbook.
+//! - **Candidate**: a request whose account the policy allows by its name and uid.
+//! - **Authorised**: a candidate whose account nothing protects.
+//! - **Facts**: what is true when it is decided: counts, history, silences.
+//! - **Plan**: the permission to run the steps now, which only the decision gives.
+//! - **Refusal**: the reason why nothing is done.
+//! - **Remediation**: one run of a playbook for one user and command, in the journal from `accepted`
+//!   through `acting` and `watching` to `done`.
+//! - **Attempt**: a remediation that is authorised and under way.
+//! - **Step**: one thing that a playbook does; its **record** in the journal says what it did.
+//! - **Verdict**: how a remediation ended, in one word.
+//! - **Outcome**: what people read about it; it waits as a **letter** until Alertmanager takes it.
+//! - **Recurrence**: the same storm again within `settle`, while its remediation watches for it.
 
+mod accounts;
+mod action;
+mod attempt;
 mod claims;
+mod context;
 mod detail;
+mod endings;
 mod facts;
+mod judge;
 mod lanes;
 mod pursuit;
 mod steps;
+mod watch;
 
+pub(crate) use accounts::look_up;
 pub(crate) use detail::recorded_archives;
 pub use detail::{StepDetail, Unreadable};
-pub(crate) use facts::look_up;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex as StdMutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use procstorm_processes::name_service::NameService;
+use jiff::Timestamp;
 use procstorm_toolkit::workers::Workers;
-use tokio::sync::{Mutex, Notify, Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, mpsc, watch as channel};
 use tokio::time::timeout;
 
-use crate::account::protection::Protection;
-use crate::active::{Force, InForce, RETRY};
-use crate::journal::{Fault, Journal};
+use crate::active::InForce;
+use crate::journal::{Journal, Remediation};
 use crate::metrics::Metrics;
+use crate::policy::{Config, Playbook};
 use crate::reach::Reach;
 use crate::steps::kill::Bounds;
-use claims::Claims;
-use lanes::Lanes;
-
-/// How often the journal is read for what nobody pursues: after a panic, it is taken up again.
-const LOOK: Duration = Duration::from_secs(10);
-
-/// So many names are asked for at once.
-const ASKERS: usize = 4;
+use context::Context;
+use pursuit::Pursuits;
 
 /// So many look for a storm's return while as many act as may.
 const LOOKERS: usize = 2;
@@ -80,63 +102,31 @@ pub struct Parts {
 #[derive(Clone, Debug)]
 pub struct Engine {
     begin: mpsc::UnboundedSender<i64>,
-    stop: watch::Sender<bool>,
+    stop: channel::Sender<bool>,
     abort: Arc<AtomicBool>,
     /// Whose other end is dropped when all pursuits have ended.
-    ended: watch::Receiver<()>,
+    ended: channel::Receiver<()>,
 }
-
-#[derive(Debug)]
-struct Shared {
-    parts: Parts,
-    names: NameService,
-    /// Who waits for the name service: up to some seconds for each name.
-    askers: Workers,
-    /// Who looks and kills: a thread for each that may act, and some for those that only look.
-    hands: Workers,
-    claims: Claims,
-    /// Whom the policy protects, and when the name service was asked for them.
-    protection: StdMutex<Option<(Instant, Arc<Protection>)>>,
-    lanes: Lanes,
-    /// So many act at once.
-    acting: Semaphore,
-    /// Held from the look at the history until the decision is in the journal, so that two
-    /// cannot both be the last that a limit allows.
-    turn: Mutex<()>,
-    stop: watch::Receiver<bool>,
-    /// Ends steps in the middle.
-    abort: Arc<AtomicBool>,
-}
-
-/// The daemon stops. The journal knows how far it came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stopping;
 
 impl Engine {
     /// Starts an engine, and resumes what the journal says is unfinished.
     #[must_use]
     pub fn start(parts: Parts) -> Self {
         let (begin, begun) = mpsc::unbounded_channel();
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = channel::channel(false);
         let parallel = usize::try_from(parts.force.borrow().config.parallel).unwrap_or(1);
         let abort = Arc::new(AtomicBool::new(false));
-        let shared = Arc::new(Shared {
-            parts,
-            names: NameService::default(),
-            askers: Workers::start("ask", ASKERS),
+        let context = Context {
+            parts: Arc::new(parts),
             hands: Workers::start("act", parallel.min(HANDS_MAX).saturating_add(LOOKERS)),
-            claims: Claims::default(),
-            protection: StdMutex::default(),
-            lanes: Lanes::default(),
-            acting: Semaphore::new(parallel.min(Semaphore::MAX_PERMITS)),
-            turn: Mutex::new(()),
             stop: stopped,
             abort: Arc::clone(&abort),
-        });
-        let (alive, ended) = watch::channel(());
+        };
+        let pursuits = Arc::new(Pursuits::new(context, parallel));
+        let (alive, ended) = channel::channel(());
         let unpursued = begin.clone();
         tokio::spawn(async move {
-            shared.dispatch(begun, unpursued).await;
+            pursuits.dispatch(begun, unpursued).await;
             drop(alive);
         });
         Self { begin, stop, abort, ended }
@@ -172,98 +162,15 @@ impl Engine {
     }
 }
 
-impl Shared {
-    async fn dispatch(
-        self: Arc<Self>,
-        mut begun: mpsc::UnboundedReceiver<i64>,
-        unpursued: mpsc::UnboundedSender<i64>,
-    ) {
-        let mut tasks = JoinSet::new();
-        tasks.spawn(Arc::clone(&self).look_for_unpursued(unpursued));
-        tasks.spawn(Arc::clone(&self).look_after_protected());
-        let mut stop = self.stop.clone();
-        loop {
-            tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => break,
-                id = begun.recv() => match id {
-                    Some(id) => {
-                        if let Some(claim) = self.claims.claim(id) {
-                            tasks.spawn(Arc::clone(&self).pursue(claim));
-                        }
-                    }
-                    None => break,
-                },
-                Some(ended) = tasks.join_next() => report_panic(ended),
-            }
-        }
-        while let Some(ended) = tasks.join_next().await {
-            report_panic(ended);
-        }
-    }
-
-    /// Has everything pursued that the journal calls unfinished: what an earlier daemon left, and
-    /// whatever lost its task since. Nothing else would, and it would take in every later alert of
-    /// its kind.
-    async fn look_for_unpursued(self: Arc<Self>, begin: mpsc::UnboundedSender<i64>) {
-        loop {
-            let Ok(ids) = self.persist(|| self.parts.journal.unfinished()).await else { return };
-            for id in ids.into_iter().filter(|id| !self.claims.is_claimed(*id)) {
-                tracing::info!(remediation = id, "resumed");
-                if begin.send(id).is_err() {
-                    return;
-                }
-            }
-            if self.pause(LOOK).await == Err(Stopping) {
-                return;
-            }
-        }
-    }
-
-    /// Has the policy's list of protected accounts looked up at the start and at each reload, so
-    /// that it is said at once what of it protects nobody.
-    async fn look_after_protected(self: Arc<Self>) {
-        let (mut force, mut stop) = (self.parts.force.clone(), self.stop.clone());
-        loop {
-            let now = Arc::clone(&force.borrow_and_update());
-            self.protection(&now.config).await;
-            tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
-                changed = force.changed() => if changed.is_err() { return },
-            }
-        }
-    }
-
-    /// What is in force at the moment.
-    fn force(&self) -> Arc<Force> {
-        Arc::clone(&self.parts.force.borrow())
-    }
-
-    /// Asks the journal until it answers: nothing goes on without its record.
-    async fn persist<T, F>(&self, ask: impl Fn() -> F) -> Result<T, Stopping>
-    where
-        F: Future<Output = Result<T, Fault>>,
-    {
-        loop {
-            // The journal logs its faults itself.
-            if let Ok(value) = ask().await {
-                return Ok(value);
-            }
-            self.pause(RETRY).await?;
-        }
-    }
-
-    /// Waits, unless the daemon stops.
-    async fn pause(&self, time: Duration) -> Result<(), Stopping> {
-        let mut stop = self.stop.clone();
-        match timeout(time, stop.wait_for(|stop| *stop)).await {
-            Ok(_) => Err(Stopping),
-            Err(_) => Ok(()),
-        }
-    }
+fn playbook_of<'c>(config: &'c Config, remediation: &Remediation) -> Option<&'c Playbook> {
+    config.playbooks.get(remediation.alert.label("playbook"))
 }
 
-fn report_panic(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "a remediation's task panicked; it is taken up again");
-    }
+fn count<T>(list: &[T]) -> u64 {
+    u64::try_from(list.len()).unwrap_or(u64::MAX)
+}
+
+/// The time from one to the other; none if that is the earlier one.
+fn since(start: Timestamp, end: Timestamp) -> Duration {
+    Duration::try_from(end.duration_since(start)).unwrap_or_default()
 }

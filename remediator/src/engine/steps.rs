@@ -7,12 +7,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use procstorm_toolkit::chain::Chain;
 
+use super::action::Actor;
+use super::attempt::was_interrupted;
+use super::context::Stopping;
 use super::detail::{LOCK_STEP, Unreadable, recorded, recorded_archives};
-use super::pursuit::was_interrupted;
-use super::{Shared, Stopping};
 use crate::account::Account;
 use crate::active::Force;
-use crate::journal::Case;
+use crate::journal::Remediation;
 use crate::outcome::{End, Part, Subject};
 use crate::policy::Plan;
 use crate::policy::{OnArchiveFailure, Step};
@@ -31,20 +32,20 @@ pub(super) struct Done {
     pub(super) parts: Vec<Part>,
 }
 
-/// What came of one step.
-enum Outcome<T> {
+/// A step that has ended, now or in an earlier run of the daemon.
+enum Ran<T> {
     /// What it did, now or in an earlier run of the daemon.
     Known(T),
     /// An earlier run of the daemon ended it, and its record cannot be read. It is not done again.
     Unread(Unreadable),
 }
 
-impl Shared {
+impl Actor {
     /// Does what the plan says, in its order. What the journal knows to be done is not done again.
     pub(super) async fn take_steps(
         &self,
         force: &Arc<Force>,
-        case: &Case,
+        case: &Remediation,
         plan: &Plan,
         subject: &Subject<'_>,
         living: &[i32],
@@ -57,11 +58,11 @@ impl Shared {
             match step {
                 Step::ArchiveMailFile => {
                     let (failed, notes) = match self.archive(force, case, plan).await? {
-                        Outcome::Known(notes) => {
+                        Ran::Known(notes) => {
                             done.parts.push(note::part(subject.user, &notes, dry));
                             (notes.iter().any(FormNote::is_failed), Some(notes))
                         }
-                        Outcome::Unread(record) => {
+                        Ran::Unread(record) => {
                             done.parts.push(Part::unread(&[record.to_string()]));
                             (!record.is_good(), None)
                         }
@@ -87,7 +88,7 @@ impl Shared {
                 Step::KillUserProc => {
                     let was_interrupted = was_interrupted(case);
                     let has_hit = match self.kill(case, plan).await? {
-                        Outcome::Known(report) => {
+                        Ran::Known(report) => {
                             done.parts.push(told::part(&report));
                             // Else the report names those that came during the kill, with theirs.
                             if report.replacements.is_empty() {
@@ -107,7 +108,7 @@ impl Shared {
                             report.asked > 0 || report.signalled > 0 || was_interrupted
                         }
                         // An earlier run of the daemon ended the kill.
-                        Outcome::Unread(record) => {
+                        Ran::Unread(record) => {
                             done.parts.push(Part::unread(&[record.to_string()]));
                             done.parts.extend(source.clone());
                             let left = u64::try_from(living.len()).unwrap_or(u64::MAX);
@@ -129,12 +130,12 @@ impl Shared {
     async fn archive(
         &self,
         force: &Arc<Force>,
-        case: &Case,
+        case: &Remediation,
         plan: &Plan,
-    ) -> Result<Outcome<Vec<FormNote>>, Stopping> {
+    ) -> Result<Ran<Vec<FormNote>>, Stopping> {
         let name = Step::ArchiveMailFile.label();
         if let Some(recorded) = recorded_archives(&case.steps) {
-            return Ok(Outcome::of(case, recorded));
+            return Ok(Ran::of(case, recorded));
         }
         let step = self.begin_step(case.id, name).await?;
         let mut notes = if plan.is_dry_run() {
@@ -153,11 +154,12 @@ impl Shared {
         let outcome = archive_outcome(&notes);
         let good = !notes.iter().any(|note| matches!(note.fate, Fate::Failed { .. }));
         self.end_step(step, outcome, good, &notes).await?;
-        Ok(Outcome::Known(notes))
+        Ok(Ran::Known(notes))
     }
 
     async fn do_archive(&self, force: &Arc<Force>, plan: &Plan) -> Result<Vec<FormNote>, Stopping> {
-        let archived = force.mailroom.archive(plan.account().clone(), Arc::clone(&self.abort));
+        let archived =
+            force.mailroom.archive(plan.account().clone(), Arc::clone(&self.context.abort));
         let reports = match archived.await {
             Ok(reports) => reports,
             Err(Trouble::CalledOff) => return Err(Stopping),
@@ -171,13 +173,13 @@ impl Shared {
     }
 
     async fn plan_archive(&self, force: &Arc<Force>, plan: &Plan) -> Vec<FormNote> {
-        match force.mailroom.plan(plan.account().clone(), &self.abort).await {
+        match force.mailroom.plan(plan.account().clone(), &self.context.abort).await {
             Ok(plans) => plans.iter().map(FormNote::from).collect(),
             Err(trouble) => vec![unopened(force, plan, &trouble)],
         }
     }
 
-    fn count_archive(&self, case: &Case, plan: &Plan, note: &FormNote) {
+    fn count_archive(&self, case: &Remediation, plan: &Plan, note: &FormNote) {
         let user = plan.account().name.as_str();
         let (id, source) = (case.id, note.source.display());
         match &note.fate {
@@ -189,7 +191,7 @@ impl Shared {
                     locked = archived.locked, changed = archived.changed,
                     ms = millis(archived.elapsed), "saved user mail file"
                 );
-                self.parts.metrics.archive(method, bytes);
+                self.context.parts.metrics.archive(method, bytes);
             }
             Fate::Planned(Planned::Copy { path, .. } | Planned::Identical { path }) => {
                 let path = path.display();
@@ -199,20 +201,20 @@ impl Shared {
                 tracing::warn!(remediation = id, user, %source, reason = text, "no mail file saved");
                 // What is found is not counted in a dry run, either.
                 if !plan.is_dry_run() {
-                    self.parts.metrics.archive(label, 0);
+                    self.context.parts.metrics.archive(label, 0);
                 }
             }
             Fate::Failed { label, text } => {
                 tracing::error!(remediation = id, user, %source, error = text, "mail file not saved");
-                self.parts.metrics.archive(label, 0);
+                self.context.parts.metrics.archive(label, 0);
             }
         }
     }
 
-    async fn kill(&self, case: &Case, plan: &Plan) -> Result<Outcome<Report>, Stopping> {
+    async fn kill(&self, case: &Remediation, plan: &Plan) -> Result<Ran<Report>, Stopping> {
         let name = Step::KillUserProc.label();
         if let Some(recorded) = recorded(&case.steps, name) {
-            return Ok(Outcome::of(case, recorded));
+            return Ok(Ran::of(case, recorded));
         }
         let step = self.begin_step(case.id, name).await?;
         let target = Target { uid: plan.account().uid, command: *plan.command() };
@@ -221,15 +223,15 @@ impl Shared {
             grace: plan.playbook().grace,
             threshold: plan.playbook().threshold,
             nested_namespaces: plan.playbook().kills_nested(),
-            ..self.parts.bounds.clone()
+            ..self.context.parts.bounds.clone()
         };
-        let (procfs, abort) = (self.parts.procfs.clone(), Arc::clone(&self.abort));
-        let work = self.hands.run(move || end_storm(&procfs, &target, &bounds, &abort));
+        let (procfs, abort) = (self.context.parts.procfs.clone(), Arc::clone(&self.context.abort));
+        let work = self.context.hands.run(move || end_storm(&procfs, &target, &bounds, &abort));
         let report = match work.await {
             Ok(report) => report,
             Err(panic) => Report::idle(KillVerdict::Failed(panic.to_string()), Duration::ZERO),
         };
-        self.parts.metrics.killed(report.ended(), report.terminated, report.gone);
+        self.context.parts.metrics.killed(report.ended(), report.terminated, report.gone);
         let verdict = report.verdict.label();
         tracing::info!(
             remediation = case.id, user = plan.account().name.as_str(), uid = target.uid,
@@ -245,7 +247,7 @@ impl Shared {
         }
         let good = Verdict::from(&report.verdict).is_good();
         self.end_step(step, verdict, good, &report).await?;
-        Ok(Outcome::Known(report))
+        Ok(Ran::Known(report))
     }
 
     /// Looks for a lock that those who were killed have left on the mail file. It is a step only
@@ -254,7 +256,7 @@ impl Shared {
     pub(super) async fn left_lock(
         &self,
         force: &Arc<Force>,
-        case: &Case,
+        case: &Remediation,
         account: &Account,
     ) -> Result<Option<LockNote>, Stopping> {
         if let Some(recorded) = recorded(&case.steps, LOCK_STEP) {
@@ -263,8 +265,8 @@ impl Shared {
                 LockNote::Unknown(record.to_string())
             })));
         }
-        let procfs = self.parts.procfs.clone();
-        let found = force.mailroom.left_dotlock(account.clone(), procfs, &self.abort).await;
+        let procfs = self.context.parts.procfs.clone();
+        let found = force.mailroom.left_dotlock(account.clone(), procfs, &self.context.abort).await;
         let (note, outcome) = match found {
             Ok(None) => return Ok(None),
             Ok(Some(lock)) => (LockNote::Left(lock), "left"),
@@ -279,11 +281,13 @@ impl Shared {
     }
 
     fn may_own_uid(&self) -> bool {
-        self.force().config.accounts.allow_own_uid
+        self.context.force().config.accounts.allow_own_uid
     }
 
     async fn begin_step(&self, id: i64, name: &'static str) -> Result<i64, Stopping> {
-        self.persist(|| self.parts.journal.begin_step(id, name, Timestamp::now())).await
+        self.context
+            .persist(|| self.context.parts.journal.begin_step(id, name, Timestamp::now()))
+            .await
     }
 
     async fn end_step<T: serde::Serialize>(
@@ -297,14 +301,16 @@ impl Shared {
             tracing::error!(step, %error, "cannot write a step's record");
             String::new()
         });
-        let journal = &self.parts.journal;
-        self.persist(|| journal.end_step(step, outcome, good, &detail, Timestamp::now())).await
+        let journal = &self.context.parts.journal;
+        self.context
+            .persist(|| journal.end_step(step, outcome, good, &detail, Timestamp::now()))
+            .await
     }
 }
 
-impl<T> Outcome<T> {
+impl<T> Ran<T> {
     /// What an earlier run of the daemon recorded. Logs a record that cannot be read.
-    fn of(case: &Case, recorded: Result<T, Unreadable>) -> Self {
+    fn of(case: &Remediation, recorded: Result<T, Unreadable>) -> Self {
         match recorded {
             Ok(detail) => Self::Known(detail),
             Err(record) => {

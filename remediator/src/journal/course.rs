@@ -36,9 +36,9 @@ impl State {
     }
 }
 
-/// A remediation as the journal knows it.
+/// A remediation as the engine works on it.
 #[derive(Clone, Debug)]
-pub struct Case {
+pub struct Remediation {
     /// Its number.
     pub id: i64,
     /// How far it is.
@@ -113,9 +113,9 @@ pub struct Ending {
 impl Journal {
     /// Everything about a remediation; as the inner error why what the journal holds of it cannot
     /// be understood, which no second reading changes.
-    pub async fn case(&self, id: i64) -> Result<Result<Case, String>, Fault> {
-        self.read(move |connection| match case(connection, id) {
-            Ok(case) => Ok(Ok(case)),
+    pub async fn remediation(&self, id: i64) -> Result<Result<Remediation, String>, Fault> {
+        self.read(move |connection| match remediation(connection, id) {
+            Ok(found) => Ok(Ok(found)),
             Err(Fault::Record(why)) => Ok(Err(why)),
             Err(Fault::Sqlite(error)) if is_of_the_row(&error) => Ok(Err(error.to_string())),
             Err(fault) => Err(fault),
@@ -243,15 +243,15 @@ impl Journal {
     }
 
     /// It is refused. Returns whether it is done: it is not if an alert was coalesced to it since
-    /// `case` was read.
+    /// `remediation` was read.
     pub async fn refuse(
         &self,
-        case: &Case,
+        remediation: &Remediation,
         verdict: Verdict,
         reason: String,
         now: Timestamp,
     ) -> Result<bool, Fault> {
-        let (id, newest) = (case.id, case.newest_alert);
+        let (id, newest) = (remediation.id, remediation.newest_alert);
         self.write(move |tx| {
             let refused = tx.execute(
                 "UPDATE remediations
@@ -266,9 +266,9 @@ impl Journal {
     }
 
     /// The watch is over. Returns whether it is done: it is not if an alert was coalesced to it
-    /// since `case` was read.
-    pub async fn end_watch(&self, case: &Case) -> Result<bool, Fault> {
-        let (id, newest) = (case.id, case.newest_alert);
+    /// since `remediation` was read.
+    pub async fn end_watch(&self, remediation: &Remediation) -> Result<bool, Fault> {
+        let (id, newest) = (remediation.id, remediation.newest_alert);
         self.write(move |tx| {
             let closed = tx.execute(
                 "UPDATE remediations SET state = 'done' WHERE id = ?1 AND NOT EXISTS (
@@ -310,7 +310,7 @@ fn is_of_the_row(error: &rusqlite::Error) -> bool {
     )
 }
 
-fn case(connection: &Connection, id: i64) -> Result<Case, Fault> {
+fn remediation(connection: &Connection, id: i64) -> Result<Remediation, Fault> {
     let mut query = connection.prepare_cached(
         "SELECT state, repeats, accepted_ms, due_ms, acted_ms, watch_ms, uid, before
          FROM remediations WHERE id = ?1",
@@ -324,7 +324,7 @@ fn case(connection: &Connection, id: i64) -> Result<Case, Fault> {
     let accepted = accepted.unwrap_or_default();
     let due = due.unwrap_or_default();
     let (newest_alert, alert) = alert(connection, id)?;
-    Ok(Case {
+    Ok(Remediation {
         id,
         state: State::parse(&state)?,
         repeats,

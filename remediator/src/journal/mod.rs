@@ -5,7 +5,7 @@
 //!
 //! - [`Journal`]: the handle; every call runs on the journal's own thread, one after another.
 //! - [`intake`]: alerts come in; [`Judged`], [`Receipt`].
-//! - [`course`]: a remediation's way from accepted to done; [`Case`].
+//! - [`course`]: a remediation's way from accepted to done; [`Remediation`].
 //! - [`letters`]: outcomes that wait for Alertmanager; [`Letter`].
 //! - [`records`]: what was, for the policy's limits and for people.
 //! - `schema`: the tables and their versions.
@@ -32,7 +32,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::oneshot;
 
-pub use course::{Case, State, StepRow};
+pub use course::{Remediation, State, StepRow};
 pub use intake::{Judged, Receipt};
 pub use letters::Letter;
 

@@ -49,7 +49,7 @@ pub struct Pending {
 
 /// A remediation as people see it.
 #[derive(Clone, Debug)]
-pub struct Record {
+pub struct RemediationRow {
     /// Its number.
     pub id: i64,
     /// When it began.
@@ -144,7 +144,7 @@ impl Journal {
     }
 
     /// At most `limit` remediations with numbers below `before`, the newest first.
-    pub async fn page(&self, before: i64, limit: u32) -> Result<Vec<Record>, Fault> {
+    pub async fn page(&self, before: i64, limit: u32) -> Result<Vec<RemediationRow>, Fault> {
         self.read(move |connection| {
             let mut query = connection.prepare_cached(&format!(
                 "SELECT {COLUMNS} FROM remediations WHERE id < ?1 ORDER BY id DESC LIMIT ?2"
@@ -160,7 +160,10 @@ impl Journal {
     }
 
     /// One remediation and the labels of the alert that asked, if there is one of that number.
-    pub async fn record(&self, id: i64) -> Result<Option<(Record, Vec<(String, String)>)>, Fault> {
+    pub async fn record(
+        &self,
+        id: i64,
+    ) -> Result<Option<(RemediationRow, Vec<(String, String)>)>, Fault> {
         self.read(move |connection| {
             let mut query = connection
                 .prepare_cached(&format!("SELECT {COLUMNS} FROM remediations WHERE id = ?1"))?;
@@ -191,14 +194,14 @@ const COLUMNS: &str =
     "id, coalesce(acted_ms, accepted_ms), user, command, playbook, dry_run, before,
                        after, verdict, coalesce(summary, ''), ended_ms";
 
-fn record(connection: &Connection, row: &Row<'_>) -> Result<Record, Fault> {
+fn record(connection: &Connection, row: &Row<'_>) -> Result<RemediationRow, Fault> {
     let count = |index| -> Result<Option<u64>, Fault> {
         Ok(row.get::<_, Option<i64>>(index)?.map(unsigned))
     };
     let began: i64 = row.get(1)?;
     let ended: Option<i64> = row.get(10)?;
     let id = row.get(0)?;
-    Ok(Record {
+    Ok(RemediationRow {
         id,
         began: time(began)?,
         user: row.get(2)?,

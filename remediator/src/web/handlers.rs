@@ -12,12 +12,12 @@ use procstorm_toolkit::web::{Response, reply};
 use serde::Serialize;
 
 use super::Site;
-use super::status::view::{Detail, Mode, Overview, RUNNING, Remediation, Step};
+use super::status::view::{Mode, Overview, RUNNING, RemediationPage, RemediationView, StepView};
 use super::status::{HEADERS, facts, page};
 use crate::engine::{StepDetail, recorded_archives};
 use crate::journal::Fault;
 use crate::journal::StepRow;
-use crate::journal::records::Record;
+use crate::journal::records::RemediationRow;
 use crate::steps::archive::note::{Fate, FormNote};
 
 /// How long the page says that a limit was reached.
@@ -36,7 +36,7 @@ const PAGE_MAX: u32 = 500;
 /// One answer of the API.
 #[derive(Serialize)]
 struct Listing {
-    remediations: Vec<Remediation>,
+    remediations: Vec<RemediationView>,
     /// The value of `before` that asks for the next, older ones; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     older_before: Option<i64>,
@@ -81,7 +81,8 @@ impl Site {
             Ok(Some((record, alert))) => {
                 let steps = record.steps.iter().map(step).collect();
                 let host = self.force.borrow().config.host.clone();
-                let detail = Detail { host, remediation: remediation(&record), alert, steps };
+                let detail =
+                    RemediationPage { host, remediation: remediation(&record), alert, steps };
                 page_of(page::remediation(&detail))
             }
             Ok(None) => reply::not_found(),
@@ -189,9 +190,9 @@ impl Site {
     }
 }
 
-fn remediation(record: &Record) -> Remediation {
+fn remediation(record: &RemediationRow) -> RemediationView {
     let (saved, not_saved) = archives(&record.steps);
-    Remediation {
+    RemediationView {
         id: record.id,
         started: record.began.to_string(),
         user: record.user.clone(),
@@ -223,7 +224,7 @@ fn archives(steps: &[StepRow]) -> (Vec<String>, Vec<String>) {
     (saved, not_saved)
 }
 
-fn step(row: &StepRow) -> Step {
+fn step(row: &StepRow) -> StepView {
     let (facts, pids) = match StepDetail::of(row) {
         None => (Vec::new(), Vec::new()),
         Some(Ok(detail)) => (facts::of(&detail), facts::pids(&detail)),
@@ -232,7 +233,7 @@ fn step(row: &StepRow) -> Step {
         }
     };
     let took = row.ended.map(|ended| ended.duration_since(row.began).as_millis());
-    Step {
+    StepView {
         name: row.name.clone(),
         started: row.began.to_string(),
         outcome: row.outcome.clone().unwrap_or_else(|| RUNNING.to_owned()),

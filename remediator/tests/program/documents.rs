@@ -128,8 +128,8 @@ fn the_query_for_refusals_tells_all_of_them() {
 
 #[test]
 fn the_readme_has_the_fields_of_the_json() {
-    use procstorm_remediator::web::status::view::Remediation;
-    let remediation = Remediation {
+    use procstorm_remediator::web::status::view::RemediationView;
+    let remediation = RemediationView {
         id: 1,
         started: String::new(),
         user: String::new(),

@@ -102,8 +102,12 @@ fn a_kill_that_takes_too_long_is_called_off_and_taken_up_again() -> Result<(), F
         let living = survey(Path::new("/proc"), &target).ok()?.living;
         (!living.is_empty() && !living.into_iter().any(is_stopped)).then_some(())
     })?;
-    let case = runtime.block_on(journal.case(id)).unwrap();
-    assert_eq!(case.unwrap().state, State::Acting, "it is on record as begun, and not as ended");
+    let remediation = runtime.block_on(journal.remediation(id)).unwrap();
+    assert_eq!(
+        remediation.unwrap().state,
+        State::Acting,
+        "it is on record as begun, and not as ended"
+    );
     drop(opponent);
 
     let storm = Storm::raise(UID, b"core-off", 8)?;

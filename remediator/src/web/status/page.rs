@@ -2,7 +2,7 @@
 
 use maud::{DOCTYPE, Markup, html};
 
-use super::view::{Detail, Mode, Overview, Remediation, Step};
+use super::view::{Mode, Overview, RemediationPage, RemediationView, StepView};
 use crate::printable::printable;
 
 /// `GET /`: what the daemon may do, and what it did last.
@@ -54,7 +54,7 @@ pub fn overview(view: &Overview) -> String {
 
 /// `GET /remediations/ID`: one remediation with each step.
 #[must_use]
-pub fn remediation(view: &Detail) -> String {
+pub fn remediation(view: &RemediationPage) -> String {
     let run = &view.remediation;
     let title = format!("Remediation {} on {}", run.id, printable(&view.host));
     let body = html! {
@@ -102,7 +102,7 @@ fn mode_card(mode: Mode) -> Markup {
     html! { li class=(class) { strong { (name) } span { (meaning) } } }
 }
 
-fn table(remediations: &[Remediation]) -> Markup {
+fn table(remediations: &[RemediationView]) -> Markup {
     html! {
         table {
             caption { "Newest first. A number leads to the steps and pids of that remediation." }
@@ -131,7 +131,7 @@ fn table(remediations: &[Remediation]) -> Markup {
 }
 
 /// The verdict in words, with a sign, since not everybody tells colours apart.
-fn verdict(run: &Remediation) -> Markup {
+fn verdict(run: &RemediationView) -> Markup {
     let (class, sign) = match (run.is_running(), run.is_good()) {
         (true, _) => ("work", "…"),
         (false, true) => ("good", "✓"),
@@ -144,7 +144,7 @@ fn verdict(run: &Remediation) -> Markup {
     }
 }
 
-fn step_card(step: &Step) -> Markup {
+fn step_card(step: &StepView) -> Markup {
     let class = if step.good { "good" } else { "bad" };
     html! {
         section.step {
@@ -179,8 +179,8 @@ fn pids(pids: &[i32]) -> String {
 mod tests {
     use super::*;
 
-    fn run() -> Remediation {
-        Remediation {
+    fn run() -> RemediationView {
+        RemediationView {
             id: 7,
             started: "2026-11-24T06:00:00Z".to_owned(),
             user: "alice".to_owned(),
@@ -197,7 +197,7 @@ mod tests {
         }
     }
 
-    fn overview_of(remediations: Vec<Remediation>) -> String {
+    fn overview_of(remediations: Vec<RemediationView>) -> String {
         overview(&Overview {
             unsaved: None,
             host: "moscow".to_owned(),
@@ -253,11 +253,11 @@ mod tests {
         let mut hostile = run();
         hostile.command = "<script>alert(1)</script>\"'\n\u{202e}".to_owned();
         hostile.verdict = "<b>".to_owned();
-        let detail = Detail {
+        let detail = RemediationPage {
             host: "moscow".to_owned(),
             remediation: hostile.clone(),
             alert: vec![("<i>".to_owned(), "\"><img src=x>".to_owned())],
-            steps: vec![Step {
+            steps: vec![StepView {
                 name: "<u>".to_owned(),
                 started: String::new(),
                 outcome: "<s>".to_owned(),

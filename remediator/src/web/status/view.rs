@@ -70,14 +70,14 @@ pub struct Overview {
     /// What keeps the sandbox from being whole; empty when nothing does.
     pub sandbox: Vec<String>,
     /// The remediations of this page, newest first.
-    pub remediations: Vec<Remediation>,
+    pub remediations: Vec<RemediationView>,
     /// Where the next, older page begins: the id before which it shows.
     pub older_before: Option<i64>,
 }
 
 /// One run of a playbook for one user and command.
 #[derive(Clone, Debug, Serialize)]
-pub struct Remediation {
+pub struct RemediationView {
     /// Its number in the journal.
     pub id: i64,
     /// When it began, RFC 3339.
@@ -107,7 +107,7 @@ pub struct Remediation {
     pub milliseconds: Option<u64>,
 }
 
-impl Remediation {
+impl RemediationView {
     /// Whether it ended as it should.
     #[must_use]
     pub fn is_good(&self) -> bool {
@@ -123,21 +123,21 @@ impl Remediation {
 
 /// One remediation with all that was done.
 #[derive(Clone, Debug, Serialize)]
-pub struct Detail {
+pub struct RemediationPage {
     /// The host.
     pub host: String,
     /// The remediation.
     #[serde(flatten)]
-    pub remediation: Remediation,
+    pub remediation: RemediationView,
     /// What was asked: the alert's labels.
     pub alert: Vec<(String, String)>,
     /// What was done, in order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<StepView>,
 }
 
 /// One step of a remediation.
 #[derive(Clone, Debug, Serialize)]
-pub struct Step {
+pub struct StepView {
     /// Its name in the policy: `archive_mail_file`, `kill_user_proc`.
     pub name: String,
     /// When it began, RFC 3339.

@@ -1,0 +1,134 @@
+//! Does what a plan says, and what a kill that was cut off has left to do.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use procstorm_processes::process::Command;
+use procstorm_toolkit::chain::Chain;
+
+use super::attempt::{Attempt, unread_of, was_interrupted};
+use super::context::{Context, Stopping};
+use super::count;
+use super::detail::recorded_archives;
+use super::endings::Endings;
+use super::lanes::Lanes;
+use crate::active::Force;
+use crate::journal::Remediation;
+use crate::outcome::{End, Part, Story};
+use crate::policy::Plan;
+use crate::steps::archive::note;
+use crate::steps::kill::{Survey, Target, release_stopped};
+use crate::verdict::Verdict;
+
+/// Takes the steps of plans.
+#[derive(Debug)]
+pub(super) struct Actor {
+    pub(super) context: Context,
+    endings: Endings,
+    lanes: Arc<Lanes>,
+}
+
+impl Actor {
+    pub(super) fn new(context: Context, lanes: Arc<Lanes>) -> Self {
+        let endings = Endings::new(context.clone());
+        Self { context, endings, lanes }
+    }
+
+    /// Takes the steps, and writes down how they ended.
+    pub(super) async fn act(
+        &self,
+        attempt: &Attempt<'_>,
+        plan: &Plan,
+        survey: &Survey,
+    ) -> Result<(), Stopping> {
+        let Attempt { remediation, force, authorised } = attempt;
+        let request = authorised.request();
+        let (began, clock) = (Timestamp::now(), Instant::now());
+        let before = remediation.before.unwrap_or_else(|| count(&survey.living));
+        if remediation.repeats.is_none() && remediation.acted.is_none() {
+            self.count_reaction(remediation, force, began);
+        }
+        tracing::info!(
+            remediation = remediation.id, user = request.user().as_str(), command = %request.command().to_text(),
+            playbook = request.name(), processes = before, dry_run = plan.is_dry_run(), "acts"
+        );
+        let source = match remediation.repeats {
+            Some(_) => self.context.source(attempt, survey).await,
+            None => None,
+        };
+        let subject = attempt.subject(Some(before));
+        let living = &survey.living;
+        let done =
+            self.take_steps(force, remediation, plan, &subject, living, source.as_ref()).await?;
+        self.context.parts.metrics.duration(clock.elapsed());
+        let nothing = || End::nothing(&subject, Verdict::Failed, "the playbook has no step");
+        let end = done.end.unwrap_or_else(nothing);
+        self.endings
+            .conclude(attempt, &Story { subject, recurrence: 0, end, parts: done.parts })
+            .await
+    }
+
+    /// The alert's start is by the clock of whoever found it, which Alertmanager's stands for. What
+    /// would have begun before its alert was measured by a clock that is wrong, and is left out.
+    fn count_reaction(&self, remediation: &Remediation, force: &Force, began: Timestamp) {
+        let alertmanager = force.alertmanager.as_ref();
+        let began = alertmanager.map_or(began, |alertmanager| alertmanager.here(began));
+        match Duration::try_from(began.duration_since(remediation.alert.starts_at)) {
+            Ok(time) => self.context.parts.metrics.reaction(time),
+            Err(_) => tracing::warn!(
+                remediation = remediation.id,
+                starts_at = %remediation.alert.starts_at,
+                "the alert begins in the future; this host's clock or Prometheus' is wrong"
+            ),
+        }
+    }
+
+    /// The steps were cut off by a restart, and what is left of the storm is none.
+    pub(super) async fn end_interrupted(
+        &self,
+        attempt: &Attempt<'_>,
+        living: u64,
+    ) -> Result<(), Stopping> {
+        let before = attempt.remediation.before.unwrap_or(living);
+        let archives = recorded_archives(&attempt.remediation.steps).and_then(Result::ok);
+        let unread = unread_of(attempt.remediation);
+        let lock = self
+            .left_lock(attempt.force, attempt.remediation, attempt.authorised.account())
+            .await?;
+        let subject = attempt.subject(Some(before));
+        let mut parts: Vec<_> =
+            archives.iter().map(|notes| note::part(subject.user, notes, false)).collect();
+        parts.extend(lock.as_ref().map(note::lock_part));
+        parts.push(Part::unread(&unread));
+        let end = End::interrupted(&subject, living);
+        let story = Story { subject, recurrence: 0, end, parts };
+        self.endings.conclude(attempt, &story).await
+    }
+
+    /// Whoever was stopped by a kill that was cut off goes on, whatever is decided next: by what
+    /// is on record, since policy and name service may say something else by now.
+    pub(super) async fn release(&self, remediation: &Remediation) {
+        let command = Command::new(remediation.alert.label("command").as_bytes());
+        let (true, Some(uid), Some(command)) =
+            (was_interrupted(remediation), remediation.uid, command)
+        else {
+            return;
+        };
+        let _lane = self.lanes.enter(uid, command).await;
+        let (procfs, id) = (self.context.parts.procfs.clone(), remediation.id);
+        let target = Target { uid, command };
+        match self.context.hands.run(move || release_stopped(&procfs, &target)).await {
+            Ok(Ok(released)) => tracing::info!(
+                remediation = id,
+                resumed = released.resumed.len(),
+                denied = released.denied.len(),
+                "a kill was cut off: whoever it had stopped goes on"
+            ),
+            Ok(Err(error)) => {
+                tracing::error!(remediation = id, error = %Chain(&error), "cannot let processes go on")
+            }
+            Err(error) => tracing::error!(remediation = id, %error, "cannot let processes go on"),
+        }
+    }
+}
