@@ -55,7 +55,9 @@ test: rust ## run everything that must hold: formatter, lints, docs, rules, all 
 # With the control: twenty mailboxes that SIGTERM leaves whole, and what SIGKILL at once does to them.
 field: build ## run what takes too long for make test: mail servers, arm64, other kernels
 	@tests/tools.sh test
-	$(CARGO) test -p procstorm-tests --test field mail_server -- --ignored --nocapture
+	tests/field.sh servers
+	$(CARGO) test -p procstorm-tests --test field -- --ignored --nocapture --test-threads=1 \
+	    mail_server:: servers::
 	$(MAKE) --no-print-directory field-arm64 field-kernels
 
 field-arm64: rust ## build the packages for arm64, and run their programs under qemu-user

@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use procstorm_testkit::fault::{Fault, OrFault as _};
 use procstorm_testkit::{programs, wait};
 use rustix::process::geteuid;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
 use crate::daemon::Daemon;
@@ -189,6 +191,25 @@ impl Machine {
     #[must_use]
     pub fn path(&self, path: &str) -> PathBuf {
         self.files.path().join("root").join(path.trim_start_matches('/'))
+    }
+
+    /// Where a file of the machine's /var/mail lies for us, while it is up.
+    pub fn spool(&self, name: &str) -> Result<PathBuf, Fault> {
+        Ok(PathBuf::from(format!("/proc/{}/root/var/mail", self.leader()?)).join(name))
+    }
+
+    /// Does something in the machine's network, on a thread of its own. Threads that it starts are
+    /// in there, too.
+    pub fn in_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Fault> {
+        let network = fs::File::open(self.network.path()).or_fault("no network namespace")?;
+        let there = || {
+            let kind = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(network.as_fd(), kind)
+                .or_fault("cannot enter the network")?;
+            Ok(work())
+        };
+        std::thread::scope(|scope| scope.spawn(there).join())
+            .map_err(|_panic| Fault::new("a panic in the machine's network"))?
     }
 
     /// Writes a file of the machine, and the directories above it.

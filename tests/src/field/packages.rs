@@ -24,6 +24,8 @@ impl Packages {
             .env("PACKAGES", dir.path())
             .env("ONLY", "deb")
             .env("DEB_BUILD_OPTIONS", "noautodbgsym")
+            // The programs of a test are large, and are unpacked at once.
+            .env("DPKG_DEB_COMPRESSOR_TYPE", "none")
             .output()
             .or_fault("cannot run deploy/packages.sh")?;
         if !output.status.success() {

@@ -1,6 +1,6 @@
 //! Mailboxes of numbered messages, each of which can be told to be whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Messages that are delivered during a storm have numbers from here on, and less than a thousand
 /// more. No client deletes them.
@@ -14,6 +14,8 @@ const LINES: [u32; 3] = [3, 30, 300];
 pub struct Findings {
     /// How many messages there are.
     pub messages: usize,
+    /// The numbers of those that are whole.
+    pub whole: BTreeSet<u32>,
     /// The beginnings of those that are not whole.
     pub torn: Vec<String>,
     /// The numbers of those that are there more than once.
@@ -57,6 +59,7 @@ pub fn check(mailbox: &str) -> Findings {
             None => findings.torn.push(one.chars().take(120).collect()),
         }
     }
+    findings.whole = seen.keys().copied().collect();
     findings.doubled = seen.into_iter().filter(|(_, times)| *times > 1).map(|it| it.0).collect();
     findings
 }
