@@ -9,7 +9,7 @@ use procstorm_toolkit::logging::{Format, Level};
 use crate::fold::Limits;
 use crate::scan;
 
-/// Where it listens if nothing else is asked for.
+/// The default listen address.
 pub const LISTEN: &str = ":9957";
 
 /// Exports how many processes of each command each user runs, for Prometheus.

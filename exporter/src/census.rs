@@ -47,7 +47,7 @@ impl Census {
         let mut buffer = [MaybeUninit::uninit(); DIRECTORY_BITE];
         let overflow_uid = proc.overflow_uid();
         proc.pids(&mut buffer, |proc, pid| {
-            // Nobody but root owns a thread of the kernel, or the overflow uid where root is not
+            // Only root owns a thread of the kernel, or the overflow uid where root is not
             // known (a user namespace): for all others the cheaper file says enough.
             let of_kernel = |uid| !kernel_threads && (uid == 0 || uid == overflow_uid);
             census.add(proc.glance(pid, of_kernel)?);

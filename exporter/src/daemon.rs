@@ -28,7 +28,10 @@ pub async fn run(
     exporter.check_threads()?;
     let room = room_for_connections(NOT_FOR_CONNECTIONS)?;
     if room < settings.max_connections {
-        tracing::warn!(room, "the limit of descriptors leaves room for few connections");
+        tracing::warn!(
+            room,
+            "the descriptor limit (RLIMIT_NOFILE) leaves room for few connections"
+        );
         settings.max_connections = room;
     }
     let mut orders = orders()?;

@@ -1,6 +1,6 @@
 //! A scan as Prometheus reads it: the classic text format, by the `prometheus` crate.
 //!
-//! The families are made anew from each scan, so that a group that is gone leaves no series.
+//! The families are built from each scan, so that a group that is gone leaves no series.
 
 use std::collections::BTreeMap;
 

@@ -144,7 +144,7 @@ impl Names {
                 entry.named = true;
             }
             Ok(_) => {}
-            Err(error) => tracing::debug!(uid, %error, "the name service cannot say who this is"),
+            Err(error) => tracing::debug!(uid, %error, "the name service cannot resolve this uid"),
         }
     }
 
@@ -207,7 +207,7 @@ mod tests {
             Err(_) => Err(io::Error::other("down")),
         };
         let mut names = Names::asking(NameService::default(), Arc::new(ask));
-        // It always answers: whoever waits waits for the answer.
+        // It always answers, so a caller waits for the answer.
         names.deadline = Duration::from_secs(60);
         (names, says)
     }
@@ -265,7 +265,7 @@ mod tests {
         let start = Instant::now();
         names.refresh([1, 2], start);
         assert_eq!(&*names.text(1), "1");
-        // From now on whoever waits, waits for ever.
+        // From now on it never answers.
         names.deadline = Duration::from_secs(3600);
         let later = start + names.deadline;
         assert_eq!(names.overdue(later), 2);

@@ -57,7 +57,7 @@ pub struct Totals {
     pub folded_groups: u64,
 }
 
-/// There is no reading of /proc.
+/// /proc cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {}", .path.display())]
 pub struct ScanError {
@@ -129,7 +129,7 @@ impl Scanner {
         })
     }
 
-    /// Asks for all names anew at the next scan.
+    /// Has the next scan ask for all names again.
     pub fn expire_names(&mut self) {
         self.names.expire();
     }

@@ -90,7 +90,7 @@ struct Inner {
     max_requests: usize,
     scrapes: Semaphore,
     scanner: Mutex<Scanner>,
-    /// That the next scan is to ask for all names anew.
+    /// Whether the next scan asks for all names again.
     names_expired: AtomicBool,
     exposition: Exposition,
     security: Option<Arc<Security>>,
@@ -101,7 +101,7 @@ struct Inner {
     look: SingleFlight<Option<String>>,
 }
 
-/// Why there are no metrics.
+/// Why a scrape failed.
 #[derive(Clone, Debug)]
 pub struct Failure {
     text: String,

@@ -1,7 +1,7 @@
 //! Asks the system's name service (NSS), which may hang, on threads apart.
 //!
 //! The original was written while NIS was failing. A question to a name service that does not
-//! answer holds its thread for as long as it likes; whoever asked goes on at its deadline.
+//! answer holds its thread for as long as it likes; the caller goes on at its deadline.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -32,7 +32,7 @@ impl Default for NameService {
 #[derive(Debug, thiserror::Error)]
 pub enum NameServiceError {
     /// Not within the deadline.
-    #[error("the name service did not say within {} ms who {who} is", .deadline.as_millis())]
+    #[error("the name service did not resolve {who} within {} ms", .deadline.as_millis())]
     Silent {
         /// The account asked for.
         who: String,
@@ -40,7 +40,7 @@ pub enum NameServiceError {
         deadline: Duration,
     },
     /// It reported an error.
-    #[error("the name service cannot say who {who} is")]
+    #[error("the name service cannot resolve {who}")]
     Failed {
         /// The account asked for.
         who: String,
@@ -58,7 +58,7 @@ impl NameService {
     ) -> Receiver<T> {
         let (answer, receiver) = channel();
         self.run(move || {
-            // Whoever asked may have gone.
+            // The caller may have stopped waiting.
             answer.send(question()).unwrap_or_default();
         });
         receiver

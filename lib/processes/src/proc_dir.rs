@@ -212,9 +212,9 @@ impl ProcDir {
     }
 
     /// Whose a process is (its effective uid), and then what its `stat` says: all of one process,
-    /// since what was opened reads as gone once that has gone, whoever has its pid then. The uid is
-    /// that of its directory: the file's own owner is another where the process is not dumpable
-    /// (root, or the user whose namespace it is in).
+    /// since the open file reads as gone once the process has exited, even if its pid is reused.
+    /// The uid is that of its directory: the file's own owner is another where the process is not
+    /// dumpable (root, or the user whose namespace it is in).
     pub fn owned_stat(&self, pid: i32) -> io::Result<Option<(u32, Stat)>> {
         self.stat_and(pid, || self.owner(pid))
     }
@@ -284,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_traces_is_told() {
+    fn the_tracer_is_found() {
         assert_eq!(tracer(b"Name:\tx\nTracerPid:\t77\nUid:\t0\n"), Some(77));
         assert_eq!(tracer(b"Name:\tx\nTracerPid:\t0\n"), None);
         assert_eq!(tracer(b"Name:\tx\n"), None);

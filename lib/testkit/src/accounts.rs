@@ -1,9 +1,9 @@
-//! Users who exist for the programs that we start, and for nobody else: an /etc/passwd with root
+//! Users that exist only for the programs that we start: an /etc/passwd with root
 //! and a few of ours, laid over the real one in a mount namespace of the program's own, and with
 //! it an /etc/nsswitch.conf that asks no other source.
 //!
 //! The machine's own users are not among them. To a remediator each of those is a uid without a
-//! name, upon whom it does not act: a real user's storm is none of ours.
+//! name, on whom it does not act: a real user's storm is not ours to end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ impl Accounts {
         Self { dir: None, module: None }
     }
 
-    /// Root, and `ours`, each a name and a uid; nobody else. The files that say so are kept in
+    /// Root, and `ours`, each a name and a uid; no others. The files that say so are kept in
     /// `dir`. Needs root when a program is started with it.
     pub fn only(ours: &[(&str, u32)], dir: &Path) -> Result<Self, Fault> {
         let mut passwd = String::from("root:x:0:0:root:/root:/bin/sh\n");

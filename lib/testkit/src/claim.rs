@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 static CLAIMED: Mutex<BTreeMap<String, UnixListener>> = Mutex::new(BTreeMap::new());
 
 /// Claims a number of `range` for this process; `None` if all are claimed. `is_free` looks at a
-/// number that nobody else has claimed, and may refuse it.
+/// number that no other test has claimed, and may refuse it.
 pub(crate) fn claim(kind: &str, range: &Range<u32>, is_free: impl Fn(u32) -> bool) -> Option<u32> {
     let count = range.end.saturating_sub(range.start).max(1);
     // A random beginning, so that those who ask at once do not try the same numbers.

@@ -14,8 +14,8 @@ use crate::fault::Fault;
 /// port (`ip_local_port_range`, from 32768 on).
 const PORTS: Range<u32> = 10_000..32_000;
 
-/// A port of the loopback that nobody listens on, and that no other caller gets while this process
-/// runs.
+/// A port of the loopback that no program listens on, and that no other caller gets while this
+/// process runs.
 pub fn free_port() -> Result<u16, Fault> {
     claim("port", &PORTS, |port| u16::try_from(port).is_ok_and(is_free))
         .and_then(|port| u16::try_from(port).ok())

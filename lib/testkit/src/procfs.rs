@@ -126,7 +126,7 @@ impl Fixture {
     }
 }
 
-/// 52 fields, as proc_pid_stat(5) counts them; what nobody reads is 0.
+/// 52 fields, as proc_pid_stat(5) counts them; fields that are not read are 0.
 fn stat_line(pid: u32, parent: u32, command: &[u8], state: char, flags: u32) -> Vec<u8> {
     let head = format!("{pid} (");
     let tail = format!(

@@ -58,7 +58,7 @@ pub fn other(name: &str) -> Result<PathBuf, Fault> {
         .ok_or_else(|| Fault::new(format!("{name} is not there: run tests/tools.sh")))
 }
 
-/// A file that `tests/tools.sh` brought which is no program, by its path below `tools`.
+/// A file that `tests/tools.sh` brought that is not a program, by its path below `tools`.
 #[must_use]
 pub fn unpacked(path: &str) -> Option<PathBuf> {
     let here = env::current_exe().ok()?;

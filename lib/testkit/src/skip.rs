@@ -1,4 +1,4 @@
-//! A test that cannot run here says so, where nobody overlooks it.
+//! A test that cannot run here says so, where it is not overlooked.
 //!
 //! ```
 //! fn only_root_can_do_this() {

@@ -17,7 +17,7 @@ use crate::claim::claim;
 /// ones (from 100000 on).
 const UIDS: Range<u32> = 40_000..60_000;
 
-/// A uid that nobody has: no account, no process, no other test.
+/// A uid that is unused: no account, no process, no other test.
 ///
 /// # Panics
 /// If none is left.

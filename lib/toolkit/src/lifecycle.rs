@@ -111,7 +111,7 @@ impl Lifecycle {
         self.manager.notifier.ready(&self.manager.status);
     }
 
-    /// Follows `orders` until one is to stop, or nobody is left to give any. At each reload it calls
+    /// Follows `orders` until one is to stop, or no sender is left. At each reload it calls
     /// `reload`, which may block, and reports the result to the log, to the service manager and to
     /// `systemctl reload`; after an error the daemon goes on with what it had. Fails if the server
     /// ends by itself.

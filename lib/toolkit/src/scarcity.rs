@@ -6,7 +6,7 @@
 //! - [`is_shortage`]: whether an error is of this kind.
 //! - [`Descriptors`]: some, held for a scrape.
 //! - [`room_for_connections`]: how many connections the limit of descriptors allows.
-//! - [`allocator`]: address space, held for whoever needs memory when there is no other.
+//! - [`allocator`]: address space, reserved for when an allocation would fail.
 
 pub mod allocator;
 

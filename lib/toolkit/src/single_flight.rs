@@ -1,4 +1,4 @@
-//! Work that is done once for all who ask while it is under way.
+//! Work that is done once for all callers that ask for it while it runs.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -45,7 +45,7 @@ impl<T: Clone + Send + Sync + 'static> SingleFlight<T> {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> watch::Receiver<Option<T>> {
-        // Where not all threads could be had at the start, whoever asks tries again.
+        // Where not all threads could be had at the start, each caller tries again.
         self.threads.muster();
         let mut current = lock(&self.current);
         if let Some(flight) = current.as_ref() {

@@ -152,7 +152,7 @@ impl Pool {
         }
     }
 
-    /// What a thread does: one piece of work after another, until nobody can submit any more.
+    /// What a thread does: one piece of work after another, until no more can be submitted.
     fn work(&self) {
         let mut state = self.lock();
         loop {

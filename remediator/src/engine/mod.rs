@@ -149,7 +149,7 @@ impl Engine {
         if self.has_ended(patience).await {
             return;
         }
-        tracing::warn!("steps take too long: they are called off");
+        tracing::warn!("shutdown: aborting steps that did not finish in time");
         self.abort.store(true, Ordering::SeqCst);
         if !self.has_ended(patience).await {
             tracing::error!("steps do not end: the journal resumes them at the next start");

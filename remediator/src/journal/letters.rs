@@ -54,7 +54,7 @@ pub(super) fn insert(
         params![waiting, WAITING_MAX],
     )?;
     if dropped > 0 {
-        tracing::error!(dropped, "too many outcomes wait for Alertmanager: the oldest is dropped");
+        tracing::error!(dropped, "too many undelivered outcomes; dropped the oldest");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The host's policy: what may be done, to whom, and from which count on. Pure: nothing here
+//! The host's policy: what may be done, to which users, and above which count. Pure: nothing here
 //! looks at a process, a mailbox or the network.
 //!
 //! - [`file`]: `remediator.yml`, read and checked as a whole.

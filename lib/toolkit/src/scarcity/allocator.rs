@@ -102,7 +102,7 @@ fn give_up() {
 
 /// Gives up a mapping of [`HELD`] bytes that [`take`] has made.
 fn unmap(mapping: *mut c_void) {
-    // SAFETY: whoever calls has just made it, or taken it out of `RESERVE`, so that nobody else has
-    // it; nothing is ever in it. If it fails the mapping stays, which harms nobody.
+    // SAFETY: the caller has just made it, or taken it out of `RESERVE`, so that nothing else uses
+    // it; nothing is ever in it. If it fails the mapping stays, which does no harm.
     unsafe { munmap(mapping, HELD) }.unwrap_or_default();
 }

@@ -25,8 +25,8 @@ enum Notice {
 }
 
 impl Notifier {
-    /// Starts the thread, if a service manager wants to be told (`NOTIFY_SOCKET`). A socket that is
-    /// not there is a warning in the log for each notice.
+    /// Starts the thread, if a service manager asks for notifications (`NOTIFY_SOCKET`). A socket
+    /// that is not there is a warning in the log for each notice.
     #[must_use]
     pub fn start() -> Self {
         if env::var_os("NOTIFY_SOCKET").is_none_or(|socket| socket.is_empty()) {
@@ -37,7 +37,7 @@ impl Notifier {
         match thread.spawn(move || deliver(&sent)) {
             Ok(_) => Self { notices: Some(notices) },
             Err(error) => {
-                tracing::warn!(%error, "cannot tell the service manager that the start is over");
+                tracing::warn!(%error, "cannot notify the service manager that startup has finished");
                 Self::default()
             }
         }
@@ -67,7 +67,7 @@ impl Notifier {
         if let Some(notices) = &self.notices
             && notices.try_send(notice).is_err()
         {
-            tracing::debug!("the service manager takes no notices; one is dropped");
+            tracing::debug!("the service manager does not accept notifications; dropped one");
         }
     }
 }
@@ -86,7 +86,7 @@ fn deliver(sent: &Receiver<Notice>) {
             Notice::Status(status) => sd_notify::notify(&[NotifyState::Status(&line(status))]),
         };
         if let Err(error) = told {
-            tracing::warn!(%error, "cannot tell the service manager (NOTIFY_SOCKET)");
+            tracing::warn!(%error, "cannot notify the service manager (NOTIFY_SOCKET)");
         }
     }
 }

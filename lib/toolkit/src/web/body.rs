@@ -15,20 +15,20 @@ use super::{Response, reply};
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// It is longer than the limit, in bytes.
-    #[error("the body is longer than {0} bytes")]
+    #[error("the request body is longer than {0} bytes")]
     TooLarge(usize),
     /// It did not come within the deadline.
-    #[error("the body did not come within {} ms", .0.as_millis())]
+    #[error("the request body did not arrive within {} ms", .0.as_millis())]
     TooSlow(Duration),
     /// The connection broke, or the client broke the protocol.
-    #[error("the body broke off")]
+    #[error("the request body ended early")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl BodyError {
     /// The answer to send: 413, 408 or 400, with one line that says why. It ends the connection,
-    /// as what is left of the body would be in the way of the next request; the client is told, so
-    /// that it does not send one.
+    /// as what is left of the body would be in the way of the next request; the answer says so,
+    /// and the client does not send one.
     #[must_use]
     pub fn to_response(&self) -> Response {
         let status = match self {

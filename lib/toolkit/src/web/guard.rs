@@ -2,12 +2,12 @@
 //!
 //! - [`malformed`]: what HTTP/1.1 demands of a request and hyper lets pass: one `Host` that is one,
 //!   and a target that is a path. Answered by 400.
-//! - [`foreign`]: requests that a web page of somebody else has a browser send. Such a page reaches
+//! - [`foreign`]: requests that another site's web page has a browser send. Such a page reaches
 //!   what listens on the loopback: as `http://localhost:9958/`, or under a name of its own that it
 //!   lets resolve to 127.0.0.1 ("DNS rebinding"), also through `ssh -L`. So on the loopback `Host`
-//!   must be a name of this machine ([`OwnNames`]), and requests that say themselves that they come
-//!   from another site are refused everywhere. Whoever shows a token, a password, or speaks TLS is
-//!   no such page: [`Knows`].
+//!   must be a name of this machine ([`OwnNames`]), and requests that say that they come
+//!   from another site are refused everywhere. A client that shows a token or a password, or
+//!   speaks TLS, is not such a page: [`Knows`].
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -90,7 +90,7 @@ impl fmt::Debug for Knows {
 }
 
 /// What is wrong with a request's form; `None` if nothing is. RFC 9112, 3.2: a request of HTTP/1.1
-/// has exactly one `Host`, and one whose value is no host is malformed.
+/// has exactly one `Host`, and one whose value is not a host is malformed.
 pub(super) fn malformed(request: &Parts) -> Option<&'static str> {
     let mut hosts = request.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -108,8 +108,8 @@ pub(super) fn malformed(request: &Parts) -> Option<&'static str> {
     (!form || !is_absolute).then_some("the request's target is not a path")
 }
 
-/// Why a request is not answered, though its form is good; `None` if it may be: the text for whoever
-/// sent it.
+/// Why a request is not answered, though its form is good; `None` if it may be: the text for its
+/// sender.
 pub(super) fn foreign(request: &Parts, loopback: bool, names: &OwnNames) -> Option<String> {
     if is_cross_site(request) {
         return Some("requests that come from another site are refused".to_owned());

@@ -9,7 +9,7 @@
 //! - [`reply`]: the answers that every server gives: 404, 405, healthy, ready.
 //! - [`security`]: TLS and authentication, as `--web.config.file` says.
 //! - [`routes`]: what is answered at which path, as one table.
-//! - `roster`: who is connected, and who must leave when a newcomer finds the house full.
+//! - `roster`: the open connections, and which is closed when a new one finds no free slot.
 //! - `seldom`: keeps what clients can have logged within bounds.
 //! - `stall`: a stream that gives up on a peer that stops reading.
 //!
@@ -91,11 +91,11 @@ pub struct Settings {
     pub drain_deadline: Duration,
     /// How many connections are held at once.
     pub max_connections: usize,
-    /// TLS and authentication; `None` is plain HTTP for everybody.
+    /// TLS and authentication; `None` is plain HTTP without authentication.
     pub security: Option<Arc<Security>>,
     /// What `Host` may be on the loopback.
     pub own_names: OwnNames,
-    /// By what else than a password the handler knows whoever asks; `None` is by nothing.
+    /// How the handler authenticates a client other than by password; `None`: not at all.
     pub knows: Option<Knows>,
 }
 
@@ -198,20 +198,23 @@ async fn drain(mut connections: JoinSet<()>, deadline: Duration) {
         }
     };
     if timeout(deadline, all).await.is_err() {
-        tracing::warn!(connections = connections.len(), "closed before their requests were done");
+        tracing::warn!(
+            connections = connections.len(),
+            "shutdown: closed connections whose requests had not finished"
+        );
     }
 }
 
 fn report_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(%error, "a connection's task has panicked");
+        tracing::error!(%error, "connection task panicked");
     }
 }
 
 /// How a client has come to us.
 #[derive(Clone, Copy)]
 enum Way {
-    /// From this machine, perhaps for a web page that somebody has opened here.
+    /// From this machine, perhaps for a web page that is open in a browser here.
     Loopback,
     /// From elsewhere, or by an address that is reached from elsewhere.
     Network,
@@ -291,7 +294,7 @@ impl Talk {
             tokio::select! {
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
-                        tracing::debug!(peer = %self.peer.0, %error, "a connection has ended");
+                        tracing::debug!(peer = %self.peer.0, %error, "connection closed");
                     }
                     return;
                 }
@@ -304,8 +307,8 @@ impl Talk {
         }
     }
 
-    /// The handler's answer, to those who may ask. Who may not does not count as at work, and so
-    /// must leave when others need the seat.
+    /// The handler's answer, to clients that may use the server. The connection of one that may not
+    /// does not count as at work, and so is closed when others need the slot.
     async fn answer<H, F>(&self, request: Request, way: Way, handler: &H) -> Response
     where
         H: Fn(Request) -> F,
@@ -334,7 +337,8 @@ impl Talk {
         if let Some((_, config)) = config {
             config.add_headers(response.headers_mut());
         }
-        // In a crowd each gets one answer: who sends requests in heaps must queue up anew.
+        // When half the connection slots are in use, each connection is closed after one response,
+        // so that clients that pipeline requests cannot hold slots.
         if self.seat.is_crowded() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -351,7 +355,7 @@ impl Talk {
         if let Some(fault) = guard::malformed(head) {
             return Some(reply::closing(StatusCode::BAD_REQUEST, format!("{fault}\n")));
         }
-        // Strangers in a crowd must not use up what those may ask who are known.
+        // Unauthenticated clients must not use up the limit of the authenticated ones.
         let known = self.settings.knows.as_ref().is_some_and(|all| all.knows(&head.headers));
         let mut trusted = known || matches!(way, Way::Tls);
         if let Some((security, config)) = config {

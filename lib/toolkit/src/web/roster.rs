@@ -1,4 +1,4 @@
-//! Who is connected, and who must leave when a newcomer finds the house full.
+//! The open connections, and which of them is closed when a new one finds no free slot.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,7 +47,7 @@ impl Roster {
     }
 
     /// A seat for a newcomer, if need be that of the idlest guest; `None` where all are at work for
-    /// somebody who is known.
+    /// an authenticated client.
     pub(super) fn admit(&self) -> Option<Seat> {
         if self.is_full() && !self.evict_idlest() {
             return None;
@@ -63,10 +63,10 @@ impl Roster {
     }
 
     /// Tells the guest that has waited longest to leave, and takes it off the list at once; where
-    /// none waits, one that is at work for somebody unknown, since a crowd of unknown that ask all
-    /// the time would keep everybody out. False if all others are known. Those who were served before
-    /// stay where they can, but not if they fill the house: then all newcomers would have to share
-    /// what is left, and leave before they have said what they want.
+    /// none waits, one that is at work for an unauthenticated client, since a crowd of those that
+    /// send requests all the time would keep all others out. False if all others are authenticated.
+    /// Those who were served before stay where they can, but not if they fill the house: then all
+    /// newcomers would have to share what is left, and leave before they have said what they want.
     pub(super) fn evict_idlest(&self) -> bool {
         let mut guests = self.lock();
         let newcomers = guests.by_id.values().filter(|guest| !guest.busy && !guest.served).count();
@@ -90,8 +90,8 @@ impl Roster {
         guests.by_id.len() >= max
     }
 
-    /// Closes some connections, and holds fewer for a while: who is told that no descriptor is left
-    /// must leave some to those who work for all.
+    /// Closes some connections, and holds fewer for a while: after an error that says no
+    /// descriptor is left, the server must leave some to the rest of the program.
     pub(super) fn make_room(&self) {
         let guests = self.lock().by_id.len();
         let max = guests.saturating_sub(ROOM).max(1);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// How often the same is said.
 const EVERY: Duration = Duration::from_secs(30);
 
-/// So many different things are told apart; what is beyond them counts as one.
+/// How many different messages are counted apart; all beyond them count as one.
 const KINDS_MAX: usize = 32;
 
 /// Says whether something may be logged: each kind of it once in a while.

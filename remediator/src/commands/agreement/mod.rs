@@ -2,7 +2,7 @@
 //! edited by different people, and each is valid without the others. What falls between them is
 //! found here, before a storm finds it.
 //!
-//! - [`rules`]: who asks for a playbook, and from which count on.
+//! - [`rules`]: which rule requests a playbook, and at which threshold.
 //! - [`routes`]: Alertmanager's configuration: where such an alert goes, and what holds it back.
 //! - [`webhook`]: whether that is this host's daemon, and whether it takes the post.
 //! - `journey`: one alert's way through it; `worlds`: where the way depends on what is not known.

@@ -17,7 +17,7 @@ use super::report::Attribute;
 const ACL: &str = "system.posix_acl_access";
 /// The most that an extended attribute holds.
 const XATTR_MAX: usize = 65_536;
-/// No set-uid, set-gid or sticky bit: nobody runs a mailbox.
+/// No set-uid, set-gid or sticky bit: a mailbox is not executed.
 const MODE_KEPT: u32 = 0o777;
 /// The bits that an access control list shows its mask in.
 const MODE_GROUP: u32 = 0o070;

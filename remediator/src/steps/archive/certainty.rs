@@ -87,7 +87,7 @@ fn sync(file: &File, pulse: &Pulse) -> bool {
     let synced = fsync(file);
     pulse.beat();
     if let Err(error) = &synced {
-        tracing::debug!(%error, "the mail file cannot be synced");
+        tracing::debug!(%error, "could not sync the mail file");
     }
     synced.is_ok()
 }

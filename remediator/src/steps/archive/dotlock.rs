@@ -1,10 +1,10 @@
 //! A mail program's lock file, `USER.lock` beside the mail file: whether one is there, and who has
 //! made it.
 //!
-//! Whoever may write to the spool may put anything at that name, so nothing about it is trusted: it
-//! is pinned and opened as a mail file is ([`Spool`]), and read only if it is a regular file with
-//! one name that belongs to the user or to mail programs. Its pid is a hint and nothing is done to
-//! that process.
+//! Any program that may write to the spool may put anything at that name, so nothing about it is
+//! trusted: it is pinned and opened as a mail file is ([`Spool`]), and read only if it is a regular
+//! file with one name that belongs to the user or to mail programs. Its pid is a hint and nothing
+//! is done to that process.
 
 use std::fmt::{self, Display, Formatter};
 use std::fs::File;
@@ -33,12 +33,12 @@ const READ_MAX: u64 = 80;
 /// The uid of `mail` on Debian, Red Hat, SUSE and Arch.
 const MAIL_UID: u32 = 8;
 
-/// A lock file that is there, as far as anything can be told about it.
+/// A lock file that is there, as far as it can be identified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dotlock {
     /// The lock file.
     pub path: PathBuf,
-    /// Its age in seconds, by its time of last change; `None` if that cannot be told.
+    /// Its age in seconds, by its time of last change; `None` if that is unknown.
     #[serde(default)]
     pub age_seconds: Option<u64>,
     /// The pid that it holds; `None` if it holds none or was not read.
@@ -48,7 +48,7 @@ pub struct Dotlock {
     #[serde(default)]
     pub host: Option<String>,
     /// Whether a process of that pid runs: a hint, since pids are used again. `None` if that
-    /// cannot be told, as of another host's.
+    /// is unknown, as for a pid of another host.
     #[serde(default)]
     pub runs: Option<bool>,
     /// Why it was not read; `None` if it was.

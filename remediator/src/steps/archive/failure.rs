@@ -44,7 +44,7 @@ pub enum Failure {
         /// How many.
         links: u64,
     },
-    /// The file belongs to somebody else.
+    /// The file belongs to another user.
     #[error("{path} belongs to uid {found} instead of {expected}")]
     WrongOwner {
         /// The mail file.
@@ -84,8 +84,8 @@ pub enum Failure {
         /// The time allowed, in milliseconds.
         allowed_ms: u128,
     },
-    /// We were told to stop.
-    #[error("{path}: told to stop in mid-copy")]
+    /// The daemon is stopping.
+    #[error("{path}: stopped during the copy")]
     Aborted {
         /// The mail file.
         path: PathBuf,
@@ -106,7 +106,7 @@ pub enum Failure {
         /// How many more were tried.
         more: u64,
     },
-    /// The archive directory is somebody else's, which root's rights alone would make up for.
+    /// The archive directory belongs to another user, and only root could write to it.
     #[error("cannot make a file in {path}: it belongs to uid {owner}, the daemon is uid {uid}")]
     NotOurs {
         /// The archive directory.
@@ -152,7 +152,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// A failed call: what was tried upon what, sorted by the error's number.
+    /// A failed call: what was tried on what, sorted by the error's number.
     pub(super) fn of(action: &'static str, path: impl Into<PathBuf>, source: Errno) -> Self {
         let path = path.into();
         match source {
@@ -222,7 +222,7 @@ pub enum OpenError {
         /// Why it failed.
         source: Errno,
     },
-    /// The archive belongs to a stranger, who could replace what is in it.
+    /// The archive belongs to another user, who could replace what is in it.
     #[error("archive directory {path} belongs to uid {owner}, neither root nor the daemon")]
     Owner {
         /// The archive directory.

@@ -25,7 +25,7 @@ impl Interrupts {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let held = set.thread_block().and_then(|()| SignalFd::with_flags(&set, flags));
         if let Err(error) = &held {
-            tracing::warn!(%error, "signals cannot be held back; do not interrupt");
+            tracing::warn!(%error, "could not block signals; do not interrupt");
         }
         Self { before, arrivals: held.ok() }
     }
@@ -40,7 +40,7 @@ impl Interrupts {
 impl Drop for Interrupts {
     fn drop(&mut self) {
         if let Err(error) = self.before.thread_set_mask() {
-            tracing::warn!(%error, "signals stay held back");
+            tracing::warn!(%error, "could not unblock signals");
         }
     }
 }

@@ -17,8 +17,8 @@ use super::pace::{Pace, pause};
 /// How long between two tries.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// Tries to lock `file` for up to `patience`. `Ok(false)` if somebody holds it all that time, or
-/// if the file system has no locks: the copy is then made all the same.
+/// Tries to lock `file` for up to `patience`. `Ok(false)` if another program holds it all that
+/// time, or if the file system has no locks: the copy is then made all the same.
 pub(super) fn lock_shared(
     file: &File,
     path: &Path,
@@ -44,7 +44,7 @@ pub(super) fn lock_shared(
 }
 
 /// Takes an exclusive lock on `file`, which goes with it. Fails with `EAGAIN` or `EACCES` if
-/// somebody else holds one, with another error where the file system has none.
+/// another program holds one, with another error where the file system has none.
 pub(super) fn lock_exclusive(file: &File) -> Result<(), Errno> {
     fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))).map(drop)
 }

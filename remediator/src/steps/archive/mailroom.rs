@@ -1,11 +1,11 @@
 //! Everything that touches the mail file systems: on threads of its own, which may be lost.
 //!
-//! A file system that hangs (a dead NFS server, a frozen disk) holds whoever touches it, for as long
-//! as it likes, and cannot be told to let go. So nobody touches one but a worker thread, and nobody
-//! waits for that thread longer than until its [`Pulse`] is overdue. It is lost then, until its call
-//! returns: counted, and shown. Meanwhile, whatever else would touch the same file systems fails at
-//! once, until a lost thread returns or a further try succeeds; and storms are ended, as the
-//! playbook's `on_archive_failure` says.
+//! A file system that hangs (a dead NFS server, a frozen disk) blocks each thread that touches it,
+//! without a bound. So only a worker thread touches one, and no caller waits for that thread longer
+//! than until its [`Pulse`] is overdue. Then the thread is lost until its call returns: it is
+//! counted, and shown. Meanwhile, all other work on the same file systems fails at once, until a
+//! lost thread returns or a further try succeeds; and storms are ended, as the playbook's
+//! `on_archive_failure` says.
 //!
 //! The threads exist from the start. They are replaced only when a try shows that the file systems
 //! answer, while earlier calls still do not return: as after `umount -l` of a dead server, when the
@@ -99,7 +99,7 @@ impl Trouble {
     }
 }
 
-/// The spool and its archive, and who touches them. Clones share threads and knowledge.
+/// The spool and its archive, and the threads that touch them. Clones share threads and knowledge.
 #[derive(Clone, Debug)]
 pub struct Mailroom {
     settings: Settings,
@@ -107,7 +107,7 @@ pub struct Mailroom {
     desk: Arc<Mutex<Desk>>,
 }
 
-/// Who does the work.
+/// The threads that do the work.
 #[derive(Debug)]
 struct Crew {
     size: usize,
@@ -344,7 +344,7 @@ impl Mailroom {
         work: impl FnOnce(Pulse) -> T + Send + 'static,
     ) -> Result<T, Trouble> {
         if let Some(trouble) = self.hangs() {
-            // Whoever comes next may find that it answers again.
+            // The next caller may find that it responds again.
             self.probe();
             return Err(trouble);
         }
@@ -394,7 +394,7 @@ impl Mailroom {
         drop(desk);
         let (desk, begun) = (Arc::clone(&self.desk), pulse.clone());
         workers.submit(move || {
-            // Nobody waits for what has waited too long for a thread.
+            // The caller has stopped waiting for work that waited too long for a thread.
             if !begun.is_given_up() {
                 lock(&desk).jobs.entry(id).and_modify(|job| job.has_thread = true);
                 begun.beat();
@@ -478,7 +478,7 @@ impl Desk {
         let Some(job) = self.jobs.remove(&id) else { return };
         if job.has_thread && job.pulse.is_lost() {
             let (what, seconds) = (job.what, job.pulse.age().as_secs());
-            tracing::info!(what, seconds, "a mail file system answers again");
+            tracing::info!(what, seconds, "a mail file system responds again");
         }
     }
 }

@@ -120,7 +120,7 @@ impl Default for Settings {
     }
 }
 
-/// Archives mail files: the two directories, opened for one piece of work. To be opened anew for
+/// Archives mail files: the two directories, opened for one piece of work. To be opened again for
 /// the next: something else may be mounted there by then.
 #[derive(Debug)]
 pub struct Archiver {
@@ -159,7 +159,7 @@ struct Errand<'a> {
     now_epoch: u64,
 }
 
-/// How many names of others' mail are told.
+/// How many names of others' mail are listed.
 const OTHERS_TOLD: usize = 3;
 
 impl Archiver {
@@ -253,7 +253,7 @@ impl Archiver {
         pruned
     }
 
-    /// [`Self::prune`] for every user with an archive. Ends early if it is given up.
+    /// [`Self::prune`] for every user with an archive. Ends early if it is aborted.
     pub fn prune_all(&self, now_epoch: u64) -> Pruned {
         let mut pruned = Pruned::default();
         match self.vault.by_user() {
@@ -364,7 +364,7 @@ impl Archiver {
         for _ in 0..OPENS {
             let mailbox = match (self.spool.find(&name, errand.uid), &held) {
                 (Ok(Some(mailbox)), _) => mailbox,
-                // What has come in its place is no mail file: the one that we have still is.
+                // What has come in its place is not a mail file: the one that we have still is.
                 (Ok(None) | Err(_), Some(_)) => break,
                 (Ok(None), None) => return Ok(None),
                 (Err(failure), None) => return Err(failure),

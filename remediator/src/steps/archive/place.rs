@@ -1,6 +1,6 @@
 //! The administrator's directories, opened without entering what a user may have mounted there.
 //!
-//! An ordinary user can mount a program of his own (FUSE) on a directory of his, and that program
+//! An ordinary user can mount a program of their own (FUSE) on their directory, and that program
 //! may never answer. What does not ask it, tried on Linux 6.18: opening with `O_PATH`, openat2(2)
 //! with `RESOLVE_NO_XDEV`, reading `/proc/self/fdinfo`, and statx(2) of the mount's number with
 //! `AT_STATX_DONT_SYNC`. What does: fstat(2), fstatat(2), fstatfs(2), opening to read.

@@ -1,7 +1,7 @@
 //! A sign of life of work on a file system that may stop answering in the middle of any call.
 //!
-//! A thread that waits for such a file system cannot be told to stop. So it says between its calls
-//! that it goes on, and somebody else looks at how long ago that was.
+//! A thread that waits for such a file system cannot be stopped. So it records between its calls
+//! that it is alive, and another thread checks how long ago that was.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -67,12 +67,12 @@ impl Pulse {
             || millis(self.inner.begun.elapsed()) > self.inner.due.load(Ordering::Relaxed)
     }
 
-    /// Nobody waits for the work any more. If it ever goes on, it ends at its next step.
+    /// The caller has stopped waiting for the work. If it ever goes on, it ends at its next step.
     pub fn give_up(&self) {
         self.inner.given_up.store(true, Ordering::Relaxed);
     }
 
-    /// Whether nobody waits for the work any more.
+    /// Whether the caller has stopped waiting for the work.
     #[must_use]
     pub fn is_given_up(&self) -> bool {
         self.inner.given_up.load(Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! How much of the archive's disk stays free: a full disk helps nobody.
+//! How much of the archive's disk stays free: a full disk makes everything worse.
 
 use std::os::fd::AsFd;
 use std::path::Path;

@@ -372,7 +372,7 @@ struct Dotlock<'a> {
 }
 
 impl<'a> Dotlock<'a> {
-    /// `None` if it is called off.
+    /// `None` if it is aborted.
     fn take(
         spool: &'a Spool,
         user: &UserName,

@@ -37,7 +37,7 @@ const MORE_NAMES: u64 = 63;
 const PARTIAL: &str = ".procstorm-partial.";
 /// The owner's rights to list, write in and search the directory.
 const OWN_RIGHTS: u32 = 0o700;
-/// Bits that nobody but the owner may have on the directory.
+/// Permission bits of the directory that only the owner may have.
 const OTHERS: u32 = 0o077;
 
 /// The archive directory, open.
@@ -48,14 +48,14 @@ pub(super) struct Vault {
     marks: bool,
 }
 
-/// A copy in the making; gone with its value unless it was placed.
+/// An unfinished copy. Dropping the value removes it unless it was placed.
 #[derive(Debug)]
 pub(super) struct Staged<'a> {
     pub(super) file: File,
     partial: Option<Partial<'a>>,
 }
 
-/// The name of a copy in the making, removed with its value.
+/// The name of an unfinished copy. Dropping the value removes it.
 #[derive(Debug)]
 struct Partial<'a> {
     dir: &'a OwnedFd,
@@ -121,7 +121,7 @@ impl Vault {
         self.marks
     }
 
-    /// A new, empty file for a copy, which nobody else can see or open.
+    /// A new, empty file for a copy, which no other program can see or open.
     pub(super) fn stage(&self) -> Result<Staged<'_>, Failure> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         match openat(&self.dir, ".", flags, Mode::RUSR | Mode::WUSR) {
@@ -171,7 +171,7 @@ impl Vault {
                 Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => false,
                 Ok(()) => file.metadata().is_ok_and(|meta| meta.nlink() > 0),
                 Err(error) => {
-                    tracing::debug!(name = partial.name, %error, "no lock on a copy in the making");
+                    tracing::debug!(name = partial.name, %error, "could not lock an unfinished copy");
                     true
                 }
             };
@@ -366,7 +366,7 @@ impl Drop for Partial<'_> {
         if let Err(error) = unlinkat(self.dir, &self.name, AtFlags::empty())
             && error != Errno::NOENT
         {
-            tracing::warn!(name = self.name, %error, "cannot remove a copy in the making");
+            tracing::warn!(name = self.name, %error, "could not remove an unfinished copy");
         }
     }
 }

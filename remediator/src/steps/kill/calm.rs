@@ -1,19 +1,19 @@
-//! What scans that saw nobody alive amount to: is the storm over? Pure.
+//! Whether scans that saw no process alive mean that the storm is over. Pure.
 //!
-//! Nobody alive is not nobody: whoever forks an heir and exits can slip past a scan. But hardly
-//! without a trace: somebody has died then, or has gone while he was looked at.
+//! A process that forks a child and exits can slip past a scan. But it leaves a trace: a process
+//! that has died since the last scan, or one that exits while the scan looks at it.
 
 use std::time::Instant;
 
-/// How many scans that saw somebody slip away are looked into. Bounded, since a user may well have
-/// other processes that come and go, and nothing tells those from the storm.
+/// How many scans in which a process slipped away are followed up. Bounded, since a user may well
+/// have other processes that come and go, and nothing tells those from the storm.
 const SLIPS_MAX: u32 = 50;
 
-/// How many scans that saw somebody dead are looked into at once. Whoever is not met then is no
+/// How many scans that saw a newly dead process are followed up at once. What is not met then is no
 /// chain, but dies as soon as it is started, and that can be seen at leisure.
 const HASTE_MAX: u32 = 50;
 
-/// What a scan saw that saw nobody alive.
+/// What a scan found that saw no process alive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Traces {
     /// Whether one of the storm has died since the scan before, though not by us.
@@ -25,7 +25,7 @@ pub(super) struct Traces {
 /// What is to be done after such a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// To look again at once: whoever forks and exits is fast.
+    /// To look again at once: processes that fork and exit are fast.
     LookAtOnce,
     /// To look again after a pause.
     LookLater,
@@ -48,13 +48,13 @@ pub(super) struct Calm {
 }
 
 impl Calm {
-    /// Somebody was alive.
+    /// A process was alive.
     pub(super) fn end(&mut self) {
         (self.quiet, self.since) = (0, None);
     }
 
-    /// Nobody was alive in a scan that began at `begun`. It takes `confirmations` such scans in a
-    /// row that left no doubt. `may_signal` is whether anything could be done if one was met.
+    /// No process was alive in a scan that began at `begun`. It takes `confirmations` such scans in
+    /// a row that left no doubt. `may_signal` is whether anything could be done if one was met.
     pub(super) fn add(
         &mut self,
         traces: Traces,

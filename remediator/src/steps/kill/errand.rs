@@ -35,7 +35,7 @@ pub(super) enum Halt {
     Aborted,
     /// A process of the user hides its name from us.
     Blind,
-    /// There is no descriptor left for a single process.
+    /// Not one descriptor is left to pin a process with.
     Starved(io::Error),
     /// /proc is broken.
     Read(io::Error),
@@ -73,8 +73,8 @@ pub(super) struct Errand<'a> {
     pub(super) bounds: &'a Bounds,
     pub(super) abort: &'a AtomicBool,
     pub(super) started: Instant,
-    /// From then on nothing more is taken on. One instant for every wait: what is waited for one
-    /// by one would otherwise add up to any length.
+    /// From then on no more processes are taken on. One instant for every wait: what is waited for
+    /// one by one would otherwise add up to any length.
     deadline: Instant,
     pub(super) proc_dir: ProcDir,
     pub(super) walk: Walk,
@@ -82,19 +82,19 @@ pub(super) struct Errand<'a> {
     /// How many signals may still be sent.
     signals: AtomicU64,
     rounds: AtomicU32,
-    /// Whose end is no news: those that we have held, and the dead that were seen. By pid and the
-    /// time of their start, since a pid alone is no identity.
+    /// Processes whose end is known: those that we have held, and the dead that were seen. By pid
+    /// and the time of their start, since a pid alone is not an identity.
     ended: Mutex<HashMap<i32, u64>>,
-    /// Who was let go because it had another name or owner by the time it was stopped.
+    /// Processes that were let go because they had another name or owner once they were stopped.
     changed: Mutex<BTreeSet<i32>>,
     /// Whether what is found is sent SIGTERM, and not SIGKILL.
     asks: AtomicBool,
     /// When the time ends that those that were sent SIGTERM have to exit.
     grace_end: OnceLock<Instant>,
-    /// Who was sent SIGTERM, and is named among the signalled already.
+    /// Processes that were sent SIGTERM, and are already listed as signalled.
     asked: Mutex<HashSet<i32>>,
-    /// Who was sent SIGTERM and let go of, to make room for others: by pid and the time of the
-    /// start.
+    /// Processes that were sent SIGTERM and let go of, to make room for others: by pid and the time
+    /// of the start.
     forgotten: Mutex<HashMap<i32, u64>>,
     /// Whether one hand has met what must end the whole.
     halted: AtomicBool,
@@ -220,12 +220,12 @@ impl<'a> Errand<'a> {
         self.asks.store(false, Ordering::Relaxed);
     }
 
-    /// Who was sent SIGTERM.
+    /// The processes that were sent SIGTERM.
     pub(super) fn asked(&self) -> MutexGuard<'_, HashSet<i32>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who was sent SIGTERM and let go of, to make room for others.
+    /// The processes that were sent SIGTERM and let go of, to make room for others.
     pub(super) fn forgotten(&self) -> MutexGuard<'_, HashMap<i32, u64>> {
         self.forgotten.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -254,7 +254,7 @@ impl<'a> Errand<'a> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who was let go because it had changed.
+    /// The processes that were let go because they had changed.
     pub(super) fn changed(&self) -> MutexGuard<'_, BTreeSet<i32>> {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }

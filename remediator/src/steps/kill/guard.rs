@@ -1,5 +1,5 @@
-//! What is never touched, and who is a target. Pure, but for [`Untouchables::of`], which asks
-//! /proc who the caller's ancestors are.
+//! What is never touched, and which processes are a target. Pure, but for [`Untouchables::of`],
+//! which asks /proc for the caller's ancestors.
 
 use procstorm_processes::proc_dir::ProcDir;
 use procstorm_processes::process::Stat;
@@ -19,7 +19,7 @@ pub enum Refusal {
     #[error("uid 0 is never a target")]
     Root,
     /// The number that means no user at all.
-    #[error("uid 4294967295 is no user")]
+    #[error("uid 4294967295 is not a user")]
     NoUser,
     /// The daemon's own uid, real or effective.
     #[error("uid {0} is the daemon's own, and allow_own_uid is not set")]
@@ -31,11 +31,11 @@ pub enum Refusal {
     #[error("the command is empty")]
     EmptyCommand,
     /// No process of a user can bear such a name.
-    #[error("the command is {0} bytes long, and the kernel keeps 15")]
+    #[error("the command is {0} bytes long; process names are at most 15 bytes")]
     LongCommand(usize),
 }
 
-/// Who asks.
+/// The caller of the kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// Its real uid.
@@ -100,7 +100,7 @@ pub enum Standing {
     Zombie,
     /// It bears the name and the uid, and yet is not to be touched.
     Untouchable,
-    /// Somebody else.
+    /// None of the target.
     Other,
 }
 
@@ -177,7 +177,7 @@ mod tests {
             proc.child(pid, parent, b"sh");
         }
         assert_eq!(untouchables(&proc, 22), [1, 20, 21, 22]);
-        // Pid 0 is the parent of pid 1, and nobody's process.
+        // Pid 0 is the parent of pid 1, and not a process.
         assert_eq!(untouchables(&proc, 1), [0, 1]);
         assert_eq!(untouchables(&proc, 99), [1, 99], "a caller that this /proc does not show");
     }

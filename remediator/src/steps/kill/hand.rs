@@ -3,7 +3,7 @@
 //! A storm of thousands takes the most time where one thread pins and stops it while the other
 //! processors idle. So the hands share one walk over /proc, each taking the next few pids, and
 //! keep what they have found; they meet after each scan and after each round of kills, so that
-//! nobody is killed before all are stopped.
+//! none is killed before all are stopped.
 
 use std::collections::HashSet;
 use std::io;
@@ -50,7 +50,7 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// Whether somebody has just gone who may have left an heir.
+    /// Whether a process has just exited that may have left a child.
     pub(super) fn traces(&self) -> Traces {
         Traces { died: self.newly_dead > 0, slipped: self.slipped > 0 }
     }
@@ -82,7 +82,7 @@ impl Scan {
 enum Taken {
     /// It was seen for what it is, and held if it had to be.
     Seen,
-    /// It was gone before it could be told what it was.
+    /// It exited before it was identified.
     Gone,
 }
 
@@ -94,7 +94,8 @@ pub(super) struct Hand<'a> {
     view: PidfdView,
     /// Whether the process before was one of the storm, and is held.
     in_a_run: bool,
-    /// Whether somebody in the bite went before he was held, maybe not without an heir.
+    /// Whether a process in this bite exited before it was held; it may have forked a child with a
+    /// higher pid.
     has_lost: bool,
     held: Held,
     scan: Scan,
@@ -195,12 +196,12 @@ impl<'a> Hand<'a> {
         &self.held
     }
 
-    /// Lets go of all that it has not killed: whoever is stopped goes on.
+    /// Lets go of all that it has not killed: what is stopped is continued.
     pub(super) fn release(&mut self) {
         self.held.release();
     }
 
-    /// What it has done, and who has not exited.
+    /// What it has done, and which processes have not exited.
     pub(super) fn finish(self) -> Report {
         let Self { errand, mut held, mut report, .. } = self;
         let exited = held.await_exits(Duration::ZERO, errand.abort);
@@ -246,7 +247,7 @@ impl<'a> Hand<'a> {
 
     /// Stops and holds a process if it is of the storm.
     fn take(&mut self, pid: i32) -> Result<(), Halt> {
-        // Whoever went, and not by us, may have left an heir.
+        // A process that exited, and not by our signal, may have left a child.
         if self.try_take(pid)? == Taken::Gone && !self.errand.ended().contains_key(&pid) {
             self.scan.slipped = self.scan.slipped.saturating_add(1);
             self.has_lost = true;
@@ -307,7 +308,7 @@ impl<'a> Hand<'a> {
                 self.errand.forgotten().remove(&stat.pid);
                 let known = self.errand.ended().insert(stat.pid, stat.start_time);
                 self.scan.held = self.scan.held.saturating_add(1);
-                // Who was let go and is met again is still one process.
+                // A process that was let go and is met again counts once.
                 if known != Some(stat.start_time) {
                     self.report.matched = self.report.matched.saturating_add(1);
                     if self.errand.rounds() > 0 {
@@ -404,7 +405,7 @@ impl<'a> Hand<'a> {
     fn account_for(&mut self, kills: &Kills) -> u64 {
         self.report.gone = self.report.gone.saturating_add(kills.gone);
         self.scan.denied = self.scan.denied.saturating_add(kills.denied);
-        // Who was let go and met again may be signalled in the end, under the right name.
+        // A process that was let go and met again may be signalled later, under the right name.
         let mut changed = self.errand.changed();
         changed.extend(&kills.changed);
         for pid in &kills.signalled {

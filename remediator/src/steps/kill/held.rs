@@ -1,6 +1,6 @@
 //! The processes that are pinned, and stopped, until they are asked to exit, killed, or let go.
 //!
-//! Nobody is left stopped: when a [`Held`] is dropped, whatever the reason, those that it has
+//! No process is left stopped: when a [`Held`] is dropped, whatever the reason, those that it has
 //! stopped and not killed go on.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use super::pin::{Delivery, Pin, pause};
 enum Phase {
     /// We have stopped it, and owe it a SIGCONT.
     Stopped,
-    /// It was stopped when we found it, by somebody to whom it is left.
+    /// It was already stopped when we found it, and stays so if it is let go.
     FoundStopped,
     /// It has been sent SIGTERM, and runs.
     Asked,
@@ -53,8 +53,9 @@ struct Patience {
     running: Duration,
 }
 
-/// Who sleeps on is in a frozen cgroup, and changes nothing. Who runs is stopped at his next turn,
-/// which may take a while on a busy machine, and must not be killed for what he no longer is.
+/// A process that still sleeps is in a frozen cgroup, and cannot change. One that runs is stopped
+/// when it is scheduled next, which may take a while on a busy machine, and must not be killed for
+/// a name or owner that it no longer has.
 const PATIENCE: Patience =
     Patience { asleep: Duration::from_millis(20), running: Duration::from_secs(1) };
 
@@ -70,17 +71,17 @@ enum Way {
     Kill,
 }
 
-/// How long at a time an exit is waited for before somebody looks whether it is called off.
+/// How long at a time it waits for an exit before it checks whether it was aborted.
 const SLICE: Duration = Duration::from_millis(100);
 
 /// What came of killing all that are held, or of asking them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Kills {
-    /// Who was sent SIGKILL, or SIGTERM.
+    /// The processes that were sent SIGKILL, or SIGTERM.
     pub(super) signalled: Vec<i32>,
-    /// Who was let go because it had changed.
+    /// The processes that were let go because they had changed.
     pub(super) changed: Vec<i32>,
-    /// How many had exited by themselves, or by somebody else, before SIGKILL was sent.
+    /// How many had exited, by themselves or by another signal, before SIGKILL was sent.
     pub(super) gone: u64,
     /// How many we turned out to have no right to kill; they were let go.
     pub(super) denied: u64,
@@ -202,7 +203,7 @@ impl Held {
         (exited, denied)
     }
 
-    /// Lets go of those that have been asked, whether or not they will exit. Returns who they are.
+    /// Lets go of those that have been asked, whether or not they will exit. Returns their pids.
     pub(super) fn forget_asked(&mut self) -> Vec<i32> {
         let mut forgotten = Vec::new();
         self.entries.retain(|pid, (_, phase)| {
@@ -341,8 +342,8 @@ impl Drop for Held {
     }
 }
 
-/// Asks a stopped process to exit. It goes on, whoever had stopped it: it would keep the signal for
-/// later for ever.
+/// Asks a stopped process to exit. It is continued, even if it was
+/// stopped before: a stopped process does not act on SIGTERM.
 fn ask(pin: &Pin) -> Delivery {
     let delivery = pin.signal(Signal::TERM);
     if delivery == Delivery::Sent {

@@ -4,14 +4,14 @@
 //! signalled through the pidfd alone, so that a reused pid can never bring a stranger to harm.
 //!
 //! - [`target`]: what is to end, and within which bounds.
-//! - [`guard`]: what is never touched, and who is a target (pure).
+//! - [`guard`]: what is never touched, and which processes are a target (pure).
 //! - `realm`: whose pid namespace a process lives in.
 //! - [`pin`]: a process held by a pidfd; the only place that signals.
 //! - [`sweep`]: one walk over /proc; [`survey`] counts without acting.
 //! - `held`: the pinned and stopped processes; none of them is ever left stopped.
 //! - `errand`: what all hands share: the target, the view of /proc, the bounds.
 //! - `hand`: a thread that pins, checks, stops and kills what it meets.
-//! - `calm`: whether scans that saw nobody alive prove anything (pure).
+//! - `calm`: whether scans that saw no process alive prove anything (pure).
 //! - `storm`: the rounds, [`end_storm`].
 //! - [`source()`]: where a storm comes from; only looks.
 //! - [`report`]: what was done, and the verdict (pure).

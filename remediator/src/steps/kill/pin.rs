@@ -3,7 +3,7 @@
 //! The order is the whole point: pin, then check, then signal through the pin. What the check
 //! reads is about a pid, and the pid is the pinned process's as long as that one lives; if it has
 //! died and its pid has gone to a stranger, the check may read the stranger, but the signal goes
-//! to the pin, that is to nobody. (Checking first and pinning after would pin the stranger.)
+//! to the pin, and so to no process. (Checking first and pinning after would pin the stranger.)
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
-/// A process held by a pidfd: whoever bore the pid when it was made.
+/// A process held by a pidfd: the one that had the pid when the pin was made.
 #[derive(Debug)]
 pub struct Pin {
     fd: OwnedFd,
@@ -62,7 +62,7 @@ impl Pin {
         self.pid
     }
 
-    /// Sends a signal to the pinned process, or to nobody. Any refusal of the kernel other than
+    /// Sends a signal to the pinned process, or to none. Any refusal of the kernel other than
     /// "gone" counts as denied.
     pub fn signal(&self, signal: Signal) -> Delivery {
         match pidfd_send_signal(&self.fd, signal) {

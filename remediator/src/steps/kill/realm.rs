@@ -33,7 +33,7 @@ pub(super) enum Realm {
     Host,
     /// In one below it that its user has made.
     Own,
-    /// In one below it that is somebody else's, or that cannot be proven to be the user's.
+    /// In one below it that is another user's, or that cannot be proven to be the user's.
     Container,
 }
 
@@ -134,8 +134,8 @@ fn ancestry(dir: &ProcDir, pid: i32) -> io::Result<Option<Vec<Ancestor>>> {
 }
 
 /// The proof: on the way up each process lives in a user namespace in which there is nobody but the
-/// user, as an ordinary user makes it and no container of root's is; whoever is the last below a
-/// namespace is its first process, so that nobody has entered it from outside; and the one
+/// user, as an ordinary user makes it and no container of root's is; the last one below a
+/// namespace is its first process, so that none has entered it from outside; and the one
 /// outside is the user's, or has left its child to init.
 fn proves(line: &[Ancestor], uid: u32) -> bool {
     let Some((top, below)) = line.split_last() else { return false };
@@ -172,7 +172,7 @@ mod nsfs {
     struct NewDescriptor(Opcode);
 
     // SAFETY: the two calls that are made so take no argument, and change nothing of ours; what
-    // they return where they do not fail is a descriptor that nobody else knows.
+    // they return where they do not fail is a descriptor that nothing else uses.
     unsafe impl Ioctl for NewDescriptor {
         type Output = OwnedFd;
 
@@ -204,7 +204,7 @@ mod nsfs {
         unsafe { ioctl(namespace, NewDescriptor(NS_GET_PARENT)) }
     }
 
-    /// Whoever made a user namespace.
+    /// The uid that made a user namespace.
     pub(super) fn owner(users: impl AsFd) -> Result<u32, Errno> {
         // SAFETY: the call writes one uid to where its argument points.
         unsafe { ioctl(users, Getter::<NS_GET_OWNER_UID, u32>::new()) }

@@ -146,7 +146,7 @@ pub struct Report {
     /// Those of them that exited without SIGKILL.
     #[serde(default)]
     pub terminated: u64,
-    /// Those that exited before they were sent SIGKILL, by themselves or by somebody else.
+    /// Those that exited before they were sent SIGKILL, by themselves or by another signal.
     #[serde(default)]
     pub gone: u64,
     /// Processes of the storm that lived when all was over, stuck and denied ones included: a
@@ -187,7 +187,7 @@ pub struct Report {
     pub replacements: Vec<Replacement>,
     /// How many of them.
     pub replacement_count: u64,
-    /// Who was sent SIGTERM or SIGKILL.
+    /// The processes that were sent SIGTERM or SIGKILL.
     pub pids: Vec<i32>,
     /// How many rounds of signals there were.
     pub rounds: u32,
@@ -293,7 +293,7 @@ impl Report {
     }
 }
 
-/// Adds all to a list that is kept to [`LIST_MAX`]. Who was counted stays counted.
+/// Adds all to a list that is kept to [`LIST_MAX`]. The count is not reduced.
 pub(super) fn append<T>(list: &mut Vec<T>, more: impl IntoIterator<Item = T>) {
     let room = LIST_MAX.saturating_sub(list.len());
     list.extend(more.into_iter().take(room));

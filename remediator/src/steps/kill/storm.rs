@@ -76,7 +76,7 @@ pub fn end_storm(procfs: &Path, target: &Target, bounds: &Bounds, abort: &Atomic
     storm.report(end)
 }
 
-/// How many processes there are, more or less; one where it cannot be told.
+/// How many processes there are, more or less; one if it is unknown.
 fn processes(proc_dir: &ProcDir) -> usize {
     let processes = proc_dir.processes().ok().and_then(|count| usize::try_from(count).ok());
     processes.unwrap_or(1).max(1)
@@ -182,7 +182,7 @@ impl<'a> Storm<'a> {
                 self.await_asked(ASKED_PAUSE)?;
             } else if scan.killed == 0 {
                 let only_denied = holds_none && scan.at_large == 0;
-                // Whoever was killed may take a moment to go, whether or not more may be.
+                // Killed processes may take a moment to exit, whether or not more may be signalled.
                 let is_waited_for = !holds_none && !self.errand.is_late();
                 if only_denied || !(self.errand.may_signal() || is_waited_for) {
                     return Ok(End::Bound);
@@ -318,7 +318,7 @@ impl<'a> Storm<'a> {
         sum
     }
 
-    /// What was done, and how it ended. Nobody is left stopped while that is found out.
+    /// What was done, and how it ended. No process stays stopped meanwhile.
     fn report(self, end: Result<End, Halt>) -> Report {
         let scan = self.last_scan();
         let Self { errand, mut hands } = self;
@@ -329,7 +329,7 @@ impl<'a> Storm<'a> {
             report.add(hand.finish());
         }
         if matches!(end, Ok(End::Quiet(_))) {
-            // Nobody is left: those that were asked, and not met again, have exited.
+            // None is left: those that were asked, and not met again, have exited.
             let forgotten = u64::try_from(errand.forgotten().len()).unwrap_or(u64::MAX);
             report.terminated = report.terminated.saturating_add(forgotten);
         }

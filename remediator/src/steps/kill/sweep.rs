@@ -1,10 +1,10 @@
 //! A walk over /proc, and what it finds of a target.
 //!
-//! The directory is read in small bites. A bulk listing is stale before it is used: of chains of
-//! processes that each fork an heir and exit, none is ever alive when its pid is looked at. Even
-//! of a bite somebody may have gone before he was looked at, with an heir that was born after the
-//! bite had been read. The heir's pid is higher; so the bite is read again, until nobody new is in
-//! it. (Where the pids have begun anew at the low ones meanwhile, the next scan meets him.)
+//! The directory is read in small bites. A bulk listing is stale before it is used: in a chain of
+//! processes that each fork a child and exit, none is still alive when its pid is looked at. Even
+//! of a small bite a process may exit before it is looked at, and its child may be born after the
+//! bite was read. The child's pid is higher, so the bite is read again until it holds no new pid.
+//! (If pids have wrapped around to the low ones meanwhile, the next scan finds the child.)
 
 use std::collections::HashSet;
 use std::io;
@@ -54,7 +54,7 @@ struct Trail {
 #[derive(Debug)]
 pub(super) struct Bite {
     pub(super) pids: Vec<i32>,
-    /// To be set where one of them had gone, maybe not without an heir.
+    /// To be set if one of them had exited, since it may have forked a child.
     pub(super) is_stale: bool,
     place: Place,
 }
@@ -180,7 +180,7 @@ pub struct Survey {
     pub untouchable: Vec<i32>,
 }
 
-/// Why there is no survey.
+/// Why a survey failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SurveyError {
     /// Other users' processes are hidden (`hidepid`), so that finding none would prove nothing.
@@ -202,7 +202,8 @@ pub enum SurveyError {
 }
 
 /// Counts what there is of `target` under `procfs`: the same processes that
-/// [`end_storm`](super::end_storm) would kill, judged in the same way. Signals nobody, and so takes a fixture too.
+/// [`end_storm`](super::end_storm) would kill, judged in the same way. Sends no signal, so that
+/// `procfs` may be a fixture.
 pub fn survey(procfs: &Path, target: &Target) -> Result<Survey, SurveyError> {
     let read = |source| SurveyError::Read { path: procfs.to_owned(), source };
     let proc_dir = ProcDir::open(procfs).map_err(read)?;
@@ -243,7 +244,7 @@ pub(super) struct Count {
     pub(super) nested: u64,
 }
 
-/// Why there is no count.
+/// Why a count failed.
 enum Uncounted {
     /// It took too long: of a storm that forks as fast as /proc is read, a walk has no end.
     Late,
@@ -382,7 +383,7 @@ mod tests {
     #[test]
     fn an_heir_born_after_its_bite_was_read_is_met() {
         let walk = Walk::new(ProcDir::open(Path::new("/proc")).expect("/proc"));
-        // Again where the pids have just begun anew: then an heir's is lower.
+        // Repeated if the pids have just wrapped around: then the heir's is lower.
         let is_higher = (0..9).any(|_| {
             walk.rewind().expect("/proc is read");
             let mut bite = Bite::default();
@@ -392,7 +393,7 @@ mod tests {
             let is_higher = pid(&heir) > pid(&first);
             bite.is_stale = true;
             assert!(!is_higher || meets(&walk, &mut bite, pid(&heir)), "its heir");
-            assert!(!meets(&walk, &mut bite, pid(&first)), "nobody is met twice");
+            assert!(!meets(&walk, &mut bite, pid(&first)), "none is met twice");
             end(first);
             end(heir);
             is_higher

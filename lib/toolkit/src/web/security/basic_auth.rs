@@ -27,7 +27,7 @@ const COST_MAX: u32 = 16;
 /// How many refused passwords are remembered. Accepted ones are at most as many as users.
 const REFUSED_MAX: usize = 100;
 
-/// Who may speak: names, and hashes of passwords.
+/// The users who may send requests: their names, and hashes of their passwords.
 #[derive(Clone, Default)]
 pub(super) struct Users(BTreeMap<String, String>);
 
@@ -107,7 +107,7 @@ impl Gate {
         self.thread.get_or_init(|| Workers::start("passwords", 1))
     }
 
-    /// `None` if the request may pass: nobody is listed, or its name and password are right.
+    /// `None` if the request may pass: no user is listed, or its name and password are right.
     pub(super) async fn refuse(&self, users: &Users, headers: &HeaderMap) -> Option<Response> {
         if users.0.is_empty() {
             return None;

@@ -60,7 +60,7 @@ impl Demand {
 }
 
 /// `client_allowed_sans`: the texts, one of which must be a name in a client's certificate. `None`
-/// where it is absent: then the names are not looked at. An empty list admits nobody, as in the
+/// where it is absent: then the names are not looked at. An empty list admits no client, as in the
 /// toolkit. It is a fault where a client may come without a certificate: that would pass, whatever
 /// names are allowed.
 pub(super) fn allowed_names(

@@ -23,7 +23,7 @@ pub struct WebConfig {
     pub(super) tls: Option<Arc<ServerConfig>>,
     /// Whether each client must have a verified certificate.
     pub(super) verifies_clients: bool,
-    /// Who may speak; nobody in it is everybody.
+    /// The users who may send requests; if it is empty, everybody may.
     pub(super) users: Users,
     /// How many requests are answered; `None` is all of them.
     pub(super) rate: Option<Rate>,
@@ -33,7 +33,7 @@ pub struct WebConfig {
     pub(super) files: Vec<PathBuf>,
 }
 
-/// Why there is no configuration.
+/// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -198,7 +198,7 @@ fn validate_headers(raw: BTreeMap<String, String>, faults: &mut Faults) -> Heade
             continue;
         };
         if !values.is_empty() && !values.contains(&value.to_lowercase().as_str()) {
-            faults.add(&key, format_args!("\"{}\" is no value of it", value.escape_debug()));
+            faults.add(&key, format_args!("\"{}\" is not a valid value", value.escape_debug()));
         } else if !value.is_empty() {
             match (HeaderName::try_from(&name), HeaderValue::try_from(&value)) {
                 (Ok(name), Ok(value)) => drop(headers.insert(name, value)),

@@ -1,7 +1,7 @@
-//! `--web.config.file`: who may speak to a server, and how, as Prometheus' exporter-toolkit
+//! `--web.config.file`: which clients may use a server, and how, as Prometheus' exporter-toolkit
 //! defines it (<https://prometheus.io/docs/prometheus/latest/configuration/https/>).
 //!
-//! - [`Security`]: the file as it is now; read anew when it, or a file it names, changes.
+//! - [`Security`]: the file as it is now; read again when it, or a file it names, changes.
 //! - [`config`]: the file, validated, with every fault told at once.
 //! - `tls`: its `tls_server_config`.
 //! - `client_cert`: which client certificates are good.
@@ -248,7 +248,7 @@ impl Security {
     }
 }
 
-/// Why a handshake failed, for whoever runs the server.
+/// Why a handshake failed, for the administrator of the server.
 pub(super) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     // By their names in webpki, which are all that reaches us of them.

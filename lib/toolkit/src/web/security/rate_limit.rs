@@ -1,4 +1,4 @@
-//! `rate_limit`: how many requests are answered, whoever sends them.
+//! `rate_limit`: how many requests are answered, from all clients together.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

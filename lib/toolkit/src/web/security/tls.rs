@@ -65,7 +65,7 @@ impl RawTls {
             && self.client_allowed_sans.is_none()
     }
 
-    /// Whether nobody gets in without a certificate that one of the authorities has signed.
+    /// Whether clients need a certificate that one of the authorities has signed.
     pub(super) fn verifies_clients(&self) -> bool {
         self.client_auth_type.as_deref() == Some("RequireAndVerifyClientCert")
     }
@@ -150,7 +150,7 @@ impl Pem {
             (None, None) => Self::Absent,
             (Some(text), None) => Self::Text { key: key(name), bytes: text.into_bytes() },
             (Some(_), Some(_)) => {
-                faults.add(&file_key, format_args!("{name} is given as well"));
+                faults.add(&file_key, format_args!("{name} is set too; set only one of the two"));
                 Self::Unreadable
             }
             (None, Some(file)) => {
@@ -191,7 +191,7 @@ impl Pem {
 }
 
 /// The authorities that sign clients' certificates. Those without a check, and a check without
-/// them, are faults: neither does what whoever wrote it believes.
+/// them, are faults: neither does what its author expects.
 fn roots(client_ca: &Pem, demand: Demand, faults: &mut Faults) -> Option<RootCertStore> {
     let mut roots = RootCertStore::empty();
     match client_ca {
