@@ -18,7 +18,7 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 
 use super::super::{Response, reply};
-use super::config::Faults;
+use super::faults::Faults;
 use crate::workers::Workers;
 
 /// bcrypt takes twice as long for each step; 16 is some seconds.

@@ -16,7 +16,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use super::config::Faults;
+use super::faults::Faults;
 
 /// What is demanded of a client, as Go's `crypto/tls` calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! The web configuration file: raw first, validated second, every fault told at once.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use rustls::ServerConfig;
 use serde::Deserialize;
 
 use super::basic_auth::Users;
+use super::faults::Faults;
 use super::rate_limit::{Rate, RawRate};
 use super::tls::{self, RawTls};
 use crate::scarcity::is_shortage;
@@ -60,35 +60,8 @@ impl ConfigError {
     pub(super) fn passes(&self) -> bool {
         match self {
             Self::Unreadable { source, .. } => is_shortage(source),
-            Self::Faulty { faults, .. } => faults.passing,
+            Self::Faulty { faults, .. } => faults.pass(),
         }
-    }
-}
-
-/// What is wrong with a file, each with the key it belongs to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Faults {
-    list: Vec<String>,
-    /// Whether one of them is that the system was short of something.
-    passing: bool,
-}
-
-impl Faults {
-    pub(super) fn add(&mut self, key: &str, problem: impl fmt::Display) {
-        self.list.push(format!("{key}: {problem}"));
-    }
-
-    /// A file that cannot be read.
-    pub(super) fn add_unreadable(&mut self, key: &str, path: &Path, error: &io::Error) {
-        self.add(key, format_args!("{}: {error}", path.display()));
-        self.passing |= is_shortage(error);
-    }
-}
-
-impl fmt::Display for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // One line, whatever stands in the file: it goes to a log.
-        f.write_str(&self.list.join("; ").replace(char::is_control, " "))
     }
 }
 
@@ -176,8 +149,7 @@ fn parse_yaml(text: &str) -> Result<Raw, Faults> {
         return Ok(Raw::default());
     }
     // Without its quotation of the file, which may hold a secret.
-    serde_saphyr::from_str(text)
-        .map_err(|error| Faults { list: vec![error.without_snippet().to_string()], passing: false })
+    serde_saphyr::from_str(text).map_err(|error| Faults::of_file(error.without_snippet()))
 }
 
 /// The headers that the toolkit allows, and the values that they may have, if not any.

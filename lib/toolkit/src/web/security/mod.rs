@@ -3,6 +3,7 @@
 //!
 //! - [`Security`]: the file as it is now; read again when it, or a file it names, changes.
 //! - [`config`]: the file, validated, with every fault told at once.
+//! - [`faults`]: what is wrong with it.
 //! - `tls`: its `tls_server_config`.
 //! - `client_cert`: which client certificates are good.
 //! - `basic_auth`: its `basic_auth_users`.
@@ -11,6 +12,7 @@
 mod basic_auth;
 mod client_cert;
 pub mod config;
+pub mod faults;
 mod rate_limit;
 mod tls;
 

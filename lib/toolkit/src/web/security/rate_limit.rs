@@ -7,7 +7,7 @@ use hyper::StatusCode;
 use serde::Deserialize;
 
 use super::super::{Response, reply};
-use super::config::Faults;
+use super::faults::Faults;
 
 /// The section as it is written.
 #[derive(Debug, Default, Deserialize)]

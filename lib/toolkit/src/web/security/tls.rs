@@ -13,7 +13,7 @@ use rustls::{
 use serde::Deserialize;
 
 use super::client_cert::{self, Demand};
-use super::config::Faults;
+use super::faults::Faults;
 
 /// The section as it is written.
 #[derive(Deserialize, Default)]
