@@ -12,7 +12,6 @@
 //! - `property`: any names, read back by a parser of our own.
 //! - `documents`: manual page and unit agree with the program.
 //!
-//! Uids 41000-41999 are those of these tests.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

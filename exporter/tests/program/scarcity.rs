@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use procstorm_testkit::procfs::Fixture;
+use procstorm_testkit::uids::claim_uid;
 use procstorm_testkit::wait::{for_value, nap};
 use procstorm_testkit::{needs_root, skip};
 
@@ -100,6 +101,7 @@ fn scrapes_are_answered_while_the_process_table_is_full_and_afterwards() {
 #[test]
 fn scrapes_are_answered_where_no_thread_may_be_started() {
     needs_root!();
+    let uid = claim_uid();
     // Root is free of this limit, so it must be another user, from a place where that may start it.
     let directory = tempfile::tempdir().unwrap();
     let open = std::fs::Permissions::from_mode(0o755);
@@ -108,7 +110,7 @@ fn scrapes_are_answered_where_no_thread_may_be_started() {
     copy_program(BINARY.as_ref(), &binary);
     let web = web_config(directory.path());
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=41600", "--regid=41600", "--clear-groups"]);
+    command.args([&format!("--reuid={uid}"), &format!("--regid={uid}"), "--clear-groups"]);
     command.arg(&binary).args(["--web.config.file", &web]);
     let program = Program::spawn(&mut command);
     limit(&program, "nproc", 1);

@@ -9,13 +9,14 @@ use procstorm_exporter::census::Census;
 use procstorm_processes::proc_dir::ProcDir;
 use procstorm_testkit::needs_root;
 use procstorm_testkit::procfs::Fixture;
+use procstorm_testkit::uids::{claim_uid, claim_uids};
 use procstorm_testkit::wait::for_value;
 
 use crate::world::{Processes, Program, copy_program, value};
 
-/// Calls itself by two names and is two users by turns, for ever.
-const SHAPE_SHIFTER: &str = "while (1) { $0 = 'pst-one'; $> = 41601; $> = 0; $0 = 'pst-two'; \
-                             $> = 41602; $> = 0 }";
+/// Calls itself by two names and is two users by turns, without an end.
+const SHAPE_SHIFTER: &str = "while (1) { $0 = 'NAME-1'; $> = UID; $> = 0; $0 = 'NAME-2'; \
+                             $> = OTHER; $> = 0 }";
 
 fn census(proc: &mut ProcDir) -> BTreeMap<(u32, String), u64> {
     let census = Census::take(proc, false).unwrap();
@@ -31,12 +32,16 @@ fn named(groups: &BTreeMap<(u32, String), u64>, names: &[&str]) -> u64 {
 #[test]
 fn a_process_that_changes_name_and_uid_is_counted_once() {
     needs_root!();
+    let [uid, other] = claim_uids();
+    let script = SHAPE_SHIFTER.replace("NAME", &format!("pst{uid}"));
+    let script = script.replace("UID", &uid.to_string()).replace("OTHER", &other.to_string());
     let mut processes = Processes::default();
     for _ in 0..3 {
-        processes.spawn(Command::new("perl").args(["-e", SHAPE_SHIFTER]));
+        processes.spawn(Command::new("perl").args(["-e", &script]));
     }
     let mut proc = ProcDir::open(Path::new("/proc")).unwrap();
-    let names = ["pst-one", "pst-two"];
+    let names = [format!("pst{uid}-1"), format!("pst{uid}-2")];
+    let names = names.each_ref().map(String::as_str);
     for_value("all are up", || (named(&census(&mut proc), &names) == 3).then_some(()));
     for _ in 0..50 {
         assert_eq!(named(&census(&mut proc), &names), 3);
@@ -47,7 +52,10 @@ fn a_process_that_changes_name_and_uid_is_counted_once() {
 fn a_process_that_execs_is_counted_once() {
     needs_root!();
     let directory = tempfile::tempdir().unwrap();
-    let names = ["pst-ping", "pst-pong"];
+    // Names that a second run of these tests does not use at the same time.
+    let id = claim_uid();
+    let names = [format!("ping{id}"), format!("pong{id}")];
+    let names = names.each_ref().map(String::as_str);
     for (name, next) in [(names[0], names[1]), (names[1], names[0])] {
         let file = directory.path().join(name);
         let next = directory.path().join(next);
@@ -71,8 +79,9 @@ fn a_process_that_execs_is_counted_once() {
 #[test]
 fn ps_counts_the_same() {
     needs_root!();
+    let uids: [u32; 2] = claim_uids();
     let mut processes = Processes::default();
-    for (uid, names) in [(41610, "a b,c(d),e)"), (41611, "x\"y,c(d)")] {
+    for (uid, names) in uids.into_iter().zip(["a b,c(d),e)", "x\"y,c(d)"]) {
         for name in names.split(',') {
             for _ in 0..3 {
                 let script = format!("$0 = q\u{1}{name}\u{1}; sleep 600");
@@ -83,7 +92,7 @@ fn ps_counts_the_same() {
     let mut proc = ProcDir::open(Path::new("/proc")).unwrap();
     let ours = |proc: &mut ProcDir| {
         let mut groups = census(proc);
-        groups.retain(|(uid, _), _| (41610..=41611).contains(uid));
+        groups.retain(|(uid, _), _| uids.contains(uid));
         groups
     };
     for_value("all have their names", || {
@@ -95,7 +104,7 @@ fn ps_counts_the_same() {
     for line in String::from_utf8(output.stdout).unwrap().lines() {
         let (uid, command) = line.trim_start().split_once(' ').unwrap();
         let uid: u32 = uid.parse().unwrap();
-        if (41610..=41611).contains(&uid) {
+        if uids.contains(&uid) {
             *by_ps.entry((uid, command.to_owned())).or_default() += 1;
         }
     }

@@ -13,9 +13,10 @@ use nix::unistd::{Uid, User};
 
 use crate::claim::claim;
 
-/// Above the users of a machine, below those that systemd makes (from 60001 on) and the subordinate
+/// Above the users of a machine and those that tests in a world apart name by hand, below those that
+/// systemd makes (from 60001 on) and the subordinate
 /// ones (from 100000 on).
-const UIDS: Range<u32> = 40_000..60_000;
+const UIDS: Range<u32> = 50_000..60_000;
 
 /// A uid that is unused: no account, no process, no other test.
 ///

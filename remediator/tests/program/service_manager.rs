@@ -14,6 +14,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use procstorm_testkit::apart::run_ignored;
+use procstorm_testkit::port::free_port;
 use procstorm_testkit::test_name;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
@@ -82,7 +83,7 @@ impl Scene {
 
     /// Starts on a port of its own, and waits until it answers.
     fn serve(&self, configure: impl FnOnce(&mut Command)) -> (Daemon, u16) {
-        let port = free_port();
+        let port = free_port().expect("a port");
         let mut command = self.command();
         command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
         configure(&mut command);
@@ -90,11 +91,6 @@ impl Scene {
         daemon.until_healthy(port);
         (daemon, port)
     }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("its address").port()
 }
 
 fn get(port: u16, path: &str) -> Option<String> {

@@ -28,6 +28,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::uids::claim_uid;
 use procstorm_testkit::{needs_root, programs, wait};
 use procstorm_tests::alertmanager::Alertmanager;
 use procstorm_tests::host::{Host, Post};
@@ -217,7 +218,7 @@ fn near(a: f64, b: f64) -> bool {
 #[test]
 fn a_pair_that_is_told_the_same_acts_once_and_mails_once() -> Result<(), Fault> {
     needs_root!();
-    let uid = 47_010;
+    let uid = claim_uid();
     let scene = Scene::start("pair-a", "    settle: 120s", "", &WISH)?;
     let storm = Storm::raise(uid, b"pair-a", 30)?;
     scene.post(&[Post::storm(uid, "pair-a")])?;
@@ -235,7 +236,7 @@ fn a_pair_that_is_told_the_same_acts_once_and_mails_once() -> Result<(), Fault> 
 #[test]
 fn a_pair_that_is_cut_apart_says_it_twice_and_it_is_done_once() -> Result<(), Fault> {
     needs_root!();
-    let uid = 47_020;
+    let uid = claim_uid();
     let told = ["accepted", "coalesced"];
     let wish = Wish { clustered: false, ..WISH };
     // At the same time: the second is taken in by what the first has begun, or by its watch.
@@ -299,7 +300,7 @@ impl Drop for Disk {
 #[test]
 fn what_could_not_be_taken_is_said_again_by_both_and_done_once() -> Result<(), Fault> {
     needs_root!();
-    let uid = 47_030;
+    let uid = claim_uid();
     let disk = Disk::mount();
     let top = format!("state: {}", disk.0.path().display());
     let mut scene = Scene::start("pair-d", "    settle: 120s", &top, &WISH)?;
@@ -352,7 +353,7 @@ fn episodes(state: &Path) -> Result<Vec<String>, Fault> {
 #[test]
 fn a_repeat_of_the_same_episode_ends_the_storm_that_is_back() -> Result<(), Fault> {
     needs_root!();
-    let uid = 47_040;
+    let uid = claim_uid();
     let wish = Wish { repeat_interval: "2s", ..WISH };
     let scene = Scene::start("pair-e", AT_ONCE, "", &wish)?;
     let first = Storm::raise(uid, b"pair-e", 10)?;
@@ -375,7 +376,7 @@ fn a_repeat_of_the_same_episode_ends_the_storm_that_is_back() -> Result<(), Faul
 #[test]
 fn of_a_group_of_a_hundred_each_is_judged_and_the_resolved_are_left_alone() -> Result<(), Fault> {
     needs_root!();
-    let uid = 47_100;
+    let uid = claim_uid();
     let wish = Wish { group_by: "alertname", ..WISH };
     let mut scene = Scene::start("pair-f", AT_ONCE, "", &wish)?;
     let storms: Vec<_> =
@@ -412,7 +413,7 @@ fn of_a_group_of_a_hundred_each_is_judged_and_the_resolved_are_left_alone() -> R
 #[test]
 fn what_alertmanager_leaves_out_is_counted_and_told() -> Result<(), Fault> {
     needs_root!();
-    let uid = 47_060;
+    let uid = claim_uid();
     let wish = Wish { group_by: "alertname", max_alerts: 3, ..WISH };
     let scene = Scene::start("pair-g", AT_ONCE, "", &wish)?;
     let storms: Vec<_> =
@@ -435,7 +436,7 @@ fn what_alertmanager_leaves_out_is_counted_and_told() -> Result<(), Fault> {
 #[test]
 fn a_silence_made_at_one_of_the_pair_stops_the_repeat() -> Result<(), Fault> {
     needs_root!();
-    let uid = 47_080;
+    let uid = claim_uid();
     let scene = Scene::start("pair-h", "    settle: 120s\n    cooldown: 1s", "", &WISH)?;
     let first = Storm::raise(uid, b"pair-h", 8)?;
     scene.post(&[Post::storm(uid, "pair-h")])?;

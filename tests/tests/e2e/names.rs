@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use procstorm_testkit::uids::claim_uid;
 use procstorm_testkit::{in_a_world_apart, wait};
 use procstorm_tests::exposition;
 use procstorm_tests::prometheus::Alert;
@@ -26,12 +27,13 @@ const NAMES: [&[u8]; 7] = [
 #[test]
 fn hostile_names_reach_the_alert_and_the_mail_and_break_nothing() {
     in_a_world_apart!();
+    let uid = claim_uid();
     let dir = tempfile::tempdir().unwrap();
-    let people = [Person::new("mallory", 45_120)];
+    let people = [Person::new("mallory", uid)];
     let stack = Stack::start(dir.path(), &people, Timing::Fast).unwrap();
     // Each at the red threshold of class default.
     let storms: Vec<Storm> =
-        NAMES.iter().map(|name| Storm::raise(45_120, name, 30).unwrap()).collect();
+        NAMES.iter().map(|name| Storm::raise(uid, name, 30).unwrap()).collect();
 
     // A scrape may be answered from a scan that was begun for another, before the last storm.
     let url = format!("{}/metrics", stack.exporter_url());

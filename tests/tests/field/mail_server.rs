@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use procstorm_testkit::fault::Fault;
+use procstorm_testkit::uids::claim_uid;
 use procstorm_testkit::{in_a_world_apart, skip, wait};
 use procstorm_tests::host::{Host, Post, Receiver};
 use procstorm_tests::mail_server::imap::{Crowd, Expunger, Reconnecter, Session};
@@ -136,7 +137,7 @@ fn twenty_mailboxes_stay_whole_that_sigkill_would_tear() -> Result<(), Fault> {
 fn a_client_that_comes_back_at_once_is_no_storm() -> Result<(), Fault> {
     with_a_mail_server!();
     let receiver = Receiver::start()?;
-    let uid = 44_860;
+    let uid = claim_uid();
     let (host, dovecot) = world(ALL_ALONE, &receiver.line(), uid)?;
     host.put_mail(uid, mbox::mailbox(1..9).as_bytes())?;
     let mut waiting = idle(dovecot.address(), uid, 60)?;
@@ -257,7 +258,7 @@ fn clients_that_all_reconnect_after_a_second_are_called_a_recurrence() -> Result
 fn a_lock_that_a_killed_session_leaves_is_named_with_pid_and_age() -> Result<(), Fault> {
     with_a_mail_server!();
     let receiver = Receiver::start()?;
-    let uid = 44_872;
+    let uid = claim_uid();
     let (host, dovecot) = world(&format!("{ALL_ALONE}    grace: 0s"), &receiver.line(), uid)?;
     let mailbox = host.put_mail(uid, mbox::mailbox(1..MESSAGES).as_bytes())?;
     let lock = mailbox.with_extension("lock");

@@ -15,6 +15,7 @@ use procstorm_processes::process::Command;
 use procstorm_remediator::steps::kill::{
     Bounds, KillVerdict, Report, Target, end_storm, release_stopped, survey,
 };
+use procstorm_testkit::uids::{claim_uid, claim_uids};
 use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::opponent::Opponent;
 
@@ -43,10 +44,11 @@ fn states(target: &Target) -> Vec<u8> {
 #[test]
 fn exactly_the_storm_ends() {
     needs_root!();
-    let storm = Opponent::start("sleepers", 42100, b"imapd", 100, "").unwrap();
-    let other_command = Opponent::start("sleepers", 42100, b"imapd2", 3, "").unwrap();
-    let other_user = Opponent::start("sleepers", 42101, b"imapd", 3, "").unwrap();
-    let target = target(42100, b"imapd");
+    let [uid, other] = claim_uids();
+    let storm = Opponent::start("sleepers", uid, b"imapd", 100, "").unwrap();
+    let other_command = Opponent::start("sleepers", uid, b"imapd2", 3, "").unwrap();
+    let other_user = Opponent::start("sleepers", other, b"imapd", 3, "").unwrap();
+    let target = target(uid, b"imapd");
     let before = survey(Path::new(PROC), &target).unwrap();
     assert_eq!(before.living.len(), 100);
 
@@ -59,8 +61,8 @@ fn exactly_the_storm_ends() {
     let said: BTreeSet<i32> = report.pids.iter().copied().collect();
     assert_eq!(said, before.living.into_iter().collect(), "the dry run named the same");
     assert!(!other_command.are_gone_within(Duration::ZERO));
-    assert_eq!(survey(Path::new(PROC), &self::target(42100, b"imapd2")).unwrap().living.len(), 3);
-    assert_eq!(survey(Path::new(PROC), &self::target(42101, b"imapd")).unwrap().living.len(), 3);
+    assert_eq!(survey(Path::new(PROC), &self::target(uid, b"imapd2")).unwrap().living.len(), 3);
+    assert_eq!(survey(Path::new(PROC), &self::target(other, b"imapd")).unwrap().living.len(), 3);
     assert_eq!(end(&target).verdict, KillVerdict::NoLongerTrue);
     drop((other_command, other_user));
 }
@@ -68,9 +70,10 @@ fn exactly_the_storm_ends() {
 #[test]
 fn hostile_names_are_names() {
     needs_root!();
+    let uid = claim_uid();
     for name in [b"im apd) S 1".as_slice(), b"a\nb\n", b"\xff\"\\", b"fifteen-bytes-x", b") ("] {
-        let storm = Opponent::start("sleepers", 42102, name, 5, "").unwrap();
-        let report = end(&target(42102, name));
+        let storm = Opponent::start("sleepers", uid, name, 5, "").unwrap();
+        let report = end(&target(uid, name));
         assert!(storm.are_gone_within(SOON), "{}", name.escape_ascii());
         assert_eq!(report.matched, 5, "{}", name.escape_ascii());
     }
@@ -79,22 +82,21 @@ fn hostile_names_are_names() {
 #[test]
 fn a_name_too_long_for_the_kernel_is_refused_and_not_shortened() {
     needs_root!();
+    let uid = claim_uid();
     // The kernel keeps the first 15 bytes.
-    let storm = Opponent::start("sleepers", 42103, b"sixteen-bytes-xx", 3, "").unwrap();
-    let report = end(&target(42103, b"sixteen-bytes-xx"));
+    let storm = Opponent::start("sleepers", uid, b"sixteen-bytes-xx", 3, "").unwrap();
+    let report = end(&target(uid, b"sixteen-bytes-xx"));
     assert!(matches!(report.verdict, KillVerdict::Refused(_)), "{report:?}");
-    assert_eq!(
-        survey(Path::new(PROC), &target(42103, b"sixteen-bytes-x")).unwrap().living.len(),
-        3
-    );
+    assert_eq!(survey(Path::new(PROC), &target(uid, b"sixteen-bytes-x")).unwrap().living.len(), 3);
     drop(storm);
 }
 
 #[test]
 fn zombies_are_counted_apart_and_their_parent_is_named() {
     needs_root!();
-    let zombies = Opponent::start("zombies", 42104, b"imapd", 20, "").unwrap();
-    let target = target(42104, b"imapd");
+    let uid = claim_uid();
+    let zombies = Opponent::start("zombies", uid, b"imapd", 20, "").unwrap();
+    let target = target(uid, b"imapd");
     wait::until("zombies", SOON, || {
         (survey(Path::new(PROC), &target).ok()?.zombies.len() == 20).then_some(())
     })
@@ -104,7 +106,7 @@ fn zombies_are_counted_apart_and_their_parent_is_named() {
     assert_eq!((report.zombie_count, report.signalled), (20, 0));
     let parents: BTreeSet<i32> = report.zombies.iter().map(|zombie| zombie.parent).collect();
     let careless: Vec<_> = report.careless.iter().map(|one| (one.pid, one.uid)).collect();
-    assert_eq!(careless, parents.iter().map(|pid| (*pid, 42104)).collect::<Vec<_>>());
+    assert_eq!(careless, parents.iter().map(|pid| (*pid, uid)).collect::<Vec<_>>());
     let proc = ProcDir::open(Path::new(PROC)).unwrap();
     let names: Vec<_> = parents.iter().filter_map(|&pid| proc.stat(pid).unwrap()).collect();
     assert_eq!(names.len(), 1);
@@ -115,8 +117,9 @@ fn zombies_are_counted_apart_and_their_parent_is_named() {
 #[test]
 fn what_is_killed_and_not_reaped_does_not_keep_us() {
     needs_root!();
-    let storm = Opponent::start("unreaped", 42105, b"imapd", 30, "").unwrap();
-    let report = end(&target(42105, b"imapd"));
+    let uid = claim_uid();
+    let storm = Opponent::start("unreaped", uid, b"imapd", 30, "").unwrap();
+    let report = end(&target(uid, b"imapd"));
     assert!(storm.are_gone_within(SOON));
     assert!(matches!(report.verdict, KillVerdict::NoneSeenForMs(_)), "{report:?}");
     assert_eq!((report.exited, report.zombie_count, report.rounds), (30, 30, 1));
@@ -126,8 +129,9 @@ fn what_is_killed_and_not_reaped_does_not_keep_us() {
 #[test]
 fn a_process_whose_first_thread_has_exited_is_alive_and_killed() {
     needs_root!();
-    let storm = Opponent::start("leaderless", 42106, b"imapd", 5, "").unwrap();
-    let target = target(42106, b"imapd");
+    let uid = claim_uid();
+    let storm = Opponent::start("leaderless", uid, b"imapd", 5, "").unwrap();
+    let target = target(uid, b"imapd");
     wait::until("first threads to exit", SOON, || (states(&target) == [b'Z'; 5]).then_some(()))
         .unwrap();
     let report = end(&target);
@@ -138,14 +142,15 @@ fn a_process_whose_first_thread_has_exited_is_alive_and_killed() {
 #[test]
 fn a_process_that_is_not_dumpable_is_its_users_all_the_same() {
     needs_root!();
-    let storm = Opponent::start("undumpable", 42107, b"imapd", 5, "").unwrap();
-    let report = end(&target(42107, b"imapd"));
+    let uid = claim_uid();
+    let storm = Opponent::start("undumpable", uid, b"imapd", 5, "").unwrap();
+    let report = end(&target(uid, b"imapd"));
     assert!(storm.are_gone_within(SOON));
     assert_eq!(report.matched, 5);
 }
 
-/// In the namespace that `child` has made: its user 0 is `uid`, and its user 1 the next.
-fn map_users(child: &Child, uid: u32) {
+/// In the namespace that `child` has made: its user 0 is `uid`, and its user 1 is `next`.
+fn map_users(child: &Child, uid: u32, next: u32) {
     let dir = PathBuf::from(format!("{PROC}/{}", child.id()));
     let ours = fs::read_link("/proc/self/ns/user").unwrap();
     wait::until("a user namespace", SOON, || {
@@ -153,21 +158,21 @@ fn map_users(child: &Child, uid: u32) {
     })
     .unwrap();
     for map in ["uid_map", "gid_map"] {
-        fs::write(dir.join(map), format!("0 {uid} 1\n1 {} 1\n", uid + 1)).unwrap();
+        fs::write(dir.join(map), format!("0 {uid} 1\n1 {next} 1\n")).unwrap();
     }
 }
 
 #[test]
 fn whose_a_process_is_is_not_whose_its_files_are() {
     needs_root!();
-    let uid = 42190;
+    let [uid, next] = claim_uids();
     let piped = |program: &str, arguments: &[&str]| {
         let mut command = Program::new(program);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
     };
     // Both end with their standard input.
     let container = piped("unshare", &["--user", "cat"]);
-    map_users(&container, uid);
+    map_users(&container, uid, next);
     let storm = Opponent::start("sleepers", uid, b"imapd", 3, "").unwrap();
     // A worker of a container that runs as the user without root's rights: another user, and its
     // files in /proc belong to the root of its namespace, who is the storm's user.
@@ -178,7 +183,7 @@ fn whose_a_process_is_is_not_whose_its_files_are() {
     let mut up = [0; 3];
     stranger.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
     let dir = PathBuf::from(format!("{PROC}/{}", stranger.id()));
-    assert_eq!(fs::metadata(&dir).unwrap().uid(), uid + 1);
+    assert_eq!(fs::metadata(&dir).unwrap().uid(), next);
     assert_eq!(fs::metadata(dir.join("stat")).unwrap().uid(), uid);
     assert_eq!(fs::read_to_string(dir.join("comm")).unwrap(), "imapd\n");
 
@@ -196,8 +201,9 @@ fn whose_a_process_is_is_not_whose_its_files_are() {
 #[test]
 fn those_that_die_in_a_nested_pid_namespace_are_none_of_ours() {
     needs_root!();
-    let container = Opponent::start("nested_mortals", 42115, b"imapd", 20, "").unwrap();
-    let report = end(&target(42115, b"imapd"));
+    let uid = claim_uid();
+    let container = Opponent::start("nested_mortals", uid, b"imapd", 20, "").unwrap();
+    let report = end(&target(uid, b"imapd"));
     assert_eq!(report.verdict, KillVerdict::NoLongerTrue, "{report:?}");
     assert_eq!((report.zombie_count, report.signalled), (0, 0), "{report:?}");
     assert!(!container.fork_none_for(SOON), "they are born and die still");
@@ -206,9 +212,10 @@ fn those_that_die_in_a_nested_pid_namespace_are_none_of_ours() {
 #[test]
 fn a_nested_pid_namespace_is_left_alone_unless_the_bounds_say_otherwise() {
     needs_root!();
-    let container = Opponent::start("nested", 42108, b"imapd", 4, "").unwrap();
-    let ours = Opponent::start("sleepers", 42108, b"imapd", 3, "").unwrap();
-    let target = target(42108, b"imapd");
+    let uid = claim_uid();
+    let container = Opponent::start("nested", uid, b"imapd", 4, "").unwrap();
+    let ours = Opponent::start("sleepers", uid, b"imapd", 3, "").unwrap();
+    let target = target(uid, b"imapd");
     let before = survey(Path::new(PROC), &target).unwrap();
     assert_eq!((before.living.len(), before.nested.len()), (3, 4));
     let report = end(&target);
@@ -226,8 +233,9 @@ fn a_nested_pid_namespace_is_left_alone_unless_the_bounds_say_otherwise() {
 #[test]
 fn a_pid_namespace_that_the_user_has_made_is_the_users_storm() {
     needs_root!();
-    let storm = Opponent::start("burrowers", 42116, b"imapd", 10, "").unwrap();
-    let target = target(42116, b"imapd");
+    let uid = claim_uid();
+    let storm = Opponent::start("burrowers", uid, b"imapd", 10, "").unwrap();
+    let target = target(uid, b"imapd");
     let before = survey(Path::new(PROC), &target).unwrap();
     assert_eq!((before.living.len(), before.nested.len()), (10, 0), "the recount says so, too");
     let report = end(&target);
@@ -239,8 +247,9 @@ fn a_pid_namespace_that_the_user_has_made_is_the_users_storm() {
 #[test]
 fn what_a_user_makes_inside_of_roots_container_is_part_of_that() {
     needs_root!();
-    let container = Opponent::start("nested_burrowers", 42117, b"imapd", 4, "").unwrap();
-    let target = target(42117, b"imapd");
+    let uid = claim_uid();
+    let container = Opponent::start("nested_burrowers", uid, b"imapd", 4, "").unwrap();
+    let target = target(uid, b"imapd");
     let before = survey(Path::new(PROC), &target).unwrap();
     assert_eq!((before.living.len(), before.nested.len()), (0, 4));
     let report = end(&target);
@@ -253,9 +262,10 @@ fn what_a_user_makes_inside_of_roots_container_is_part_of_that() {
 #[test]
 fn an_abort_leaves_nobody_stopped() {
     needs_root!();
-    let start = || Opponent::start("sleepers", 42109, b"imapd", 400, "").unwrap();
+    let uid = claim_uid();
+    let start = || Opponent::start("sleepers", uid, b"imapd", 400, "").unwrap();
     let mut storm = start();
-    let target = target(42109, b"imapd");
+    let target = target(uid, b"imapd");
     let proc = ProcDir::open(Path::new(PROC)).unwrap();
     let abort = AtomicBool::new(false);
     let (mut bitten, begun) = (0, Instant::now());
@@ -295,8 +305,9 @@ fn an_abort_leaves_nobody_stopped() {
 #[test]
 fn bounds_that_are_reached_leave_nobody_stopped() {
     needs_root!();
-    let storm = Opponent::start("sleepers", 42110, b"imapd", 50, "").unwrap();
-    let target = target(42110, b"imapd");
+    let uid = claim_uid();
+    let storm = Opponent::start("sleepers", uid, b"imapd", 50, "").unwrap();
+    let target = target(uid, b"imapd");
     // It waits for those whom it has killed.
     let short = Bounds { signals: 41, ..unhurried() };
     let report = end_storm(Path::new(PROC), &target, &short, &AtomicBool::new(false));
@@ -317,8 +328,9 @@ fn bounds_that_are_reached_leave_nobody_stopped() {
 #[test]
 fn a_remediation_that_was_cut_off_can_be_undone() {
     needs_root!();
-    let storm = Opponent::start("sleepers", 42111, b"imapd", 10, "").unwrap();
-    let target = target(42111, b"imapd");
+    let uid = claim_uid();
+    let storm = Opponent::start("sleepers", uid, b"imapd", 10, "").unwrap();
+    let target = target(uid, b"imapd");
     let pids = survey(Path::new(PROC), &target).unwrap().living;
     for &pid in &pids {
         let pin = procstorm_remediator::steps::kill::pin::Pin::open(pid).unwrap().unwrap();
@@ -340,12 +352,13 @@ fn a_remediation_that_was_cut_off_can_be_undone() {
 #[test]
 fn who_changes_the_name_all_the_time_is_only_killed_under_the_right_one() {
     needs_root!();
+    let uid = claim_uid();
     let mut killed = 0;
     for _ in 0..5 {
-        let storm = Opponent::start("renamers", 42112, b"imapd", 8, "innocent").unwrap();
-        let report = end(&target(42112, b"imapd"));
+        let storm = Opponent::start("renamers", uid, b"imapd", 8, "innocent").unwrap();
+        let report = end(&target(uid, b"imapd"));
         // Nobody reaps them: the dead still bear the name that they were killed under.
-        let innocent = survey(Path::new(PROC), &target(42112, b"innocent")).unwrap();
+        let innocent = survey(Path::new(PROC), &target(uid, b"innocent")).unwrap();
         assert_eq!(innocent.zombies, [], "{report:?}");
         killed += report.signalled;
         drop(storm);
@@ -356,11 +369,13 @@ fn who_changes_the_name_all_the_time_is_only_killed_under_the_right_one() {
 #[test]
 fn who_changes_the_uid_all_the_time_is_only_killed_under_the_right_one() {
     needs_root!();
+    let [uid, stranger] = claim_uids();
+    let other = stranger.to_string();
     let mut killed = 0;
     for _ in 0..5 {
-        let storm = Opponent::start("switchers", 42113, b"imapd", 8, "42114").unwrap();
-        let report = end(&target(42113, b"imapd"));
-        let other = survey(Path::new(PROC), &target(42114, b"imapd")).unwrap();
+        let storm = Opponent::start("switchers", uid, b"imapd", 8, &other).unwrap();
+        let report = end(&target(uid, b"imapd"));
+        let other = survey(Path::new(PROC), &target(stranger, b"imapd")).unwrap();
         assert_eq!(other.zombies, [], "{report:?}");
         killed += report.signalled;
         drop(storm);
@@ -373,7 +388,7 @@ fn a_proc_of_another_namespace_is_refused() {
     let fixture = tempfile::tempdir().unwrap();
     let report = end_storm(
         fixture.path(),
-        &target(42115, b"imapd"),
+        &target(1000, b"imapd"),
         &Bounds::default(),
         &AtomicBool::new(false),
     );

@@ -15,6 +15,7 @@ use procstorm_remediator::steps::kill::{
     Bounds, KillVerdict, Report, Target, end_storm, release_stopped, survey,
 };
 use procstorm_testkit::skip::skipped;
+use procstorm_testkit::uids::claim_uid;
 use procstorm_testkit::{needs_root, programs, skip, test_name, wait};
 use procstorm_tests::opponent::Opponent;
 use tempfile::TempDir;
@@ -103,17 +104,17 @@ impl Drop for LoopMount {
 #[test]
 fn a_process_in_uninterruptible_sleep_is_called_stuck() {
     needs_root!();
+    let uid = claim_uid();
     let Some(mount) = LoopMount::make() else {
         skip!("needs loop devices, mkfs.ext4 and mount");
     };
-    std::os::unix::fs::chown(&mount.0, Some(42300), None).unwrap();
-    let storm = Opponent::start("writer", 42300, b"imapd", 3, mount.0.to_str().unwrap()).unwrap();
+    std::os::unix::fs::chown(&mount.0, Some(uid), None).unwrap();
+    let storm = Opponent::start("writer", uid, b"imapd", 3, mount.0.to_str().unwrap()).unwrap();
     if !mount.freeze("-f") {
         skip!("needs fsfreeze");
     }
-    wait::until("writers to be stuck", SOON, || (states(42300) == [b'D'; 3]).then_some(()))
-        .unwrap();
-    let report = end(42300);
+    wait::until("writers to be stuck", SOON, || (states(uid) == [b'D'; 3]).then_some(())).unwrap();
+    let report = end(uid);
     assert_eq!(report.verdict, KillVerdict::Stuck, "{report:?}");
     assert_eq!((report.stuck_count, report.signalled, report.exited), (3, 3, 0));
     assert!(report.elapsed < SOON, "it waits for them no longer than it should: {report:?}");
@@ -126,21 +127,21 @@ fn a_process_in_uninterruptible_sleep_is_called_stuck() {
 #[test]
 fn a_stop_that_has_not_taken_hold_is_taken_back() {
     needs_root!();
+    let uid = claim_uid();
     let Some(mount) = LoopMount::make() else {
         skip!("needs loop devices, mkfs.ext4 and mount");
     };
-    std::os::unix::fs::chown(&mount.0, Some(42307), None).unwrap();
-    let storm = Opponent::start("writer", 42307, b"imapd", 3, mount.0.to_str().unwrap()).unwrap();
+    std::os::unix::fs::chown(&mount.0, Some(uid), None).unwrap();
+    let storm = Opponent::start("writer", uid, b"imapd", 3, mount.0.to_str().unwrap()).unwrap();
     if !mount.freeze("-f") {
         skip!("needs fsfreeze");
     }
-    wait::until("writers to be stuck", SOON, || (states(42307) == [b'D'; 3]).then_some(()))
-        .unwrap();
-    for pid in survey(Path::new("/proc"), &target(42307)).unwrap().living {
+    wait::until("writers to be stuck", SOON, || (states(uid) == [b'D'; 3]).then_some(())).unwrap();
+    for pid in survey(Path::new("/proc"), &target(uid)).unwrap().living {
         let pin = Pin::open(pid).unwrap().unwrap();
         assert_eq!(pin.signal(rustix::process::Signal::STOP), Delivery::Sent);
     }
-    let released = release_stopped(Path::new("/proc"), &target(42307)).unwrap();
+    let released = release_stopped(Path::new("/proc"), &target(uid)).unwrap();
     assert_eq!(
         (released.resumed, released.denied),
         (Vec::new(), Vec::new()),
@@ -152,7 +153,7 @@ fn a_stop_that_has_not_taken_hold_is_taken_back() {
         (storm.ledger().up.get() > written + 100).then_some(())
     })
     .unwrap();
-    assert!(!states(42307).contains(&b'T'));
+    assert!(!states(uid).contains(&b'T'));
 }
 
 /// A cgroup with the storm in it, thawed and removed with this value.
@@ -186,9 +187,10 @@ fn cgroup_dir(root: &str) -> PathBuf {
 #[test]
 fn a_process_in_a_frozen_v1_cgroup_is_called_stuck() {
     needs_root!();
-    let storm = Opponent::start("sleepers", 42301, b"imapd", 5, "").unwrap();
+    let uid = claim_uid();
+    let storm = Opponent::start("sleepers", uid, b"imapd", 5, "").unwrap();
     let dir = cgroup_dir("/sys/fs/cgroup/freezer");
-    let Some(cgroup) = put_into(dir, 42301, "freezer.state", "THAWED") else {
+    let Some(cgroup) = put_into(dir, uid, "freezer.state", "THAWED") else {
         skip!("needs a v1 freezer");
     };
     fs::write(cgroup.dir.join("freezer.state"), "FROZEN").unwrap();
@@ -197,7 +199,7 @@ fn a_process_in_a_frozen_v1_cgroup_is_called_stuck() {
             .then_some(())
     })
     .unwrap();
-    let report = end(42301);
+    let report = end(uid);
     assert_eq!((&report.verdict, report.stuck_count), (&KillVerdict::Stuck, 5), "{report:?}");
     assert!(!storm.are_gone_within(Duration::ZERO));
     drop(cgroup);
@@ -207,13 +209,14 @@ fn a_process_in_a_frozen_v1_cgroup_is_called_stuck() {
 #[test]
 fn a_process_in_a_frozen_v2_cgroup_dies() {
     needs_root!();
-    let storm = Opponent::start("sleepers", 42302, b"imapd", 5, "").unwrap();
+    let uid = claim_uid();
+    let storm = Opponent::start("sleepers", uid, b"imapd", 5, "").unwrap();
     let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
     let Some(root) = roots.into_iter().find(|dir| Path::new(dir).join("cgroup.procs").exists())
     else {
         skip!("needs cgroup v2");
     };
-    let Some(cgroup) = put_into(cgroup_dir(root), 42302, "cgroup.freeze", "0") else {
+    let Some(cgroup) = put_into(cgroup_dir(root), uid, "cgroup.freeze", "0") else {
         skip!("needs a v2 cgroup that can be written and frozen");
     };
     fs::write(cgroup.dir.join("cgroup.freeze"), "1").unwrap();
@@ -224,7 +227,7 @@ fn a_process_in_a_frozen_v2_cgroup_dies() {
             .then_some(())
     })
     .unwrap();
-    let report = end(42302);
+    let report = end(uid);
     assert!(storm.are_gone_within(SOON), "{report:?}");
     assert!(matches!(report.verdict, KillVerdict::NoneSeenForMs(_)), "{report:?}");
     assert_eq!(report.exited, 5);
@@ -275,14 +278,15 @@ fn has_landlock() -> bool {
 }
 
 fn sees_and_ends_or_is_blind(arguments: &[&str], sees: bool) {
-    let storm = Opponent::start("sleepers", 42303, b"imapd", 4, "").unwrap();
-    let report = end_under(42303, "imapd", arguments);
+    let uid = claim_uid();
+    let storm = Opponent::start("sleepers", uid, b"imapd", 4, "").unwrap();
+    let report = end_under(uid, "imapd", arguments);
     if sees {
         assert!(storm.are_gone_within(SOON), "{arguments:?}: {report:?}");
         assert_eq!(report.exited, 4, "{arguments:?}: {report:?}");
     } else {
         assert_eq!(report.verdict, KillVerdict::Blind, "{arguments:?}: {report:?}");
-        all_sleep(42303, 4);
+        all_sleep(uid, 4);
     }
 }
 
@@ -291,14 +295,15 @@ fn sees_and_ends_or_is_blind(arguments: &[&str], sees: bool) {
 #[test]
 fn without_the_right_to_trace_a_users_own_pid_namespace_is_told_from_a_container() {
     needs_root!();
+    let uid = claim_uid();
     for (role, verdict, exited, nested) in [
         ("burrowers", "none_seen", 6, 0),
         ("nested_burrowers", "left_alone", 0, 6),
         ("nested", "left_alone", 0, 6),
     ] {
         for under in ["--sandboxed", "--without-cap-sys-ptrace"] {
-            let storm = Opponent::start(role, 42308, b"imapd", 6, "").unwrap();
-            let report = end_under(42308, "imapd", &[under]);
+            let storm = Opponent::start(role, uid, b"imapd", 6, "").unwrap();
+            let report = end_under(uid, "imapd", &[under]);
             assert_eq!(report.verdict.label(), verdict, "{role} {under}: {report:?}");
             assert_eq!((report.exited, report.nested), (exited, nested), "{role} {under}");
             drop(storm);
@@ -309,12 +314,13 @@ fn without_the_right_to_trace_a_users_own_pid_namespace_is_told_from_a_container
 #[test]
 fn whoever_keeps_the_killed_from_exiting_is_named() {
     needs_root!();
-    let storm = Opponent::start("traced", 42309, b"imapd", 4, "").unwrap();
-    let report = end(42309);
+    let uid = claim_uid();
+    let storm = Opponent::start("traced", uid, b"imapd", 4, "").unwrap();
+    let report = end(uid);
     assert_eq!((&report.verdict, report.stuck_count), (&KillVerdict::Stuck, 4), "{report:?}");
     assert_eq!((report.left, report.traced.len()), (Some(4), 4), "{report:?}");
     for traced in &report.traced {
-        assert_eq!((traced.tracer.command.as_str(), traced.tracer.uid), ("debugger", 42309));
+        assert_eq!((traced.tracer.command.as_str(), traced.tracer.uid), ("debugger", uid));
     }
     assert!(!storm.are_gone_within(Duration::ZERO));
 }
@@ -322,19 +328,21 @@ fn whoever_keeps_the_killed_from_exiting_is_named() {
 #[test]
 fn without_the_right_to_kill_it_is_called_denied() {
     needs_root!();
-    let storm = Opponent::start("sleepers", 42304, b"imapd", 20, "").unwrap();
-    let report = end_under(42304, "imapd", &["--without-cap-kill"]);
+    let uid = claim_uid();
+    let storm = Opponent::start("sleepers", uid, b"imapd", 20, "").unwrap();
+    let report = end_under(uid, "imapd", &["--without-cap-kill"]);
     assert_eq!((&report.verdict, report.denied), (&KillVerdict::Denied, 20), "{report:?}");
     assert!(report.elapsed < SOON / 2, "there is nothing to wait for: {report:?}");
-    all_sleep(42304, 20);
+    all_sleep(uid, 20);
     drop(storm);
 }
 
 #[test]
 fn a_thousand_processes_are_ended_with_64_descriptors() {
     needs_root!();
-    let storm = Opponent::start("sleepers", 42305, b"imapd", 1_000, "").unwrap();
-    let report = end_under(42305, "imapd", &["--descriptors", "64"]);
+    let uid = claim_uid();
+    let storm = Opponent::start("sleepers", uid, b"imapd", 1_000, "").unwrap();
+    let report = end_under(uid, "imapd", &["--descriptors", "64"]);
     assert!(storm.are_gone_within(SOON), "{report:?}");
     assert!(matches!(report.verdict, KillVerdict::NoneSeenForMs(_)), "{report:?}");
     assert_eq!((report.exited, report.left), (1_000, Some(0)));
@@ -343,14 +351,16 @@ fn a_thousand_processes_are_ended_with_64_descriptors() {
 #[test]
 fn an_ordinary_user_may_end_processes_of_its_own_if_it_is_said() {
     needs_root!();
-    let storm = Opponent::start("sleepers", 42306, b"imapd", 5, "").unwrap();
-    let report = end_under(42306, "imapd", &["--user", "42306"]);
+    let uid = claim_uid();
+    let user = uid.to_string();
+    let storm = Opponent::start("sleepers", uid, b"imapd", 5, "").unwrap();
+    let report = end_under(uid, "imapd", &["--user", &user]);
     assert!(matches!(report.verdict, KillVerdict::Refused(_)), "{report:?}");
     assert!(!storm.are_gone_within(Duration::ZERO));
-    let report = end_under(42306, "imapd", &["--user", "42306", "--allow-own-uid"]);
+    let report = end_under(uid, "imapd", &["--user", &user, "--allow-own-uid"]);
     assert!(storm.are_gone_within(SOON), "{report:?}");
     assert_eq!(report.exited, 5);
     // And never itself.
-    let report = end_under(42306, "end_storm", &["--user", "42306", "--allow-own-uid"]);
+    let report = end_under(uid, "end_storm", &["--user", &user, "--allow-own-uid"]);
     assert_eq!(report.verdict, KillVerdict::NoLongerTrue, "{report:?}");
 }

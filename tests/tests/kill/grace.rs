@@ -11,6 +11,7 @@ use procstorm_remediator::steps::kill::pin::{Delivery, Pin};
 use procstorm_remediator::steps::kill::{Bounds, KillVerdict, Report, Target, end_storm, survey};
 use procstorm_testkit::fault::Fault;
 use procstorm_testkit::needs_root;
+use procstorm_testkit::uids::{claim_uid, claim_uids};
 use procstorm_tests::host::{Host, Post, Receiver};
 use procstorm_tests::opponent::Opponent;
 use rustix::process::Signal;
@@ -34,9 +35,10 @@ fn end(uid: u32, bounds: &Bounds) -> Report {
 #[test]
 fn those_that_exit_on_sigterm_are_not_killed_and_finish_what_they_do() {
     needs_root!();
-    let storm = Opponent::start("polite", 42600, b"imapd", 50, "200").unwrap();
-    let before = survey(Path::new("/proc"), &target(42600)).unwrap().living;
-    let report = end(42600, &bounds(SOON));
+    let uid = claim_uid();
+    let storm = Opponent::start("polite", uid, b"imapd", 50, "200").unwrap();
+    let before = survey(Path::new("/proc"), &target(uid)).unwrap().living;
+    let report = end(uid, &bounds(SOON));
     assert!(storm.are_gone_within(SOON), "{report:?}");
     assert!(matches!(report.verdict, KillVerdict::NoneSeenForMs(_)), "{report:?}");
     assert_eq!((report.matched, report.asked, report.terminated), (50, 50, 50), "{report:?}");
@@ -50,8 +52,9 @@ fn those_that_exit_on_sigterm_are_not_killed_and_finish_what_they_do() {
 #[test]
 fn without_a_grace_they_are_killed_at_once() {
     needs_root!();
-    let storm = Opponent::start("polite", 42601, b"imapd", 20, "0").unwrap();
-    let report = end(42601, &bounds(Duration::ZERO));
+    let uid = claim_uid();
+    let storm = Opponent::start("polite", uid, b"imapd", 20, "0").unwrap();
+    let report = end(uid, &bounds(Duration::ZERO));
     assert!(storm.are_gone_within(SOON), "{report:?}");
     assert_eq!((report.asked, report.terminated, report.exited), (0, 0, 20), "{report:?}");
     assert_eq!(storm.ledger().up.get(), 20, "none had the time");
@@ -60,10 +63,11 @@ fn without_a_grace_they_are_killed_at_once() {
 #[test]
 fn a_storm_that_ignores_sigterm_ends_a_grace_later() {
     needs_root!();
+    let uid = claim_uid();
     let grace = Duration::from_millis(700);
-    let deaf = Opponent::start("deaf", 42602, b"imapd", 20, "").unwrap();
-    let others = Opponent::start("polite", 42602, b"imapd", 20, "0").unwrap();
-    let report = end(42602, &bounds(grace));
+    let deaf = Opponent::start("deaf", uid, b"imapd", 20, "").unwrap();
+    let others = Opponent::start("polite", uid, b"imapd", 20, "0").unwrap();
+    let report = end(uid, &bounds(grace));
     assert!(deaf.are_gone_within(SOON) && others.are_gone_within(SOON), "{report:?}");
     assert!(matches!(report.verdict, KillVerdict::NoneSeenForMs(_)), "{report:?}");
     assert_eq!((report.matched, report.asked), (40, 40), "{report:?}");
@@ -76,8 +80,9 @@ fn a_storm_that_ignores_sigterm_ends_a_grace_later() {
 #[test]
 fn a_storm_that_forks_on_sigterm_ends_as_surely() {
     needs_root!();
-    let storm = Opponent::start("breeders", 42603, b"imapd", 20, "").unwrap();
-    let report = end(42603, &bounds(Duration::from_millis(500)));
+    let uid = claim_uid();
+    let storm = Opponent::start("breeders", uid, b"imapd", 20, "").unwrap();
+    let report = end(uid, &bounds(Duration::from_millis(500)));
     assert!(storm.are_gone_within(SOON), "{report:?}");
     assert!(storm.fork_none_for(Duration::from_millis(300)), "{report:?}");
     assert!(matches!(report.verdict, KillVerdict::NoneSeenForMs(_)), "{report:?}");
@@ -88,9 +93,10 @@ fn a_storm_that_forks_on_sigterm_ends_as_surely() {
 #[test]
 fn opponents_that_watch_each_other_are_beaten_with_a_grace_too() {
     needs_root!();
+    let uid = claim_uid();
     for (role, count, extra) in [("hydra", 50, ""), ("master", 50, "0"), ("bomb", 200, "")] {
-        let storm = Opponent::start(role, 42604, b"imapd", count, extra).unwrap();
-        let report = end(42604, &bounds(Duration::from_millis(500)));
+        let storm = Opponent::start(role, uid, b"imapd", count, extra).unwrap();
+        let report = end(uid, &bounds(Duration::from_millis(500)));
         assert!(storm.are_gone_within(SOON), "{role}: {report:?}");
         assert!(matches!(report.verdict, KillVerdict::NoneSeenForMs(_)), "{role}: {report:?}");
     }
@@ -99,12 +105,13 @@ fn opponents_that_watch_each_other_are_beaten_with_a_grace_too() {
 #[test]
 fn those_that_are_stopped_already_go_on_to_exit() {
     needs_root!();
-    let storm = Opponent::start("polite", 42605, b"imapd", 10, "0").unwrap();
-    for pid in survey(Path::new("/proc"), &target(42605)).unwrap().living {
+    let uid = claim_uid();
+    let storm = Opponent::start("polite", uid, b"imapd", 10, "0").unwrap();
+    for pid in survey(Path::new("/proc"), &target(uid)).unwrap().living {
         let pin = Pin::open(pid).unwrap().unwrap();
         assert_eq!(pin.signal(Signal::STOP), Delivery::Sent);
     }
-    let report = end(42605, &bounds(SOON));
+    let report = end(uid, &bounds(SOON));
     assert!(storm.are_gone_within(SOON), "{report:?}");
     assert_eq!((report.terminated, report.signalled), (10, 0), "{report:?}");
 }
@@ -112,13 +119,16 @@ fn those_that_are_stopped_already_go_on_to_exit() {
 #[test]
 fn whoever_changes_all_the_time_is_asked_under_the_right_name_and_uid_alone() {
     needs_root!();
-    let innocent = Target { uid: 42606, command: Command::new(b"innocent").unwrap() };
+    let [uid, stranger] = claim_uids();
+    let other = stranger.to_string();
+    let innocent = Target { uid, command: Command::new(b"innocent").unwrap() };
     let mut asked = 0;
     for (role, extra, other) in
-        [("renamers", "innocent", innocent), ("switchers", "42607", target(42607))].repeat(3)
+        [("renamers", "innocent", innocent), ("switchers", other.as_str(), target(stranger))]
+            .repeat(3)
     {
-        let storm = Opponent::start(role, 42606, b"imapd", 8, extra).unwrap();
-        let report = end(42606, &bounds(Duration::from_millis(500)));
+        let storm = Opponent::start(role, uid, b"imapd", 8, extra).unwrap();
+        let report = end(uid, &bounds(Duration::from_millis(500)));
         // Nobody reaps them: the dead still bear what they were ended under.
         let dead = survey(Path::new("/proc"), &other).unwrap().zombies;
         assert_eq!(dead, [], "{role}: {report:?}");
@@ -131,11 +141,12 @@ fn whoever_changes_all_the_time_is_asked_under_the_right_name_and_uid_alone() {
 #[test]
 fn a_client_that_reconnects_is_not_fought_for_ever() {
     needs_root!();
+    let uid = claim_uid();
     for grace in [Duration::ZERO, Duration::from_millis(300), SOON] {
-        let clients = Opponent::start("reconnecting", 42608, b"imapd", 30, "").unwrap();
+        let clients = Opponent::start("reconnecting", uid, b"imapd", 30, "").unwrap();
         // A busy server may be so slow that it is seen in none of the scans.
         let confirm_pause = Duration::from_secs(1);
-        let report = end(42608, &Bounds { threshold: 20, confirm_pause, ..bounds(grace) });
+        let report = end(uid, &Bounds { threshold: 20, confirm_pause, ..bounds(grace) });
         assert_eq!(report.verdict, KillVerdict::BelowThreshold, "{report:?}");
         assert!(report.rounds <= 6 && report.ended() >= 32, "{report:?}");
         assert!(report.left.is_some_and(|left| left <= 1), "{report:?}");
@@ -150,14 +161,15 @@ fn a_client_that_reconnects_is_not_fought_for_ever() {
 #[test]
 fn a_server_that_replaces_all_is_respawning_and_no_less() {
     needs_root!();
-    let storm = Opponent::start("respawner", 42609, b"imapd", 50, "0").unwrap();
+    let uid = claim_uid();
+    let storm = Opponent::start("respawner", uid, b"imapd", 50, "0").unwrap();
     let bounds = Bounds {
         threshold: 20,
         rounds: 6,
         confirm_pause: Duration::from_secs(1),
         ..bounds(Duration::from_millis(300))
     };
-    let report = end(42609, &bounds);
+    let report = end(uid, &bounds);
     assert_eq!(report.verdict, KillVerdict::Respawning, "{report:?}");
     drop(storm);
 }
@@ -165,10 +177,11 @@ fn a_server_that_replaces_all_is_respawning_and_no_less() {
 #[test]
 fn hundreds_are_asked_with_few_descriptors() {
     needs_root!();
-    let storm = Opponent::start("polite", 42610, b"imapd", 300, "20").unwrap();
+    let uid = claim_uid();
+    let storm = Opponent::start("polite", uid, b"imapd", 300, "20").unwrap();
     let program = procstorm_testkit::programs::ours("end_storm").unwrap();
     let output = std::process::Command::new(program)
-        .args(["42610", "imapd", "--deadline-ms", "60000", "--grace-ms", "20000"])
+        .args([&uid.to_string(), "imapd", "--deadline-ms", "60000", "--grace-ms", "20000"])
         .args(["--descriptors", "64"])
         .output()
         .unwrap();
@@ -182,12 +195,13 @@ fn hundreds_are_asked_with_few_descriptors() {
 #[test]
 fn the_grace_belongs_to_the_deadline_and_nothing_goes_on_beyond_both() {
     needs_root!();
-    let storm = Opponent::start("deaf", 42611, b"imapd", 30, "").unwrap();
+    let uid = claim_uid();
+    let storm = Opponent::start("deaf", uid, b"imapd", 30, "").unwrap();
     let grace = Duration::from_millis(500);
     let bounds = Bounds { deadline: Duration::ZERO, ..bounds(grace) };
-    let report = end(42611, &bounds);
+    let report = end(uid, &bounds);
     assert!(report.elapsed < Duration::from_millis(4_000), "{report:?}");
-    let target = target(42611);
+    let target = target(uid);
     let living = survey(Path::new("/proc"), &target).unwrap();
     assert!(living.stopped.is_empty(), "nobody is left stopped");
     assert!(report.left.is_none_or(|left| left >= u64::try_from(living.living.len()).unwrap()));
@@ -201,7 +215,7 @@ fn text<'v>(post: &'v Value, name: &str) -> &'v str {
 #[test]
 fn by_default_a_playbook_asks_first_and_says_how_many_went_by_which() -> Result<(), Fault> {
     needs_root!();
-    let (uid, command) = (42_612, "core-grace");
+    let (uid, command) = (claim_uid(), "core-grace");
     let receiver = Receiver::start()?;
     let quick = "    settle: 0s\n    cooldown: 0s";
     let host = Host::start(command, quick, &receiver.line())?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use procstorm_processes::process::Command;
 use procstorm_remediator::steps::kill::{Bounds, KillVerdict, Report, Target, end_storm, survey};
+use procstorm_testkit::uids::{claim_uid, claim_uids};
 use procstorm_testkit::{needs_root, skip};
 use procstorm_tests::opponent::Opponent;
 
@@ -78,35 +79,39 @@ fn face(uid: u32, delay: &str, bounds: &Bounds) -> Report {
 #[test]
 fn a_respawner_without_delay_is_called_one() {
     needs_root!();
-    let report = face(42200, "0", &patient());
+    let uid = claim_uid();
+    let report = face(uid, "0", &patient());
     assert_eq!(report.verdict, KillVerdict::Respawning);
 }
 
 #[test]
 fn a_respawner_after_5_ms_is_called_one() {
     needs_root!();
-    let report = face(42201, "5", &patient());
+    let uid = claim_uid();
+    let report = face(uid, "5", &patient());
     assert_eq!(report.verdict, KillVerdict::Respawning);
 }
 
 #[test]
 fn a_respawner_after_200_ms_outlasts_the_scans_and_no_more_is_claimed_than_was_seen() {
     needs_root!();
-    let report = face(42202, "200", &unhurried());
+    let [uid, other] = claim_uids();
+    let report = face(uid, "200", &unhurried());
     if let KillVerdict::NoneSeenForMs(ms) = report.verdict {
         assert!(u128::from(ms) <= report.elapsed.as_millis(), "{report:?}");
     } else {
         assert_eq!(report.verdict, KillVerdict::Respawning);
     }
     // Whoever looks for longer sees it.
-    assert_eq!(face(42203, "200", &patient()).verdict, KillVerdict::Respawning);
+    assert_eq!(face(other, "200", &patient()).verdict, KillVerdict::Respawning);
 }
 
 #[test]
 fn a_respawner_of_the_same_identity_is_beaten() {
     needs_root!();
+    let uid = claim_uid();
     for delay in ["0", "5"] {
-        beat("master", 42204, 50, delay, 6);
+        beat("master", uid, 50, delay, 6);
     }
 }
 
@@ -114,7 +119,7 @@ fn a_respawner_of_the_same_identity_is_beaten() {
 fn a_hydra_among_thousands_is_beaten_without_a_replacement() {
     needs_root!();
     // So many that several threads share the work: none may kill before all have stopped theirs.
-    let (uid, crowd) = (42209, 1_100);
+    let (uid, crowd) = (claim_uid(), 1_100);
     let sleepers = Opponent::start("sleepers", uid, b"imapd", crowd, "").unwrap();
     let hydra = Opponent::start("hydra", uid, b"imapd", 50, "").unwrap();
     let before = hydra.forks();
@@ -129,25 +134,28 @@ fn a_hydra_among_thousands_is_beaten_without_a_replacement() {
 #[test]
 fn a_hydra_is_beaten_without_a_replacement() {
     needs_root!();
-    let reports = beat("hydra", 42205, 50, "", 6);
+    let uid = claim_uid();
+    let reports = beat("hydra", uid, 50, "", 6);
     assert!(reports.iter().all(|report| report.replacement_count == 0));
 }
 
 #[test]
 fn chains_of_forks_are_beaten() {
     needs_root!();
+    let uid = claim_uid();
     for count in [1, 4] {
-        beat("chains", 42206, count, "", 9);
+        beat("chains", uid, count, "", 9);
     }
 }
 
 #[test]
 fn chains_of_forks_that_may_not_be_ended_are_never_called_gone() {
     needs_root!();
-    let opponent = Opponent::start("chains", 42210, b"imapd", 4, "").unwrap();
+    let uid = claim_uid();
+    let opponent = Opponent::start("chains", uid, b"imapd", 4, "").unwrap();
     for _ in 0..20 {
         let before = opponent.forks();
-        let report = end(42210, &Bounds { signals: 0, ..unhurried() });
+        let report = end(uid, &Bounds { signals: 0, ..unhurried() });
         tell("chains, no signals", &opponent, before, &report);
         let is_true = matches!(report.verdict, KillVerdict::Unfinished | KillVerdict::Respawning);
         assert!(is_true && report.signalled == 0, "{report:?}");
@@ -158,11 +166,12 @@ fn chains_of_forks_that_may_not_be_ended_are_never_called_gone() {
 #[test]
 fn whoever_changes_the_name_when_stopped_is_let_go_and_never_called_killed() {
     needs_root!();
+    let uid = claim_uid();
     // On a busy machine their companion may come too late: then it is tried with others.
     let (opponent, report) = (0..20)
         .find_map(|_| {
-            let opponent = Opponent::start("evaders", 42211, b"imapd", 30, "").unwrap();
-            let report = end(42211, &Bounds { threshold: 20, ..unhurried() });
+            let opponent = Opponent::start("evaders", uid, b"imapd", 30, "").unwrap();
+            let report = end(uid, &Bounds { threshold: 20, ..unhurried() });
             tell("evaders", &opponent, opponent.forks(), &report);
             assert_eq!(report.matched, 30, "{report:?}");
             assert_eq!(report.exited + report.changed, 30, "one or the other: {report:?}");
@@ -181,12 +190,13 @@ fn whoever_changes_the_name_when_stopped_is_let_go_and_never_called_killed() {
 fn whoever_is_let_go_on_all_the_time_holds_nothing_up_beyond_the_deadline() {
     needs_root!();
     for (deadline, limit) in [(300, 3_800), (1_000, 4_500), (5_000, 8_500)] {
-        let opponent = Opponent::start("resumed", 42212, b"imapd", 100, "").unwrap();
+        let uid = claim_uid();
+        let opponent = Opponent::start("resumed", uid, b"imapd", 100, "").unwrap();
         let deadline = Duration::from_millis(deadline);
-        let report = end(42212, &Bounds { deadline, ..Bounds::default() });
+        let report = end(uid, &Bounds { deadline, ..Bounds::default() });
         tell("resumed", &opponent, opponent.forks(), &report);
         assert!(report.elapsed < Duration::from_millis(limit), "{report:?}");
-        let target = Target { uid: 42212, command: Command::new(b"imapd").unwrap() };
+        let target = Target { uid, command: Command::new(b"imapd").unwrap() };
         let living = survey(Path::new("/proc"), &target).unwrap().living;
         // Whoever was sent SIGKILL may go in between, and nobody comes.
         let living = u64::try_from(living.len()).unwrap();
@@ -209,9 +219,10 @@ fn slow() -> Option<String> {
 #[test]
 fn a_fork_bomb_is_beaten() {
     needs_root!();
+    let uid = claim_uid();
     // Who forks reads no clock, who counts and kills does, again and again.
     if let Some(why) = slow() {
         skip!("this machine is too slow: {why}");
     }
-    beat("bomb", 42207, 200, "", 3);
+    beat("bomb", uid, 200, "", 3);
 }

@@ -3,6 +3,7 @@
 
 use procstorm_testkit::fault::Fault;
 use procstorm_testkit::needs_root;
+use procstorm_testkit::uids::claim_uid;
 use procstorm_tests::host::{Host, Post, Receiver};
 use procstorm_tests::opponent::Opponent;
 use serde_json::Value;
@@ -14,7 +15,7 @@ fn text<'v>(post: &'v Value, kind: &str, name: &str) -> &'v str {
 #[test]
 fn a_storm_in_a_container_is_left_alone_and_told_with_its_number() -> Result<(), Fault> {
     needs_root!();
-    let (uid, command) = (42_320, "core-told");
+    let (uid, command) = (claim_uid(), "core-told");
     let receiver = Receiver::start()?;
     let quick = "    settle: 0s\n    cooldown: 0s";
     let host = Host::start(command, quick, &receiver.line())?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use procstorm_remediator::journal::Journal;
 use procstorm_testkit::fault::{Beside as _, Fault};
+use procstorm_testkit::uids::{claim_uid, claim_uids};
 use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::host::{Host, Post, Receiver};
 use procstorm_tests::storm::Storm;
@@ -56,7 +57,7 @@ const CUT_OFF: &str = "
 #[test]
 fn whoever_was_stopped_goes_on_even_if_the_policy_was_changed_since() -> Result<(), Fault> {
     needs_root!();
-    let uid = 42_010;
+    let uid = claim_uid();
     let mut host = Host::start("luck-a", "    settle: 0s\n    cooldown: 0s", "")?;
     let first = Storm::raise(uid, b"luck-a", 8)?;
     host.post(&[Post::storm(uid, "luck-a")])?;
@@ -77,7 +78,7 @@ fn whoever_was_stopped_goes_on_even_if_the_policy_was_changed_since() -> Result<
 #[test]
 fn a_clock_set_back_holds_no_kill_for_longer_than_the_cool_down() -> Result<(), Fault> {
     needs_root!();
-    let uid = 42_020;
+    let uid = claim_uid();
     let playbook = "    settle: 0s\n    cooldown: 2s\n    limits: {per_user: 1/h}";
     let mut host = Host::start("luck-b", playbook, "")?;
     let first = Storm::raise(uid, b"luck-b", 8)?;
@@ -96,7 +97,7 @@ fn a_clock_set_back_holds_no_kill_for_longer_than_the_cool_down() -> Result<(), 
 #[test]
 fn what_is_pending_when_the_clock_is_set_back_comes_to_its_end() -> Result<(), Fault> {
     needs_root!();
-    let (waiting, refused, watched) = (42_030, 42_031, 42_032);
+    let [waiting, refused, watched] = claim_uids();
     let playbook = "    settle: 2s\n    cooldown: 1s";
     let mut host = Host::start("luck-c", playbook, "")?;
     let storm = Storm::raise(watched, b"luck-c", 8)?;
@@ -124,7 +125,7 @@ fn what_is_pending_when_the_clock_is_set_back_comes_to_its_end() -> Result<(), F
 #[test]
 fn what_is_accepted_while_the_journal_comes_back_is_pursued_once() -> Result<(), Fault> {
     needs_root!();
-    let uid = 42_040;
+    let uid = claim_uid();
     let mut first = Host::start("luck-d", "", "")?;
     let top = format!("state: {}", first.dir().join("state").display());
     let second = Host::start("luck-d", "    settle: 3s", &top)?;
@@ -142,7 +143,7 @@ fn what_is_accepted_while_the_journal_comes_back_is_pursued_once() -> Result<(),
 #[test]
 fn a_repeat_whose_beginning_is_forgotten_is_not_stuck() -> Result<(), Fault> {
     needs_root!();
-    let uid = 42_050;
+    let uid = claim_uid();
     let mut host = Host::start("luck-e", "    settle: 0s\n    cooldown: 0s", "")?;
     let first = Storm::raise(uid, b"luck-e", 8)?;
     host.post(&[Post::storm(uid, "luck-e")])?;
@@ -168,10 +169,10 @@ fn a_slow_alertmanager_does_not_hold_up_the_stop() -> Result<(), Fault> {
     let receiver = Receiver::start()?;
     let mut host = Host::start("luck-f", "    settle: 0s", &receiver.line())?;
     receiver.fail(Some(503));
-    let users = 42_060..42_066;
+    let users: [u32; 6] = claim_uids();
     let storms: Vec<_> =
-        users.clone().map(|uid| Storm::raise(uid, b"luck-f", 5)).collect::<Result<_, _>>()?;
-    host.post(&users.map(|uid| Post::storm(uid, "luck-f")).collect::<Vec<_>>())?;
+        users.iter().map(|&uid| Storm::raise(uid, b"luck-f", 5)).collect::<Result<_, _>>()?;
+    host.post(&users.map(|uid| Post::storm(uid, "luck-f")))?;
     host.wait_for_metric("procstorm_outcomes_pending", 6.0)?;
     drop(storms);
     receiver.slow_down(Duration::from_secs(3));
@@ -195,7 +196,7 @@ fn a_slow_alertmanager_does_not_hold_up_the_stop() -> Result<(), Fault> {
 #[test]
 fn a_long_history_is_forgotten_within_the_sandbox_and_holds_up_no_alert() -> Result<(), Fault> {
     needs_root!();
-    let uid = 42_070;
+    let uid = claim_uid();
     let mut host = Host::start("luck-g", "    settle: 0s", "")?;
     host.stop()?;
     change_journal(

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -19,6 +20,7 @@ use procstorm_remediator::policy::admit;
 use procstorm_remediator::reach::Reach;
 use procstorm_remediator::steps::kill::{Bounds, Target, survey};
 use procstorm_testkit::fault::Fault;
+use procstorm_testkit::uids::claim_uid;
 use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::opponent::Opponent;
 use procstorm_tests::storm::Storm;
@@ -26,7 +28,7 @@ use tokio::sync::{Notify, watch};
 
 const SOON: Duration = Duration::from_secs(60);
 
-const UID: u32 = 47_200;
+static UID: LazyLock<u32> = LazyLock::new(claim_uid);
 
 const POLICY: &str = "host: moscow\naccounts: {allow_nameless: true}\nplaybooks: {storm: {alerts: \
                       [Storm], command: core-off, threshold: 5, settle: 0s, cooldown: 0s, steps: \
@@ -70,7 +72,7 @@ fn a_kill_that_takes_too_long_is_called_off_and_taken_up_again() -> Result<(), F
     let journal = Journal::start(dir.path()).unwrap();
 
     // It is replaced as fast as it is killed, and this kill would go on for a day.
-    let opponent = Opponent::start("respawner", UID, b"core-off", 50, "0")?;
+    let opponent = Opponent::start("respawner", *UID, b"core-off", 50, "0")?;
     let day = Duration::from_secs(86_400);
     let (deadline, rounds, signals) = (day, u32::MAX, u64::MAX);
     // Nor does it end where the respawner has to wait for a processor.
@@ -95,7 +97,7 @@ fn a_kill_that_takes_too_long_is_called_off_and_taken_up_again() -> Result<(), F
         opponent.fork_none_for(Duration::from_millis(500)).then_some(())
     })?;
 
-    let target = Target { uid: UID, command: Command::new(b"core-off").unwrap() };
+    let target = Target { uid: *UID, command: Command::new(b"core-off").unwrap() };
     let proc = ProcDir::open(Path::new("/proc")).unwrap();
     let is_stopped = |pid: i32| proc.stat(pid).ok().flatten().is_some_and(|s| s.state == b'T');
     wait::until("nobody is left stopped", SOON, || {
@@ -110,7 +112,7 @@ fn a_kill_that_takes_too_long_is_called_off_and_taken_up_again() -> Result<(), F
     );
     drop(opponent);
 
-    let storm = Storm::raise(UID, b"core-off", 8)?;
+    let storm = Storm::raise(*UID, b"core-off", 8)?;
     runtime.block_on(async {
         let engine = Engine::start(parts(&journal, Bounds::default()));
         let ended = || (storm.living().ok()? == 0).then_some(());

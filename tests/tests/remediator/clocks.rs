@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use procstorm_remediator::journal::Journal;
 use procstorm_testkit::fault::{Beside as _, Fault};
+use procstorm_testkit::uids::claim_uid;
 use procstorm_testkit::{needs_root, skip, wait};
 use procstorm_tests::host::{Host, Post, Receiver, faketime};
 use procstorm_tests::storm::Storm;
@@ -40,7 +41,8 @@ fn lives(post: &Value, ahead: i64) {
 #[test]
 fn an_outcome_lives_by_alertmanagers_clock() -> Result<(), Fault> {
     needs_root!();
-    for (ahead, uid) in [(OFF, 42_310), (-OFF, 42_311), (-26 * 3600, 42_312)] {
+    for ahead in [OFF, -OFF, -26 * 3600] {
+        let uid = claim_uid();
         let receiver = Receiver::start()?;
         receiver.run_ahead(ahead);
         let host = Host::start("clock-a", "    settle: 0s", &receiver.line())?;
@@ -57,7 +59,7 @@ fn an_outcome_lives_by_alertmanagers_clock() -> Result<(), Fault> {
 #[test]
 fn a_clock_that_is_set_while_outcomes_wait_loses_none() -> Result<(), Fault> {
     needs_root!();
-    let uid = 42_320;
+    let uid = claim_uid();
     let receiver = Receiver::start()?;
     receiver.fail(Some(503));
     let host = Host::start("clock-b", "    settle: 0s", &receiver.line())?;
@@ -76,7 +78,7 @@ fn a_host_whose_clock_is_off_ends_storms_and_tells_of_each_once() -> Result<(), 
     if faketime().is_none() {
         skip!("needs libfaketime");
     }
-    let uid = 42_330;
+    let uid = claim_uid();
     let receiver = Receiver::start()?;
     let playbook = "    settle: 1s\n    cooldown: 2s\n    limits: {per_user: 20/h}";
     let mut host = Host::start("clock-c", playbook, &receiver.line())?;
@@ -111,7 +113,7 @@ fn a_host_whose_clock_is_off_ends_storms_and_tells_of_each_once() -> Result<(), 
 #[test]
 fn a_clock_set_back_before_the_cool_down_makes_no_hurry() -> Result<(), Fault> {
     needs_root!();
-    let uid = 42_340;
+    let uid = claim_uid();
     let mut host = Host::start("clock-d", "    settle: 0s\n    cooldown: 8s", "")?;
     let first = Storm::raise(uid, b"clock-d", 6)?;
     host.post(&[Post::storm(uid, "clock-d")])?;

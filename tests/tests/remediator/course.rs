@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use procstorm_testkit::fault::{Beside as _, Fault};
+use procstorm_testkit::uids::{claim_uid, claim_uids};
 use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::host::{Host, Post, Receiver};
 use procstorm_tests::storm::Storm;
@@ -25,9 +26,9 @@ fn text<'v>(value: &'v Value, key: &str) -> &'v str {
 #[test]
 fn a_storm_ends_its_mail_is_saved_and_the_next_alert_is_recounted() -> Result<(), Fault> {
     needs_root!();
-    let uid = 44_010;
+    let uid = claim_uid();
     let storm = Storm::raise(uid, b"core-a", 30)?;
-    let bystanders = (Storm::raise(uid, b"core-a2", 6)?, Storm::raise(uid + 1, b"core-a", 6)?);
+    let bystanders = (Storm::raise(uid, b"core-a2", 6)?, Storm::raise(claim_uid(), b"core-a", 6)?);
     let host = Host::start("core-a", "    settle: 0s\n    cooldown: 0s", "")?;
     host.put_mail(uid, b"From alice\n\nhello\n")?;
     let answer = host.post(&[Post::storm(uid, "core-a")])?;
@@ -41,7 +42,7 @@ fn a_storm_ends_its_mail_is_saved_and_the_next_alert_is_recounted() -> Result<()
     let remediation = &host.remediations()?[0];
     assert_eq!(remediation["before"], 30);
     assert_eq!(remediation["after"], 0);
-    assert_eq!(text(remediation, "summary"), "killed all 44010 core-a processes");
+    assert_eq!(text(remediation, "summary"), format!("killed all {uid} core-a processes"));
     let archived = host.archived()?;
     assert_eq!(remediation["archives"], json!([archived[0]]));
     assert_eq!(fs::read(&archived[0]).unwrap(), b"From alice\n\nhello\n");
@@ -58,7 +59,7 @@ fn a_storm_ends_its_mail_is_saved_and_the_next_alert_is_recounted() -> Result<()
 #[test]
 fn a_storm_that_returns_is_ended_again_until_the_limit_and_people_are_told() -> Result<(), Fault> {
     needs_root!();
-    let uid = 44_020;
+    let uid = claim_uid();
     let receiver = Receiver::start()?;
     let playbook = "    settle: 120s\n    cooldown: 200ms\n    limits: {per_user: 2/h}";
     let host = Host::start("core-b", playbook, &receiver.line())?;
@@ -95,7 +96,7 @@ fn a_storm_that_returns_is_ended_again_until_the_limit_and_people_are_told() -> 
 #[test]
 fn during_the_cool_down_an_alert_waits_and_is_not_lost() -> Result<(), Fault> {
     needs_root!();
-    let uid = 44_030;
+    let uid = claim_uid();
     // So long that the second alert certainly comes within it.
     let host = Host::start("core-c", "    settle: 0s\n    cooldown: 20s", "")?;
     let _first = Storm::raise(uid, b"core-c", 8)?;
@@ -117,11 +118,13 @@ fn during_the_cool_down_an_alert_waits_and_is_not_lost() -> Result<(), Fault> {
 #[test]
 fn each_alert_of_a_group_is_judged_by_itself_and_duplicates_are_one() -> Result<(), Fault> {
     needs_root!();
-    let uid = 44_040;
+    let uids: [u32; 3] = claim_uids();
+    let uid = uids[0];
     let storms: Vec<_> =
-        (0..3).map(|n| Storm::raise(uid + n, b"core-d", 6)).collect::<Result<_, _>>()?;
+        uids.iter().map(|&uid| Storm::raise(uid, b"core-d", 6)).collect::<Result<_, _>>()?;
     let host = Host::start("core-d", "    settle: 1s", "")?;
-    let mut group: Vec<_> = (0..100).map(|n| Post::storm(uid + (n % 3), "core-d")).collect();
+    let mut group: Vec<_> =
+        uids.iter().cycle().take(100).map(|&uid| Post::storm(uid, "core-d")).collect();
     group.push(Post::storm(uid, "core-d").resolved());
     group.push(Post::storm(uid, "core-d").with("host", "nantes"));
     group.push(Post::storm(uid, "/usr/sbin/core-d"));
@@ -149,7 +152,7 @@ fn each_alert_of_a_group_is_judged_by_itself_and_duplicates_are_one() -> Result<
 #[test]
 fn a_silence_made_since_stops_the_repeat() -> Result<(), Fault> {
     needs_root!();
-    let uid = 44_050;
+    let uid = claim_uid();
     let receiver = Receiver::start()?;
     let host = Host::start("core-e", "    settle: 120s\n    cooldown: 1s", &receiver.line())?;
     let _first = Storm::raise(uid, b"core-e", 8)?;
@@ -170,7 +173,7 @@ fn a_silence_made_since_stops_the_repeat() -> Result<(), Fault> {
 #[test]
 fn a_dry_run_names_pids_and_files_and_touches_nothing() -> Result<(), Fault> {
     needs_root!();
-    let uid = 44_060;
+    let uid = claim_uid();
     let receiver = Receiver::start()?;
     let host = Host::start("core-f", "    settle: 1s\n    dry_run: true", &receiver.line())?;
     host.put_mail(uid, b"mail")?;
@@ -181,7 +184,10 @@ fn a_dry_run_names_pids_and_files_and_touches_nothing() -> Result<(), Fault> {
     assert!(host.archived()?.is_empty());
     let posts = receiver.wait_for_posts(1)?;
     let annotations = &posts[0]["annotations"];
-    assert_eq!(text(annotations, "summary"), "dry run: would kill 8 44060 core-f processes");
+    assert_eq!(
+        text(annotations, "summary"),
+        format!("dry run: would kill 8 {uid} core-f processes")
+    );
     let description = text(annotations, "description");
     let mut pids = storm.pids().to_vec();
     pids.sort_unstable();
@@ -197,7 +203,7 @@ fn a_dry_run_names_pids_and_files_and_touches_nothing() -> Result<(), Fault> {
 #[test]
 fn a_failed_archive_is_told_and_stops_the_kill_only_if_it_should() -> Result<(), Fault> {
     needs_root!();
-    let uid = 44_070;
+    let uid = claim_uid();
     let receiver = Receiver::start()?;
     let playbook = "    settle: 0s\n    cooldown: 0s\n    on_archive_failure: ";
     let host = Host::start("core-g", &format!("{playbook}stop"), &receiver.line())?;
@@ -226,7 +232,7 @@ fn a_failed_archive_is_told_and_stops_the_kill_only_if_it_should() -> Result<(),
 fn a_lock_that_the_killed_left_is_named_in_the_outcome_the_journal_and_on_the_page()
 -> Result<(), Fault> {
     needs_root!();
-    let uid = 44_075;
+    let uid = claim_uid();
     let receiver = Receiver::start()?;
     let host = Host::start("core-l", "    settle: 0s\n    cooldown: 0s", &receiver.line())?;
     let storm = Storm::raise(uid, b"core-l", 8)?;
@@ -261,7 +267,7 @@ fn a_lock_that_the_killed_left_is_named_in_the_outcome_the_journal_and_on_the_pa
 #[test]
 fn another_name_of_an_account_is_refused_and_its_own_is_taken() -> Result<(), Fault> {
     needs_root!();
-    let uid = 44_095;
+    let uid = claim_uid();
     let storm = Storm::raise(uid, b"core-alias", 6)?;
     // The first line of a uid is its own name, as for the exporter.
     let users = [("carla", uid), ("hostmaster", uid)];
@@ -279,7 +285,7 @@ fn another_name_of_an_account_is_refused_and_its_own_is_taken() -> Result<(), Fa
 fn a_protected_name_protects_every_name_of_its_uid_and_one_of_nobody_is_told() -> Result<(), Fault>
 {
     needs_root!();
-    let (uid, other) = (44_096, 44_097);
+    let [uid, other] = claim_uids();
     let storms = [Storm::raise(uid, b"core-prot", 6)?, Storm::raise(other, b"core-prot", 6)?];
     // The name service calls the uid by its first line; the policy protects the second.
     let users = [("carla", uid), ("hostmaster", uid), ("dora", other)];
@@ -314,10 +320,11 @@ fn a_protected_name_protects_every_name_of_its_uid_and_one_of_nobody_is_told() -
 #[test]
 fn alertmanagers_own_word_of_a_silence_counts_before_ours() -> Result<(), Fault> {
     needs_root!();
-    for (uid, status, word) in [
-        (44_051, json!({"state": "suppressed", "silencedBy": ["b7a3"], "inhibitedBy": []}), "b7a3"),
-        (44_052, json!({"state": "suppressed", "silencedBy": [], "inhibitedBy": ["f00d"]}), "f00d"),
+    for (status, word) in [
+        (json!({"state": "suppressed", "silencedBy": ["b7a3"], "inhibitedBy": []}), "b7a3"),
+        (json!({"state": "suppressed", "silencedBy": [], "inhibitedBy": ["f00d"]}), "f00d"),
     ] {
+        let uid = claim_uid();
         let receiver = Receiver::start()?;
         let host = Host::start("core-own", "    settle: 120s\n    cooldown: 1s", &receiver.line())?;
         let _first = Storm::raise(uid, b"core-own", 8)?;
@@ -331,7 +338,7 @@ fn alertmanagers_own_word_of_a_silence_counts_before_ours() -> Result<(), Fault>
         assert!(text(&summary, "summary").contains(word), "{summary}");
     }
     // One that seems to cover the alert, and of which Alertmanager says that it does not.
-    let uid = 44_053;
+    let uid = claim_uid();
     let receiver = Receiver::start()?;
     let host = Host::start("core-own", "    settle: 120s\n    cooldown: 1s", &receiver.line())?;
     let _first = Storm::raise(uid, b"core-own", 8)?;
@@ -350,7 +357,7 @@ fn alertmanagers_own_word_of_a_silence_counts_before_ours() -> Result<(), Fault>
 fn a_uid_that_holds_the_mail_of_several_users_is_left_alone_and_told_unless_allowed()
 -> Result<(), Fault> {
     needs_root!();
-    let uid = 44_080;
+    let uid = claim_uid();
     let receiver = Receiver::start()?;
     let playbook = "    settle: 0s\n    cooldown: 0s";
     let host = Host::start_among(&[("vmail", uid)], "core-vm", playbook, &receiver.line())?;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use procstorm_processes::process::Command;
 use procstorm_remediator::steps::kill::{Target, survey};
 use procstorm_testkit::fault::Fault;
+use procstorm_testkit::uids::claim_uid;
 use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::host::{Host, Post, Receiver};
 use procstorm_tests::storm::Storm;
@@ -35,7 +36,7 @@ fn kills() -> u64 {
 #[test]
 fn killed_at_any_instant_it_loses_nothing_and_repeats_nothing() -> Result<(), Fault> {
     needs_root!();
-    let uid = 44_210;
+    let uid = claim_uid();
     let command = b"core-crash";
     let target = Target { uid, command: Command::new(command).unwrap() };
     let receiver = Receiver::start()?;
@@ -120,7 +121,7 @@ fn check_archives(host: &Host) -> Result<(), Fault> {
 #[test]
 fn a_stop_in_the_middle_finishes_the_kill() -> Result<(), Fault> {
     needs_root!();
-    let uid = 44_220;
+    let uid = claim_uid();
     let mut host = Host::start("core-stop", "", "")?;
     let storm = Storm::raise(uid, b"core-stop", 60)?;
     host.post(&[Post::storm(uid, "core-stop")])?;

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use procstorm_testkit::fault::{Beside as _, Fault, OrFault as _};
+use procstorm_testkit::uids::claim_uid;
 use procstorm_testkit::{needs_root, programs, wait};
 use procstorm_tests::host::{Host, Post, TOKEN};
 use procstorm_tests::storm::Storm;
@@ -85,7 +86,7 @@ fn hang_up(stream: TcpStream, how: HangUp) -> Option<TcpStream> {
 #[test]
 fn what_is_on_record_is_pursued_though_its_poster_hung_up() -> Result<(), Fault> {
     needs_root!();
-    let uid = 42_110;
+    let uid = claim_uid();
     let host = Host::start("hang-up", "    settle: 0s\n    cooldown: 0s", "")?;
     wait::until("ready", SOON, || (host.get("/-/ready").ok()?.status == 200).then_some(()))?;
     let journal = host.dir().join("state/journal.sqlite");
@@ -134,7 +135,7 @@ const ABANDONED: &str = "
 #[test]
 fn what_nobody_pursues_is_taken_up_with_the_next_alert_and_without_one() -> Result<(), Fault> {
     needs_root!();
-    let uid = 42_120;
+    let uid = claim_uid();
     let host = Host::start("hang-none", "    settle: 0s\n    cooldown: 0s", "")?;
     host.post(&[Post::storm(uid, "hang-none")])?;
     host.wait_for_verdicts(&["no_longer_true"])?;

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use procstorm_testkit::fault::{Beside as _, Fault};
+use procstorm_testkit::uids::{claim_uid, claim_uids};
 use procstorm_testkit::{in_a_world_apart, needs_root, wait};
 use procstorm_tests::host::{Host, Post};
 use procstorm_tests::storm::Storm;
@@ -76,7 +77,7 @@ fn storms_end_while_the_mail_file_system_hangs() -> Result<(), Fault> {
     let disk = Disk::mount_over(host.dir());
     host.restart()?;
     wait::until("ready", SOON, || (host.get("/-/ready").ok()?.status == 200).then_some(()))?;
-    let uids = [42_300, 42_301, 42_302, 42_303, 42_304];
+    let uids: [u32; 5] = claim_uids();
     let storms: Vec<Storm> =
         uids.iter().map(|&uid| Storm::raise(uid, b"frozen", 8)).collect::<Result<_, _>>()?;
     for uid in uids {
@@ -110,9 +111,10 @@ fn storms_end_while_the_mail_file_system_hangs() -> Result<(), Fault> {
     wait::until("ready", SOON, || (host.get("/-/ready").ok()?.status == 200).then_some(()))?;
     host.wait_for_metric("procstorm_mailbox_lost_threads", 0.0)?;
     assert!(host.archived()?.iter().all(|path| path.ends_with("lost+found")));
-    host.put_mail(42_305, b"mail")?;
-    let _storm = Storm::raise(42_305, b"frozen", 8)?;
-    host.post(&[Post::storm(42_305, "frozen")])?;
+    let [mailed, late] = claim_uids();
+    host.put_mail(mailed, b"mail")?;
+    let _storm = Storm::raise(mailed, b"frozen", 8)?;
+    host.post(&[Post::storm(mailed, "frozen")])?;
     host.wait_for_verdicts(&["none_seen"; 6])?;
     assert_eq!(host.archived()?.len(), 1);
 
@@ -122,8 +124,8 @@ fn storms_end_while_the_mail_file_system_hangs() -> Result<(), Fault> {
     host.restart()?;
     let silent = || host.get("/-/ready").is_ok_and(|ready| ready.status == 503).then_some(());
     wait::until("it says that it is not ready", SOON, silent)?;
-    let storm = Storm::raise(42_306, b"frozen", 8)?;
-    host.post(&[Post::storm(42_306, "frozen")])?;
+    let storm = Storm::raise(late, b"frozen", 8)?;
+    host.post(&[Post::storm(late, "frozen")])?;
     wait::until("the storm is dead", SOON, || (storm.living().unwrap() == 0).then_some(()))?;
     disk.thaw();
     wait::until("ready", SOON, || (host.get("/-/ready").ok()?.status == 200).then_some(()))
@@ -132,15 +134,16 @@ fn storms_end_while_the_mail_file_system_hangs() -> Result<(), Fault> {
 #[test]
 fn a_failed_archive_stops_the_kill_where_the_policy_says_so() -> Result<(), Fault> {
     in_a_world_apart!();
+    let uid = claim_uid();
     let playbook = "    settle: 0s\n    on_archive_failure: stop";
     let mut host = Host::start("frozen-s", playbook, "")?;
     host.stop()?;
     let disk = Disk::mount_over(host.dir());
     host.restart()?;
-    host.put_mail(42_310, b"mail")?;
-    let storm = Storm::raise(42_310, b"frozen-s", 8)?;
+    host.put_mail(uid, b"mail")?;
+    let storm = Storm::raise(uid, b"frozen-s", 8)?;
     disk.freeze();
-    host.post(&[Post::storm(42_310, "frozen-s")])?;
+    host.post(&[Post::storm(uid, "frozen-s")])?;
     host.wait_for_verdicts(&["archive_failed"])?;
     assert_eq!(storm.living()?, 8);
     Ok(())
@@ -150,6 +153,7 @@ fn a_failed_archive_stops_the_kill_where_the_policy_says_so() -> Result<(), Faul
 #[test]
 fn a_spool_that_is_mounted_while_the_daemon_runs_is_the_one_that_is_saved() -> Result<(), Fault> {
     in_a_world_apart!();
+    let uid = claim_uid();
     for sandbox in [true, false] {
         let mut host = Host::start("late", "    settle: 0s\n    cooldown: 0s", "")?;
         if !sandbox {
@@ -163,9 +167,9 @@ fn a_spool_that_is_mounted_while_the_daemon_runs_is_the_one_that_is_saved() -> R
             if round > 1 {
                 run("mount", &[Path::new("-ttmpfs"), Path::new("none"), &spool]);
             }
-            host.put_mail(42_320, format!("mail of {round}").as_bytes())?;
-            let storm = Storm::raise(42_320, b"late", 8)?;
-            host.post(&[Post::storm(42_320, "late")])?;
+            host.put_mail(uid, format!("mail of {round}").as_bytes())?;
+            let storm = Storm::raise(uid, b"late", 8)?;
+            host.post(&[Post::storm(uid, "late")])?;
             host.wait_for_verdicts(&vec!["none_seen"; round])?;
             drop(storm);
             let archived = host.archived()?;
@@ -187,10 +191,11 @@ fn a_mail_file_that_is_not_there_is_named_and_counted_and_a_maildir_needs_none()
     needs_root!();
     let playbook = "    settle: 0s\n    on_archive_failure: stop";
     let host = Host::start("absent", playbook, "")?;
-    let missing = host.dir().join("mail").join("42330").display().to_string();
-    let maildir = host.dir().join("mail").join("42331");
+    let uids: [u32; 2] = claim_uids();
+    let missing = host.dir().join("mail").join(uids[0].to_string()).display().to_string();
+    let maildir = host.dir().join("mail").join(uids[1].to_string());
     fs::create_dir(&maildir).unwrap();
-    for (number, uid) in [(1, 42_330), (2, 42_331)] {
+    for (number, uid) in (1..).zip(uids) {
         let storm = Storm::raise(uid, b"absent", 8)?;
         host.post(&[Post::storm(uid, "absent")])?;
         host.wait_for_verdicts(&vec!["none_seen"; number])?;
@@ -211,11 +216,12 @@ fn a_mail_file_that_is_not_there_is_named_and_counted_and_a_maildir_needs_none()
 #[test]
 fn old_archives_of_all_users_are_removed_at_the_start() -> Result<(), Fault> {
     needs_root!();
+    let uid = claim_uid();
     let mut host = Host::start("prune", "    settle: 0s\n    cooldown: 0s", "")?;
     for (number, content) in [(1, "old"), (2, "new")] {
-        host.put_mail(42_340, content.as_bytes())?;
-        let _storm = Storm::raise(42_340, b"prune", 8)?;
-        host.post(&[Post::storm(42_340, "prune")])?;
+        host.put_mail(uid, content.as_bytes())?;
+        let _storm = Storm::raise(uid, b"prune", 8)?;
+        host.post(&[Post::storm(uid, "prune")])?;
         host.wait_for_verdicts(&vec!["none_seen"; number])?;
     }
     host.stop()?;
@@ -223,7 +229,7 @@ fn old_archives_of_all_users_are_removed_at_the_start() -> Result<(), Fault> {
     assert_eq!(archived.len(), 2, "{archived:?}");
     // As if they had been made long ago.
     for (path, second) in archived.iter().zip([1_000_000_000, 1_000_000_001]) {
-        fs::rename(path, path.with_file_name(format!("42340.{second}"))).unwrap();
+        fs::rename(path, path.with_file_name(format!("{uid}.{second}"))).unwrap();
     }
     let policy = host.dir().join("remediator.yml");
     let text = fs::read_to_string(&policy).unwrap();
@@ -232,6 +238,6 @@ fn old_archives_of_all_users_are_removed_at_the_start() -> Result<(), Fault> {
     wait::until("the older one is removed", SOON, || {
         let names = host.archived().ok()?;
         // The newest is never removed.
-        (names.len() == 1 && names.first()?.ends_with("42340.1000000001")).then_some(())
+        (names.len() == 1 && names.first()?.ends_with(format!("{uid}.1000000001"))).then_some(())
     })
 }

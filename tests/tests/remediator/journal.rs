@@ -11,6 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use procstorm_testkit::fault::Fault;
+use procstorm_testkit::uids::{claim_uid, claim_uids};
 use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::host::{Host, Post};
 use procstorm_tests::storm::Storm;
@@ -122,6 +123,7 @@ fn a_read_only_disk_is_told_and_survived() -> Result<(), Fault> {
 #[test]
 fn a_damaged_journal_is_told_and_a_new_one_begun_when_it_is_moved_away() -> Result<(), Fault> {
     needs_root!();
+    let uid = claim_uid();
     let mut host = Host::start("core-j", "    settle: 0s", "")?;
     is_in_order(&host)?;
     host.stop()?;
@@ -141,8 +143,8 @@ fn a_damaged_journal_is_told_and_a_new_one_begun_when_it_is_moved_away() -> Resu
     fs::rename(&journal, host.dir().join("state/damaged")).unwrap();
     host.restart()?;
     is_in_order(&host)?;
-    let storm = Storm::raise(44_320, b"core-j", 6)?;
-    host.post(&[Post::storm(44_320, "core-j")])?;
+    let storm = Storm::raise(uid, b"core-j", 6)?;
+    host.post(&[Post::storm(uid, "core-j")])?;
     wait::until("it works", SOON, || (storm.living().ok()? == 0).then_some(()))
 }
 
@@ -209,11 +211,14 @@ fn saves(host: &Host, uid: u32) -> Result<(), Fault> {
 #[test]
 fn an_archive_of_roots_is_no_use_to_an_ordinary_user() -> Result<(), Fault> {
     needs_root!();
-    let (daemon, user) = (44_330, 44_340);
+    let [daemon, user] = claim_uids();
     let mut host = Host::start("core-arc", "    settle: 0s", "")?;
     host.stop()?;
     host.restart_as(daemon)?;
-    saves_nothing(&host, &["belongs to uid 0, the daemon is uid 44330", "Permission denied"])?;
+    saves_nothing(
+        &host,
+        &[&format!("belongs to uid 0, the daemon is uid {daemon}"), "Permission denied"],
+    )?;
     chown(host.dir().join("arc"), Some(daemon), Some(daemon)).unwrap();
     saves(&host, user)
 }
@@ -221,6 +226,7 @@ fn an_archive_of_roots_is_no_use_to_an_ordinary_user() -> Result<(), Fault> {
 #[test]
 fn an_archive_on_a_read_only_disk_is_told() -> Result<(), Fault> {
     needs_root!();
+    let uid = claim_uid();
     let mut host = Host::start("core-arc", "    settle: 0s", "")?;
     host.stop()?;
     let disk = Tmpfs::mount(&host.dir().join("arc"), "8m");
@@ -228,5 +234,5 @@ fn an_archive_on_a_read_only_disk_is_told() -> Result<(), Fault> {
     host.restart()?;
     saves_nothing(&host, &["Read-only file system"])?;
     disk.remount("rw");
-    saves(&host, 44_350)
+    saves(&host, uid)
 }

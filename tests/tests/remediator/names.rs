@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use procstorm_testkit::accounts::Accounts;
 use procstorm_testkit::fault::{Beside as _, Fault};
+use procstorm_testkit::uids::{claim_uid, claim_uids};
 use procstorm_testkit::{needs_root, programs, wait};
 use procstorm_tests::host::{Host, Post, notification};
 use procstorm_tests::storm::Storm;
@@ -58,7 +59,7 @@ fn wait_until_ready_says(host: &Host, parts: &[&str]) -> Result<(), Fault> {
 #[test]
 fn a_name_service_that_hangs_delays_no_answer_and_nobody_else() -> Result<(), Fault> {
     needs_root!();
-    let (known, unknown, quick) = (47_150, 47_151, 47_152);
+    let [known, unknown, quick] = claim_uids();
     let directory = tempfile::tempdir().unwrap();
     let hang = directory.path().join("hang");
     let module = build_hanging(directory.path(), &hang);
@@ -97,7 +98,7 @@ fn a_name_service_that_hangs_delays_no_answer_and_nobody_else() -> Result<(), Fa
 #[test]
 fn whoever_may_be_protected_is_left_alone_until_the_name_service_says() -> Result<(), Fault> {
     needs_root!();
-    let (protected, other) = (47_160, 47_161);
+    let [protected, other] = claim_uids();
     let directory = tempfile::tempdir().unwrap();
     let hang = directory.path().join("hang");
     let module = build_hanging(directory.path(), &hang);
@@ -132,18 +133,19 @@ fn accounts_that_the_sandbox_hides_are_named_and_not_called_unknown() -> Result<
     needs_root!();
     let playbook = "    settle: 0s\n    cooldown: 0s";
     // Whether the module lists its accounts, fails, or says that there is none.
-    for (number, further, told) in [
-        (0, ["FAR_LISTS", "FAR_SILENT"].as_slice(), "account \"far47260\": not found"),
-        (1, &["FAR_LISTS"], "account \"far47261\": Permission denied"),
-        (2, &[], "account \"procstorm-no-such-account\": Permission denied"),
+    for (further, told) in [
+        (["FAR_LISTS", "FAR_SILENT"].as_slice(), "account \"USER\": not found"),
+        (&["FAR_LISTS"], "account \"USER\": Permission denied"),
+        (&[], "account \"procstorm-no-such-account\": Permission denied"),
     ] {
-        let (uid, away) = (47_260 + number, tempfile::tempdir().unwrap());
+        let ([uid, near], away) = (claim_uids(), tempfile::tempdir().unwrap());
         let user = format!("far{uid}");
+        let told = told.replace("USER", &user);
         fs::write(away.path().join("users"), format!("{user} {uid}\n")).unwrap();
         let module = build_far(away.path(), further);
         let service = Some(("far", module.as_path()));
-        let mut host = Host::start_served(&[("near", 47_170)], service, "core-f", playbook, "")?;
-        wait_until_ready_says(&host, &[told, "libnss_far.so.2", "sandbox.read"])?;
+        let mut host = Host::start_served(&[("near", near)], service, "core-f", playbook, "")?;
+        wait_until_ready_says(&host, &[&told, "libnss_far.so.2", "sandbox.read"])?;
         let storm = Storm::raise(uid, b"core-f", 6)?;
         let alert = Post::storm(0, "core-f").with("user", &user);
         host.post(std::slice::from_ref(&alert))?;
@@ -170,13 +172,15 @@ fn a_service_that_shows_nobody_at_the_start_makes_no_user_unknown() -> Result<()
     needs_root!();
     let away = tempfile::tempdir().unwrap();
     let users = away.path().join("users");
-    fs::write(&users, "far47265 47265\n").unwrap();
+    let [uid, near] = claim_uids();
+    let user = format!("far{uid}");
+    fs::write(&users, format!("{user} {uid}\n")).unwrap();
     // Neither a list nor an error betrays that it cannot read.
     let module = build_far(away.path(), &["FAR_SILENT"]);
     let service = Some(("far", module.as_path()));
-    let host = Host::start_served(&[("near", 47_170)], service, "core-g", "", "")?;
-    let storm = Storm::raise(47_265, b"core-g", 6)?;
-    host.post(&[Post::storm(0, "core-g").with("user", "far47265")])?;
+    let host = Host::start_served(&[("near", near)], service, "core-g", "", "")?;
+    let storm = Storm::raise(uid, b"core-g", 6)?;
+    host.post(&[Post::storm(0, "core-g").with("user", &user)])?;
     let told = "asks far (libnss_far.so.2), and whether it can answer in the sandbox is not known";
     wait::until("the user is not found", SOON, || host.daemon.log().contains(told).then_some(()))?;
     host.wait_for_verdicts(&["running"])?;
@@ -187,14 +191,15 @@ fn a_service_that_shows_nobody_at_the_start_makes_no_user_unknown() -> Result<()
 #[test]
 fn a_name_service_that_hangs_does_not_delay_the_start() -> Result<(), Fault> {
     needs_root!();
+    let uid = claim_uid();
     let directory = tempfile::tempdir().unwrap();
     let hang = directory.path().join("hang");
     let module = build_hanging(directory.path(), &hang);
     fs::write(&hang, "").unwrap();
     let service = Some(("hang", module.as_path()));
-    let host = Host::start_served(&[("quick", 47_182)], service, "core-h", "    settle: 0s", "")?;
+    let host = Host::start_served(&[("quick", uid)], service, "core-h", "    settle: 0s", "")?;
     assert!(host.daemon.log().contains("the name service does not answer within 1s"));
-    let storm = Storm::raise(47_182, b"core-h", 6)?;
+    let storm = Storm::raise(uid, b"core-h", 6)?;
     host.post(&[Post::storm(0, "core-h").with("user", "quick")])?;
     wait::until("the storm is dead", SOON, || (storm.living().ok()? == 0).then_some(()))?;
     fs::remove_file(&hang).unwrap();

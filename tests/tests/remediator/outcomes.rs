@@ -18,6 +18,7 @@ use procstorm_remediator::policy::admit;
 use procstorm_remediator::verdict::Verdict;
 use procstorm_testkit::fault::Fault;
 use procstorm_testkit::needs_root;
+use procstorm_testkit::uids::claim_uid;
 use procstorm_tests::host::{Host, Post, Receiver};
 use procstorm_tests::storm::Storm;
 use serde_json::Value;
@@ -30,7 +31,7 @@ fn event(post: &Value) -> String {
 #[test]
 fn outcomes_wait_for_an_alertmanager_that_is_down_even_through_a_restart() -> Result<(), Fault> {
     needs_root!();
-    let uid = 44_110;
+    let uid = claim_uid();
     let receiver = Receiver::start()?;
     receiver.fail(Some(503));
     let playbook = "    settle: 0s\n    cooldown: 0s";

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use procstorm_remediator::journal::Journal;
 use procstorm_testkit::fault::{Beside as _, Fault};
+use procstorm_testkit::uids::claim_uid;
 use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::host::{Host, Post, Receiver};
 use procstorm_tests::storm::Storm;
@@ -27,7 +28,7 @@ fn a_name_that_is_not_taken_ends_the_remediation_and_is_told_once() -> Result<()
     let receiver = Receiver::start()?;
     let long = "a".repeat(65);
     let names = [r"CORP\alice", "alice smith", &long, ".alice.pop", "alic\u{e9}"];
-    let users: Vec<_> = names.into_iter().zip(42_210..).collect();
+    let users: Vec<_> = names.into_iter().map(|name| (name, claim_uid())).collect();
     let host = Host::start_among(&users, "perm-a", "    settle: 0s", &receiver.line())?;
     let storms: Vec<_> =
         users.iter().map(|(_, uid)| Storm::raise(*uid, b"perm-a", 5)).collect::<Result<_, _>>()?;
@@ -56,7 +57,7 @@ fn a_name_that_is_not_taken_ends_the_remediation_and_is_told_once() -> Result<()
 fn a_record_that_cannot_be_read_ends_and_holds_up_no_later_alert() -> Result<(), Fault> {
     needs_root!();
     let receiver = Receiver::start()?;
-    let uid = 42_220;
+    let uid = claim_uid();
     let mut host = Host::start("perm-b", "    settle: 0s", &receiver.line())?;
     for (ruin, rounds) in [
         "UPDATE alerts SET labels = 'not JSON'",
@@ -103,7 +104,7 @@ fn an_outcome_that_cannot_be_read_holds_up_no_other() -> Result<(), Fault> {
     needs_root!();
     let receiver = Receiver::start()?;
     receiver.fail(Some(503));
-    let uid = 42_230;
+    let uid = claim_uid();
     let mut host = Host::start("perm-c", "    settle: 0s\n    cooldown: 0s", &receiver.line())?;
     for round in 1..=2 {
         let _storm = Storm::raise(uid, b"perm-c", 6)?;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use procstorm_testkit::fault::Fault;
 use procstorm_testkit::port::free_port;
+use procstorm_testkit::uids::claim_uid;
 use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::host::{Host, Post, TOKEN, notification};
 use procstorm_tests::http::{Answer, Http};
@@ -64,12 +65,13 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 #[test]
 fn the_token_is_seen_nowhere() -> Result<(), Fault> {
     needs_root!();
+    let uid = claim_uid();
     let mut host = host()?;
     host.stop()?;
     host.relaunch(&["--log.level=debug"])?;
     let http = Http::new()?;
     wait::until("it is up", SOON, || host.get("/-/healthy").ok())?;
-    assert_eq!(host.post(&[Post::storm(46_201, "gate-none")])?.status, 200);
+    assert_eq!(host.post(&[Post::storm(uid, "gate-none")])?.status, 200);
     host.wait_for_verdicts(&["no_longer_true"])?;
     // What is no HTTP is told at the level of debug.
     let mut stream = TcpStream::connect(host.address()).unwrap();
@@ -104,6 +106,7 @@ fn the_token_is_seen_nowhere() -> Result<(), Fault> {
 #[test]
 fn what_is_not_the_token_alone_is_refused() -> Result<(), Fault> {
     needs_root!();
+    let uid = claim_uid();
     let host = host()?;
     let http = Http::new()?;
     let padded = format!("{TOKEN}{}", "x".repeat(50));
@@ -114,7 +117,7 @@ fn what_is_not_the_token_alone_is_refused() -> Result<(), Fault> {
         }
     }
     assert_eq!(post_with(&host, &http, &"x".repeat(TOKEN.len()))?.status, 401);
-    let body = notification(&[Post::storm(46_210, "gate-none")]).to_string();
+    let body = notification(&[Post::storm(uid, "gate-none")]).to_string();
     let raw = |target: &str, headers: &str| {
         let length = body.len();
         let head = format!(

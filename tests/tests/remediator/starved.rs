@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use procstorm_testkit::fault::{Beside as _, Fault};
+use procstorm_testkit::uids::claim_uid;
 use procstorm_testkit::{in_a_world_apart, wait};
 use procstorm_tests::host::{Host, Post};
 use procstorm_tests::storm::Storm;
@@ -54,21 +55,22 @@ fn has_own_limit() -> bool {
 #[test]
 fn a_storm_that_has_taken_every_pid_is_archived_and_ended() -> Result<(), Fault> {
     in_a_world_apart!();
+    let uid = claim_uid();
     if !has_own_limit() {
         eprintln!("SKIPPED: a full process table: needs Linux 6.14");
         return Ok(());
     }
     fs::write("/proc/sys/kernel/pid_max", PID_MAX).unwrap();
-    let users = [("alice", 42_400)];
+    let users = [("alice", uid)];
     let playbook = "    settle: 0s\n    cooldown: 0s";
     // With a group in the list, the name service is asked for more than the user.
     let top = "accounts: {protected: [\"@root\"]}";
     let host = Host::start_among(&users, "starved", playbook, top)?;
     wait::until("ready", SOON, || (host.get("/-/ready").ok()?.status == 200).then_some(()))?;
-    let mail = host.put_mail(42_400, b"mail")?;
+    let mail = host.put_mail(uid, b"mail")?;
     fs::rename(&mail, mail.with_file_name("alice")).unwrap();
     for round in 1..=2 {
-        let storm = Storm::raise(42_400, b"starved", 40)?;
+        let storm = Storm::raise(uid, b"starved", 40)?;
         // Longer than threads without work would stay.
         let filling = Filling::begin();
         wait::until("the threads had nothing to do for a while", SOON, {
@@ -77,7 +79,7 @@ fn a_storm_that_has_taken_every_pid_is_archived_and_ended() -> Result<(), Fault>
         })?;
         assert!(Command::new("true").spawn().is_err(), "the table is not full");
         let begun = Instant::now();
-        host.post(&[Post::storm(42_400, "starved").with("user", "alice")])?;
+        host.post(&[Post::storm(uid, "starved").with("user", "alice")])?;
         wait::until("the storm is dead", ALERT_TO_END, || {
             (storm.living().unwrap() == 0).then_some(())
         })

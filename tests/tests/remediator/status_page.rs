@@ -1,7 +1,7 @@
 //! The status pages in a real browser: what a person sees of real remediations, on a wide screen
 //! and on a telephone, by day and in the dark, with script and without.
 //!
-//! Uids 46100-46199. `PROCSTORM_PICTURE=FILE` keeps a picture of the first page.
+//! `PROCSTORM_PICTURE=FILE` keeps a picture of the first page.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::env;
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use procstorm_testkit::fault::Fault;
 use procstorm_testkit::skip::skipped;
+use procstorm_testkit::uids::claim_uids;
 use procstorm_testkit::{needs_root, programs, skip, test_name, wait};
 use procstorm_tests::browser::{Browser, View};
 use procstorm_tests::host::{Host, Post};
@@ -36,9 +37,9 @@ struct Eventful {
 }
 
 impl Eventful {
-    /// The users' uids begin with `uid`; tests that run at once need uids of their own.
-    fn new(uid: u32) -> Result<Self, Fault> {
-        let users = [("alice", uid), ("bob", uid + 1), ("carol", uid + 2), ("dave", uid + 3)];
+    fn new() -> Result<Self, Fault> {
+        let [uid, bob, carol, dave] = claim_uids();
+        let users = [("alice", uid), ("bob", bob), ("carol", carol), ("dave", dave)];
         let quoted = format!("'{}'", HOSTILE.replace('\'', "''"));
         // Without a watch afterwards: the page tells how many there are, until they end.
         let more = format!(
@@ -52,8 +53,8 @@ impl Eventful {
         chown(&mail, Some(uid), Some(uid)).unwrap();
         let storms = vec![
             Storm::raise(uid, b"imapd", 40)?,
-            Storm::raise(uid + 1, b"imapd", 20)?,
-            Storm::raise(uid + 3, HOSTILE.as_bytes(), 10)?,
+            Storm::raise(bob, b"imapd", 20)?,
+            Storm::raise(dave, HOSTILE.as_bytes(), 10)?,
         ];
         let alert = |user: &str| Post::storm(0, "imapd").with("user", user);
         let extra = "</dd><script>document.title='owned'</script>\u{202e}";
@@ -103,7 +104,7 @@ fn is_true(browser: &mut Browser, expression: &str) -> Result<bool, Fault> {
 #[test]
 fn a_person_sees_what_was_done() -> Result<(), Fault> {
     needs_chromium_and_root!();
-    let eventful = Eventful::new(46_100)?;
+    let eventful = Eventful::new()?;
     let (host, alices) = (&eventful.host, eventful.alices()?);
     let mut browser = Browser::start()?;
     browser.visit(&host.url("/"), DESK)?;
@@ -145,7 +146,7 @@ fn a_person_sees_what_was_done() -> Result<(), Fault> {
 #[test]
 fn hostile_names_stay_text_and_nothing_comes_from_elsewhere() -> Result<(), Fault> {
     needs_chromium_and_root!();
-    let Eventful { host, _storms } = Eventful::new(46_110)?;
+    let Eventful { host, _storms } = Eventful::new()?;
     let mut browser = Browser::start()?;
     for path in ["/", "/remediations/2", "/remediations/3"] {
         browser.visit(&host.url(path), DESK)?;
@@ -201,7 +202,7 @@ fn everybody_can_read_it() -> Result<(), Fault> {
             "no axe-core (tests/tools.sh test): only the essentials are looked at",
         );
     }
-    let Eventful { host, _storms } = Eventful::new(46_120)?;
+    let Eventful { host, _storms } = Eventful::new()?;
     let mut browser = Browser::start()?;
     for path in ["/", "/remediations/2", "/remediations/4"] {
         for view in [DESK, DESK_DARK, TELEPHONE, TELEPHONE_DARK, View { width: 320, ..DESK }] {

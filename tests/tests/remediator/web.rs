@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use procstorm_testkit::fault::Fault;
+use procstorm_testkit::uids::claim_uid;
 use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::host::{Host, Post, TOKEN, notification};
 use procstorm_tests::http::Http;
@@ -21,10 +22,11 @@ fn host() -> Result<Host, Fault> {
 #[test]
 fn nonsense_is_answered_in_one_line_and_nothing_panics() -> Result<(), Fault> {
     needs_root!();
+    let uid = claim_uid();
     let host = host()?;
     let deep = format!("{{\"version\":{}", "[".repeat(200_000));
     let bomb = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3].to_vec();
-    let good = notification(&[Post::storm(44_001, "core-w")]).to_string();
+    let good = notification(&[Post::storm(uid, "core-w")]).to_string();
     let twice = good.replacen("\"alertname\":", "\"alertname\":\"x\",\"alertname\":", 1);
     for body in [
         Vec::new(),
@@ -59,9 +61,10 @@ fn nonsense_is_answered_in_one_line_and_nothing_panics() -> Result<(), Fault> {
 #[test]
 fn only_the_token_opens_the_webhook() -> Result<(), Fault> {
     needs_root!();
+    let uid = claim_uid();
     let host = host()?;
     let http = Http::new()?;
-    let body = notification(&[Post::storm(44_001, "core-w")]).to_string();
+    let body = notification(&[Post::storm(uid, "core-w")]).to_string();
     let good = format!("Bearer {TOKEN}");
     for value in ["", "Bearer", "Bearer x", &good.replace('a', "b"), &format!("{good}x")] {
         let headers = [("authorization", value)];
@@ -108,6 +111,7 @@ fn open_host() -> Result<Host, Fault> {
 #[test]
 fn on_the_loopback_no_web_page_reads_or_posts() -> Result<(), Fault> {
     needs_root!();
+    let uid = claim_uid();
     let host = open_host()?;
     let ask = |line: &str, headers: &str| {
         let head = format!("{line} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
@@ -139,7 +143,7 @@ fn on_the_loopback_no_web_page_reads_or_posts() -> Result<(), Fault> {
                 Sec-Fetch-Dest: document\r\n";
     assert_eq!(ask("GET /", link), 200, "a link in a mail leads here");
 
-    let body = notification(&[Post::storm(44_001, "core-w")]).to_string();
+    let body = notification(&[Post::storm(uid, "core-w")]).to_string();
     let post = |headers: &str| {
         let length = body.len();
         answer(
@@ -219,8 +223,9 @@ fn a_renewed_certificate_elsewhere_is_read_in_the_sandbox() -> Result<(), Fault>
 #[test]
 fn whoever_shows_the_token_may_call_the_host_as_it_likes() -> Result<(), Fault> {
     needs_root!();
+    let uid = claim_uid();
     let host = host()?;
-    let body = notification(&[Post::storm(44_001, "core-w")]).to_string();
+    let body = notification(&[Post::storm(uid, "core-w")]).to_string();
     let post = |token: &str| {
         let length = body.len();
         let head = format!(
@@ -238,6 +243,7 @@ fn whoever_shows_the_token_may_call_the_host_as_it_likes() -> Result<(), Fault> 
 #[test]
 fn a_slow_client_is_dropped_and_holds_up_no_other() -> Result<(), Fault> {
     needs_root!();
+    let uid = claim_uid();
     let host = host()?;
     let head = format!(
         "POST /webhook HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
@@ -250,7 +256,7 @@ fn a_slow_client_is_dropped_and_holds_up_no_other() -> Result<(), Fault> {
         })
         .collect();
     let answer = wait::until("a good alert gets through", SOON, || {
-        host.post(&[Post::storm(44_001, "core-w").with("host", "elsewhere")]).ok()
+        host.post(&[Post::storm(uid, "core-w").with("host", "elsewhere")]).ok()
     })?;
     assert_eq!(answer.status, 200);
     let first = slow.first_mut().unwrap();
@@ -301,6 +307,7 @@ fn what_would_let_others_in_does_not_start() -> Result<(), Fault> {
 #[test]
 fn a_reload_takes_the_good_and_leaves_the_bad() -> Result<(), Fault> {
     needs_root!();
+    let uid = claim_uid();
     let mut host = host()?;
     let status = "procstorm_config_last_reload_successful";
     host.wait_for_metric(status, 1.0)?;
@@ -309,18 +316,18 @@ fn a_reload_takes_the_good_and_leaves_the_bad() -> Result<(), Fault> {
     host.wait_for_metric(status, 0.0)?;
     // The old policy is still in force.
     assert_eq!(
-        host.post(&[Post::storm(44_001, "core-w")])?.body,
+        host.post(&[Post::storm(uid, "core-w")])?.body,
         "1 accepted, 0 coalesced, 0 refused\n"
     );
     host.change_policy("another", "", "")?;
     fs::write(host.dir().join("token"), "another-token-for-the-loopback").unwrap();
     host.reload()?;
     host.wait_for_metric(status, 1.0)?;
-    assert_eq!(host.post(&[Post::storm(44_001, "core-w")])?.status, 401, "the token was changed");
+    assert_eq!(host.post(&[Post::storm(uid, "core-w")])?.status, 401, "the token was changed");
     fs::write(host.dir().join("token"), TOKEN).unwrap();
     host.reload()?;
     wait::until("the token is back", SOON, || {
-        let answer = host.post(&[Post::storm(44_001, "core-w")]).ok()?;
+        let answer = host.post(&[Post::storm(uid, "core-w")]).ok()?;
         (answer.body == "0 accepted, 0 coalesced, 1 refused\n").then_some(())
     })?;
     assert!(host.stop()?.success(), "SIGTERM ends it with 0");
@@ -330,10 +337,11 @@ fn a_reload_takes_the_good_and_leaves_the_bad() -> Result<(), Fault> {
 #[test]
 fn pages_come_with_headers_and_names_cannot_break_them() -> Result<(), Fault> {
     needs_root!();
+    let uid = claim_uid();
     let host = host()?;
     let hostile = "<script>alert(1)</script>\u{1b}[2J\nts=now level=error message=forged";
-    host.post(&[Post::storm(44_001, "core-w").with("user", hostile).with("alertname", hostile)])?;
-    host.post(&[Post::storm(44_001, "core-w").with("extra", hostile)])?;
+    host.post(&[Post::storm(uid, "core-w").with("user", hostile).with("alertname", hostile)])?;
+    host.post(&[Post::storm(uid, "core-w").with("extra", hostile)])?;
     host.wait_for_verdicts(&["no_longer_true"])?;
     for page in ["/", "/remediations/1"] {
         assert!(!host.get(page)?.body.contains("<script>"), "{page}");
