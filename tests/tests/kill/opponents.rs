@@ -189,13 +189,14 @@ fn whoever_changes_the_name_when_stopped_is_let_go_and_never_called_killed() {
 #[test]
 fn whoever_is_let_go_on_all_the_time_holds_nothing_up_beyond_the_deadline() {
     needs_root!();
-    for (deadline, limit) in [(300, 3_800), (1_000, 4_500), (5_000, 8_500)] {
+    for deadline in [300, 1_000, 5_000] {
         let uid = claim_uid();
         let opponent = Opponent::start("resumed", uid, b"imapd", 100, "").unwrap();
         let deadline = Duration::from_millis(deadline);
         let report = end(uid, &Bounds { deadline, ..Bounds::default() });
         tell("resumed", &opponent, opponent.forks(), &report);
-        assert!(report.elapsed < Duration::from_millis(limit), "{report:?}");
+        // What is held up is held up without an end; a busy machine needs some seconds.
+        assert!(report.elapsed < deadline + SOON, "{report:?}");
         let target = Target { uid, command: Command::new(b"imapd").unwrap() };
         let living = survey(Path::new("/proc"), &target).unwrap().living;
         // Whoever was sent SIGKILL may go in between, and nobody comes.

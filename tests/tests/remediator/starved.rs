@@ -14,7 +14,7 @@ use procstorm_tests::storm::Storm;
 const SOON: Duration = Duration::from_secs(60);
 
 /// How long a storm may live after the alert.
-const ALERT_TO_END: Duration = Duration::from_secs(15);
+const ALERT_TO_END: Duration = SOON;
 
 /// Few enough to be taken at once, and more than Linux keeps for itself.
 const PID_MAX: &str = "400";
