@@ -113,7 +113,9 @@ impl Host {
         let state = if state.is_empty() { state } else { format!("state: {state}\n") };
         let accounts =
             if top.contains("accounts:") { "" } else { "accounts: {allow_nameless: true}" };
-        let threshold = if changes.contains("threshold:") { "" } else { "    threshold: 5\n" };
+        // Changes may end with further playbooks, which have thresholds of their own.
+        let is_changed = changes.lines().any(|line| line.starts_with("    threshold:"));
+        let threshold = if is_changed { "" } else { "    threshold: 5\n" };
         let policy = format!(
             "host: moscow\n{state}token_file: {}\nmail: {{spool: {}, archive: {}, reserve: 0%}}\n\
              {accounts}\n{top}\nplaybooks:\n  storm:\n    \

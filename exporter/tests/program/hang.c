@@ -1,6 +1,6 @@
 /*
  * A name service (NSS) for tests: as long as HANG_FILE exists it does not answer; else nssUID is
- * the name of each uid of 41000-47999, and the other way round.
+ * the name of each uid of 41000-59999, and the other way round.
  */
 #include <errno.h>
 #include <nss.h>
@@ -16,7 +16,7 @@ static enum nss_status answer(unsigned uid, struct passwd *result, char *buffer,
 {
     while (access(HANG_FILE, F_OK) == 0)
         usleep(10000);
-    if (uid < 41000 || uid > 47999)
+    if (uid < 41000 || uid > 59999)
         return NSS_STATUS_NOTFOUND;
     if (snprintf(buffer, length, "nss%u", uid) >= (int)length) {
         *error = ERANGE;

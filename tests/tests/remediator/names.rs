@@ -70,7 +70,7 @@ fn a_name_service_that_hangs_delays_no_answer_and_nobody_else() -> Result<(), Fa
 
     // The name service answers, and the journal learns a uid.
     let first = Storm::raise(known, b"core-n", 6)?;
-    host.post(&[alert("nss47150")])?;
+    host.post(&[alert(&format!("nss{known}"))])?;
     host.wait_for_verdicts(&["none_seen"])?;
     assert_eq!(first.living()?, 0);
 
@@ -78,7 +78,11 @@ fn a_name_service_that_hangs_delays_no_answer_and_nobody_else() -> Result<(), Fa
     let again = Storm::raise(known, b"core-n", 6)?;
     let stuck = Storm::raise(unknown, b"core-n", 6)?;
     let other = Storm::raise(quick, b"core-n", 6)?;
-    let answer = host.post(&[alert("nss47151"), alert("nss47150"), alert("quick")])?;
+    let answer = host.post(&[
+        alert(&format!("nss{unknown}")),
+        alert(&format!("nss{known}")),
+        alert("quick"),
+    ])?;
     assert_eq!(answer.body, "3 accepted, 0 coalesced, 0 refused\n");
     for storm in [&other, &again] {
         wait::until("the storm is dead", SOON, || (storm.living().ok()? == 0).then_some(()))
@@ -87,7 +91,7 @@ fn a_name_service_that_hangs_delays_no_answer_and_nobody_else() -> Result<(), Fa
     // Whom nobody knows is left alone, waits, and is not forgotten.
     assert_eq!(stuck.living()?, 6);
     assert!(host.daemon.log().contains("using the uid recorded"), "{}", host.daemon.log());
-    let answer = host.post(&[alert("nss47151")])?;
+    let answer = host.post(&[alert(&format!("nss{unknown}"))])?;
     assert_eq!(answer.body, "0 accepted, 1 coalesced, 0 refused\n");
 
     fs::remove_file(&hang).unwrap();
@@ -107,8 +111,9 @@ fn whoever_may_be_protected_is_left_alone_until_the_name_service_says() -> Resul
     let service = Some(("hang", module.as_path()));
     // Only the service that hangs knows that this is another name of alice's uid.
     let playbook = "    settle: 0s\n    cooldown: 0s";
-    let top = "accounts: {min_uid: 1000, allow_nameless: true, protected: [nss47160]}";
-    let host = Host::start_served(&users, service, "core-p", playbook, top)?;
+    let top =
+        format!("accounts: {{min_uid: 1000, allow_nameless: true, protected: [nss{protected}]}}");
+    let host = Host::start_served(&users, service, "core-p", playbook, &top)?;
     let alices = Storm::raise(protected, b"core-p", 6)?;
     let bobs = Storm::raise(other, b"core-p", 6)?;
     let alert = |user: &str| Post::storm(0, "core-p").with("user", user);
