@@ -68,7 +68,10 @@ fn a_clock_that_is_set_while_outcomes_wait_loses_none() -> Result<(), Fault> {
     host.wait_for_metric("procstorm_outcomes_pending", 1.0)?;
     receiver.run_ahead(OFF);
     receiver.fail(None);
-    lives(&receiver.wait_for_posts(1)?[0], OFF);
+    // A first post may go by the clock that was read before it was set: the answer's date shows that,
+    // and a second one corrects it.
+    host.wait_for_metric("procstorm_outcomes_pending", 0.0)?;
+    lives(receiver.posts().last().unwrap(), OFF);
     Ok(())
 }
 
