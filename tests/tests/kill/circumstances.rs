@@ -340,6 +340,7 @@ fn without_the_right_to_kill_it_is_called_denied() {
 #[test]
 fn a_thousand_processes_are_ended_with_64_descriptors() {
     needs_root!();
+    let _turn = crate::whole_machine();
     let uid = claim_uid();
     let storm = Opponent::start("sleepers", uid, b"imapd", 1_000, "").unwrap();
     let report = end_under(uid, "imapd", &["--descriptors", "64"]);

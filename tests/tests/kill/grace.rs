@@ -80,6 +80,7 @@ fn a_storm_that_ignores_sigterm_ends_a_grace_later() {
 #[test]
 fn a_storm_that_forks_on_sigterm_ends_as_surely() {
     needs_root!();
+    let _turn = crate::whole_machine();
     let uid = claim_uid();
     let storm = Opponent::start("breeders", uid, b"imapd", 20, "").unwrap();
     let report = end(uid, &bounds(Duration::from_millis(500)));
@@ -93,6 +94,7 @@ fn a_storm_that_forks_on_sigterm_ends_as_surely() {
 #[test]
 fn opponents_that_watch_each_other_are_beaten_with_a_grace_too() {
     needs_root!();
+    let _turn = crate::whole_machine();
     let uid = claim_uid();
     for (role, count, extra) in [("hydra", 50, ""), ("master", 50, "0"), ("bomb", 200, "")] {
         let storm = Opponent::start(role, uid, b"imapd", count, extra).unwrap();

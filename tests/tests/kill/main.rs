@@ -7,9 +7,18 @@
 //! - `reuse`: pids that go to strangers.
 //! - `told`: what people hear of storms in containers.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 mod basics;
 mod circumstances;
 mod grace;
 mod opponents;
 mod reuse;
 mod told;
+
+/// Held by a test whose storm takes the whole machine: such storms come one at a time, or none of
+/// them leaves the others' remediation the time that it has.
+fn whole_machine() -> MutexGuard<'static, ()> {
+    static TAKEN: Mutex<()> = Mutex::new(());
+    TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
+}

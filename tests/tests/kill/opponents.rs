@@ -118,6 +118,7 @@ fn a_respawner_of_the_same_identity_is_beaten() {
 #[test]
 fn a_hydra_among_thousands_is_beaten_without_a_replacement() {
     needs_root!();
+    let _turn = crate::whole_machine();
     // So many that several threads share the work: none may kill before all have stopped theirs.
     let (uid, crowd) = (claim_uid(), 1_100);
     let sleepers = Opponent::start("sleepers", uid, b"imapd", crowd, "").unwrap();
@@ -142,6 +143,7 @@ fn a_hydra_is_beaten_without_a_replacement() {
 #[test]
 fn chains_of_forks_are_beaten() {
     needs_root!();
+    let _turn = crate::whole_machine();
     let uid = claim_uid();
     for count in [1, 4] {
         beat("chains", uid, count, "", 9);
@@ -220,6 +222,7 @@ fn slow() -> Option<String> {
 #[test]
 fn a_fork_bomb_is_beaten() {
     needs_root!();
+    let _turn = crate::whole_machine();
     let uid = claim_uid();
     // Who forks reads no clock, who counts and kills does, again and again.
     if let Some(why) = slow() {

@@ -42,6 +42,7 @@ fn the_whole_never_hits_the_stranger_who_got_the_pid_between_any_two_steps() {
 #[test]
 fn no_stranger_is_hit_where_all_share_a_few_hundred_pids() {
     needs_root!();
+    let _turn = crate::whole_machine();
     let counts = reuse("churn", 5_000);
     if let Some(why) = counts["skipped"].as_str() {
         skip!("{why}");
