@@ -35,7 +35,7 @@ use crate::steps::kill::Bounds;
 use crate::web::token::{Token, TokenError};
 use crate::web::{self, Site};
 
-/// How long steps may take after the order to stop, before they are called off; and once more
+/// How long steps may take after the order to stop, before they are aborted; and once more
 /// until they are undone.
 const PATIENCE: Duration = Duration::from_secs(8);
 

@@ -65,7 +65,7 @@ pub enum Status {
     Resolved,
 }
 
-/// Why a body is no notification.
+/// Why a body is not a notification.
 #[derive(Debug, thiserror::Error)]
 pub enum BadPayload {
     /// It is not JSON, or not of that shape.

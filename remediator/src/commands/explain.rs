@@ -31,7 +31,7 @@ pub enum ExplainError {
     /// The payload cannot be read.
     #[error("cannot read {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
-    /// It is no notification: the webhook would answer 400.
+    /// It is not a notification: the webhook would answer 400.
     #[error("cannot use {}", .0.display())]
     Payload(PathBuf, #[source] BadPayload),
 }

@@ -211,7 +211,7 @@ fn name_of(names: &NameService, uid: u32) -> Result<Option<String>, String> {
     let answer = names.ask(move || NameService::name_of(uid)).recv_timeout(NAME_DEADLINE);
     match answer {
         Ok(Ok(name)) => Ok(name),
-        Ok(Err(error)) => Err(format!("the name service cannot say who uid {uid} is: {error}")),
+        Ok(Err(error)) => Err(format!("the name service cannot resolve uid {uid}: {error}")),
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
             Err(format!("the name service does not say who uid {uid} is"))
         }

@@ -126,9 +126,11 @@ impl Actor {
                 "a kill was cut off: whoever it had stopped goes on"
             ),
             Ok(Err(error)) => {
-                tracing::error!(remediation = id, error = %Chain(&error), "cannot let processes go on")
+                tracing::error!(remediation = id, error = %Chain(&error), "could not resume (SIGCONT) stopped processes")
             }
-            Err(error) => tracing::error!(remediation = id, %error, "cannot let processes go on"),
+            Err(error) => {
+                tracing::error!(remediation = id, %error, "could not resume (SIGCONT) stopped processes")
+            }
         }
     }
 }
