@@ -13,7 +13,7 @@
 use std::process::{Command as Program, Stdio};
 use std::time::{Duration, Instant};
 
-use procstorm_testkit::{needs_root, programs};
+use procstorm_testkit::{needs_root, programs, wait};
 use procstorm_tests::opponent::Opponent;
 use serde_json::Value;
 
@@ -24,6 +24,9 @@ const COUNT: usize = 5_000;
 const ROUNDS: usize = 15;
 const ROUNDS_OF_THE_ORIGINAL: usize = 3;
 const LIMIT: Duration = Duration::from_secs(60);
+/// The time between the start of a storm and its end, in which the kernel finishes what forking
+/// 5,000 processes has left it to do.
+const SETTLING: Duration = Duration::from_millis(600);
 
 /// The macro `kill_user_proc` of 2000, its `ps` read line by line, one `kill` for each pid, and
 /// again until it finds none.
@@ -108,6 +111,7 @@ fn ratio(what: &str, ours: &[Duration], theirs: &[Duration], bound: f64) {
 /// on to make sure.
 fn until_none_is_left(end: fn()) -> Duration {
     let storm = Opponent::start("sleepers", UID, COMMAND.as_bytes(), COUNT, "").unwrap();
+    wait::nap(SETTLING);
     let begun = Instant::now();
     std::thread::scope(|scope| {
         let watch = scope.spawn(|| {
