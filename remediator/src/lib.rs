@@ -20,6 +20,7 @@
 //! - [`printable`]: names from outside, made fit for people.
 //! - [`reach`]: whether the name service answers in the sandbox as outside.
 //! - [`sandbox`]: what the daemon gives up once it has started.
+//! - `stopping`: how what acts waits while the daemon may stop.
 //! - [`verdict`]: how a remediation ends, and what follows from it.
 
 pub mod account;
@@ -39,5 +40,6 @@ pub mod reach;
 pub mod sandbox;
 pub mod startup;
 pub mod steps;
+mod stopping;
 pub mod verdict;
 pub mod web;

@@ -21,10 +21,10 @@ use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use crate::args::Args;
 use crate::daemon::{Start, StartError};
-use crate::policy::{Config, LoadError, Mail};
+use crate::policy::{Config, LoadError};
 use crate::reach::{Reach, Sample};
 use crate::sandbox::{self, Places, Sandbox};
-use crate::steps::archive;
+use crate::steps;
 use crate::steps::kill::Bounds;
 use crate::web::CONNECTIONS_MAX;
 
@@ -112,50 +112,31 @@ pub fn machine() -> Result<String, Box<dyn Error>> {
     name.into_string().map_err(|name| format!("the host's name is no text: {name:?}").into())
 }
 
-/// What the daemon reads and writes, for the sandbox. Makes the two directories that it writes
-/// where they are missing: afterwards it could not.
+/// What the daemon reads and writes, for the sandbox: its own places and those of the steps. Makes the
+/// directories that it writes where they are missing: afterwards it could not.
 fn places(config: &Config, procfs: &Path, files: &[&Path]) -> Places {
     if let Err(error) = make_in_time(&config.state) {
         let directory = config.state.display();
         tracing::warn!(%directory, error, "cannot be made; the sandbox keeps it closed");
     }
-    let mail = mail_places(config);
+    let of_steps: Vec<_> = steps::all().map(|step| step.places(config)).collect();
     // The directories of files, since an editor or a deployment replaces the file.
     let files = files.iter().copied().chain(config.token_file.as_deref());
     let of_files = files.filter_map(Path::parent).map(|parent| match parent {
         here if here.as_os_str().is_empty() => PathBuf::from("."),
         parent => parent.to_owned(),
     });
-    let read = std::iter::once(procfs.to_owned()).chain(mail.read).chain(of_files);
+    let read = std::iter::once(procfs.to_owned());
+    let read = read.chain(of_steps.iter().flat_map(|of| of.read.iter().cloned())).chain(of_files);
     let read = read.chain(config.sandbox.read.iter().cloned());
     // The last is where the results of reloads are written.
-    let write = std::iter::once(config.state.clone()).chain(mail.write).chain(reload::directory());
+    let write = std::iter::once(config.state.clone());
+    let write = write.chain(of_steps.iter().flat_map(|of| of.write.iter().cloned()));
+    let write = write.chain(reload::directory());
     Places { read: read.collect(), write: write.collect() }
 }
 
-/// Those of the mail. Found by a thread apart, which is not waited for long: a mail file system that
-/// hangs must not keep the daemon from starting.
-fn mail_places(config: &Config) -> Places {
-    let settings = archive::Settings::from(&config.mail);
-    let (answer, answered) = mpsc::channel();
-    let finder = move || answer.send(archive::places(&settings)).unwrap_or_default();
-    let started = thread::Builder::new().name("places".to_owned()).spawn(finder);
-    let found = started.is_ok().then(|| answered.recv_timeout(PATIENCE).ok()).flatten();
-    found.unwrap_or_else(|| {
-        let Mail { spool, archive, .. } = &config.mail;
-        tracing::error!(
-            spool = %spool.display(), archive = %archive.display(),
-            "the mail directories do not answer; the sandbox keeps the archive closed until the \
-             daemon is restarted"
-        );
-        let read = spool.parent().filter(|parent| parent.parent().is_some());
-        // To be tried all the same: that it stays closed is then known.
-        let write = vec![archive.clone()];
-        Places { read: read.into_iter().map(Path::to_owned).collect(), write }
-    })
-}
-
-/// How long a file system may take to show or make a directory. One that hangs must not keep the daemon
+/// How long a file system may take to make a directory. One that hangs must not keep the daemon
 /// from listening.
 const PATIENCE: Duration = Duration::from_secs(2);
 

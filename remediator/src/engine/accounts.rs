@@ -8,10 +8,11 @@ use procstorm_processes::name_service::NameService;
 use procstorm_toolkit::chain::Chain;
 use procstorm_toolkit::workers::Workers;
 
-use super::context::{Context, Stopping};
+use super::context::Context;
 use crate::account::protection::{Protection, groups_of};
 use crate::account::{Account, Protected, UserName};
 use crate::policy::{Config, Identity};
+use crate::stopping::Stopping;
 
 /// So many names are asked for at once.
 const ASKERS: usize = 4;

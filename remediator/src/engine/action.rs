@@ -7,18 +7,19 @@ use jiff::Timestamp;
 use procstorm_processes::process::Command;
 use procstorm_toolkit::chain::Chain;
 
-use super::attempt::{Attempt, unread_of, was_interrupted};
-use super::context::{Context, Stopping};
+use super::attempt::{Attempt, unread_of};
+use super::context::Context;
 use super::count;
-use super::detail::recorded_archives;
 use super::endings::Endings;
 use super::lanes::Lanes;
 use crate::active::Force;
 use crate::journal::Remediation;
 use crate::outcome::{End, Part, Story};
 use crate::policy::Plan;
-use crate::steps::archive::note;
-use crate::steps::kill::{Survey, Target, release_stopped};
+use crate::steps;
+use crate::steps::kill::{Source, Survey, Target, release_stopped, told, was_interrupted};
+use crate::steps::run::{Run, Took, Work};
+use crate::stopping::Stopping;
 use crate::verdict::Verdict;
 
 /// Takes the steps of plans.
@@ -57,10 +58,9 @@ impl Actor {
             Some(_) => self.context.source(attempt, survey).await,
             None => None,
         };
-        let subject = attempt.subject(Some(before));
-        let living = &survey.living;
-        let done =
-            self.take_steps(force, remediation, plan, &subject, living, source.as_ref()).await?;
+        let work = self.context.work(attempt, before);
+        let done = take_steps(&work, plan, &survey.living, source.as_ref()).await?;
+        let subject = work.subject;
         self.context.parts.metrics.duration(clock.elapsed());
         let nothing = || End::nothing(&subject, Verdict::Failed, "the playbook has no step");
         let end = done.end.unwrap_or_else(nothing);
@@ -91,16 +91,15 @@ impl Actor {
         living: u64,
     ) -> Result<(), Stopping> {
         let before = attempt.remediation.before.unwrap_or(living);
-        let archives = recorded_archives(&attempt.remediation.steps).and_then(Result::ok);
         let unread = unread_of(attempt.remediation);
-        let lock = self
-            .left_lock(attempt.force, attempt.remediation, attempt.authorised.account())
-            .await?;
-        let subject = attempt.subject(Some(before));
-        let mut parts: Vec<_> =
-            archives.iter().map(|notes| note::part(subject.user, notes, false)).collect();
-        parts.extend(lock.as_ref().map(note::lock_part));
+        let work = self.context.work(attempt, before);
+        let mut parts = Vec::new();
+        // All of them: the playbook may name others by now than when the steps were cut off.
+        for step in steps::all() {
+            parts.extend(step.cut_off(&work).await?);
+        }
         parts.push(Part::unread(&unread));
+        let subject = work.subject;
         let end = End::interrupted(&subject, living);
         let story = Story { subject, recurrence: 0, end, parts };
         self.endings.conclude(attempt, &story).await
@@ -133,4 +132,25 @@ impl Actor {
             }
         }
     }
+}
+
+/// Does what the plan says, in its order, and returns what the steps came to.
+async fn take_steps(
+    work: &Work<'_>,
+    plan: &Plan,
+    living: &[i32],
+    source: Option<&Source>,
+) -> Result<Took, Stopping> {
+    let source = source.map(told::source_part);
+    let mut done = Took::default();
+    for step in plan.steps() {
+        let (source, end) = (source.as_ref(), done.end.as_ref());
+        let took = steps::of(*step).run(&Run { work, plan, living, source, end }).await?;
+        done.end = took.end.or(done.end);
+        done.parts.extend(took.parts);
+        if took.stops {
+            break;
+        }
+    }
+    Ok(done)
 }

@@ -6,15 +6,13 @@ use std::time::Duration;
 
 use procstorm_toolkit::workers::Workers;
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 use super::Parts;
-use crate::active::{Force, RETRY};
+use super::attempt::Attempt;
+use crate::active::Force;
 use crate::journal::Fault;
-
-/// The daemon stops. The journal knows how far it came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stopping;
+use crate::steps::run::Work;
+use crate::stopping::{self, Stopping};
 
 /// What every part works with; clones are of the same.
 #[derive(Clone, Debug)]
@@ -38,26 +36,35 @@ impl Context {
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        loop {
-            // The journal logs its faults itself.
-            if let Ok(value) = ask().await {
-                return Ok(value);
-            }
-            self.pause(RETRY).await?;
-        }
+        stopping::persist(&self.stop, ask).await
     }
 
     /// Waits, unless the daemon stops.
     pub(super) async fn pause(&self, time: Duration) -> Result<(), Stopping> {
-        let mut stop = self.stop.clone();
-        match timeout(time, stop.wait_for(|stop| *stop)).await {
-            Ok(_) => Err(Stopping),
-            Err(_) => Ok(()),
-        }
+        stopping::pause(&self.stop, time).await
     }
 
     /// Whether the daemon stops.
     pub(super) fn is_stopping(&self) -> bool {
         *self.stop.borrow()
+    }
+
+    /// What the steps of an attempt work with.
+    pub(super) fn work<'a>(&'a self, attempt: &Attempt<'a>, before: u64) -> Work<'a> {
+        let Parts { procfs, bounds, journal, metrics, force, .. } = &*self.parts;
+        Work {
+            procfs,
+            bounds,
+            journal,
+            metrics,
+            hands: &self.hands,
+            stop: &self.stop,
+            abort: &self.abort,
+            force: attempt.force,
+            in_force: force,
+            remediation: attempt.remediation,
+            account: attempt.authorised.account(),
+            subject: attempt.subject(Some(before)),
+        }
     }
 }

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use procstorm_toolkit::chain::Chain;
 
 use super::attempt::Attempt;
-use super::context::{Context, Stopping};
+use super::context::Context;
 use crate::active::Force;
 use crate::journal::Remediation;
 use crate::journal::course::Ending;
@@ -14,6 +14,7 @@ use crate::journal::records::Recurrence;
 use crate::outcome::{Story, Subject, Told};
 use crate::policy::{Refusal, Request};
 use crate::steps::kill::{Source, SurveyError, told};
+use crate::stopping::Stopping;
 use crate::verdict::Verdict;
 
 /// What was seen of the storm when it was refused.

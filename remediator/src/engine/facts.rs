@@ -6,12 +6,13 @@ use procstorm_toolkit::chain::Chain;
 use rustix::io::Errno;
 
 use super::attempt::Attempt;
-use super::context::{Context, Stopping};
+use super::context::Context;
 use crate::active::{Force, RETRY};
 use crate::alertmanager::Muted;
 use crate::journal::Remediation;
 use crate::policy::{Authorised, Step};
 use crate::steps::kill::{Source, Survey, SurveyError, Target, source, survey};
+use crate::stopping::Stopping;
 
 /// How long Alertmanager may take to say what is silenced: a storm goes on meanwhile.
 const SILENCE_DEADLINE: Duration = Duration::from_secs(2);

@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, Semaphore};
 use super::accounts::AccountLookup;
 use super::action::Actor;
 use super::attempt::Attempt;
-use super::context::{Context, Stopping};
+use super::context::Context;
 use super::count;
 use super::endings::{Endings, Seen};
 use super::lanes::Lanes;
@@ -17,6 +17,7 @@ use crate::journal::records::Question;
 use crate::journal::{Remediation, State};
 use crate::policy::{Authorised, Decision, Facts, History, Refusal, Request, admit, decide};
 use crate::steps::kill::Survey;
+use crate::stopping::Stopping;
 
 /// Judges remediations, and has those done that may be.
 #[derive(Debug)]

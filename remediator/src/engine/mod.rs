@@ -8,10 +8,9 @@
 //! - `pursuit`: a task for each remediation, from state to state; `claims`: one task at most.
 //! - `judge`: is it still allowed, and still true? It asks `accounts` who the user is, and `facts`
 //!   which processes live and what is silenced; `lanes`: one at a time for one user and command.
-//! - `action`: does what a plan says; `steps`: each step, on record before and after.
+//! - `action`: does what a plan says, step by step.
 //! - `watch`: does the storm come back?
 //! - `endings`: verdict, outcome and counters.
-//! - [`StepDetail`]: what a step did, as the journal keeps it.
 //! - `context`: what all of them work with, and how they wait.
 //!
 //! # Words
@@ -39,18 +38,14 @@ mod action;
 mod attempt;
 mod claims;
 mod context;
-mod detail;
 mod endings;
 mod facts;
 mod judge;
 mod lanes;
 mod pursuit;
-mod steps;
 mod watch;
 
 pub(crate) use accounts::look_up;
-pub(crate) use detail::recorded_archives;
-pub use detail::{StepDetail, Unreadable};
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -9,12 +9,13 @@ use tokio::task::JoinSet;
 
 use super::accounts::AccountLookup;
 use super::claims::{Claim, Claims};
-use super::context::{Context, Stopping};
+use super::context::Context;
 use super::endings::Endings;
 use super::judge::Judge;
 use super::watch::Watcher;
 use super::{playbook_of, since};
 use crate::journal::{Remediation, State};
+use crate::stopping::Stopping;
 
 /// How often the journal is read for what nobody pursues: after a panic, it is taken up again.
 const LOOK: Duration = Duration::from_secs(10);

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use procstorm_toolkit::chain::Chain;
 
-use super::context::{Context, Stopping};
+use super::context::Context;
 use super::{count, playbook_of, since};
 use crate::journal::Remediation;
 use crate::policy::Config;
 use crate::steps::kill::Target;
+use crate::stopping::Stopping;
 
 /// How often the storm's return is looked for, at most.
 const WATCH_PAUSE: Duration = Duration::from_secs(1);

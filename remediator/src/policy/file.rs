@@ -214,7 +214,8 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 2] = [Self::ArchiveMailFile, Self::KillUserProc];
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::ArchiveMailFile, Self::KillUserProc];
 
     /// Its name in the configuration, the journal and the metrics.
     #[must_use]

@@ -1,22 +1,34 @@
 //! What a playbook can do.
 //!
 //! A step has a folder of its own, a name in the policy ([`policy::Step`](crate::policy::Step)), and a
-//! line in [`of`]. What is said about it before it is taken is a [`Step`]; what it did is a part of the
-//! outcome ([`outcome::Part`](crate::outcome::Part)).
+//! line in [`of`]. The folder has all that is the step's: what is said about it before it is taken, how
+//! it is taken, its record in the journal, what the status page shows of that, and which places the
+//! sandbox must leave open for it. The rest of the program knows it as a [`Step`] alone.
 //!
 //! - [`archive`]: saves a user's mail file.
 //! - [`kill`]: ends a storm, and proves it.
+//! - `run`: how a step is taken, with a record before and after.
+//! - `record`: what a step did, as the journal keeps it; `facts`: as the status page shows it.
 
 pub mod archive;
+pub(crate) mod facts;
 pub mod kill;
+pub(crate) mod record;
+pub(crate) mod run;
 
 use std::path::Path;
+use std::time::Duration;
 
-use crate::policy::{self, Plan, Playbook};
+use crate::journal::StepRow;
+use crate::outcome::Part;
+use crate::policy::{self, Config, Plan, Playbook};
+use crate::sandbox::Places;
 use archive::mailroom::Mailroom;
+use record::{Record, Unreadable};
+use run::{Run, Running, Took, Work};
 
-/// A step, as far as it is described before it is taken.
-pub(crate) trait Step {
+/// A step that a playbook can name.
+pub(crate) trait Step: Sync {
     /// What it does, for `--check`: the end of a sentence.
     fn describe(&self, book: &Playbook) -> String;
 
@@ -25,6 +37,22 @@ pub(crate) trait Step {
 
     /// What it would do now, for `explain`: a line each. Touches nothing, and may wait.
     fn plan(&self, look: &Look<'_>) -> Vec<String>;
+
+    /// Takes it, or takes over what an earlier run of the daemon has on record of it.
+    fn run<'a>(&'a self, run: &'a Run<'a>) -> Running<'a, Took>;
+
+    /// What it has to say where a restart cut the steps off and too few processes are left for a
+    /// storm. It is not taken any more.
+    fn cut_off<'a>(&'a self, work: &'a Work<'a>) -> Running<'a, Vec<Part>>;
+
+    /// Its record in the journal.
+    fn record(&self, row: &StepRow) -> Result<Box<dyn Record>, Unreadable>;
+
+    /// The places that the sandbox must leave open for it, besides /proc. Makes what is missing of
+    /// them: afterwards the daemon could not.
+    fn places(&self, _config: &Config) -> Places {
+        Places::default()
+    }
 }
 
 /// What a step may look at to say what it would do.
@@ -46,4 +74,13 @@ pub(crate) fn of(step: policy::Step) -> &'static dyn Step {
         policy::Step::ArchiveMailFile => &archive::ArchiveMailFile,
         policy::Step::KillUserProc => &kill::KillUserProc,
     }
+}
+
+/// All steps, in the order in which the policy lists them.
+pub(crate) fn all() -> impl Iterator<Item = &'static dyn Step> {
+    policy::Step::ALL.into_iter().map(of)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

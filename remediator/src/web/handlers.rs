@@ -13,12 +13,13 @@ use serde::Serialize;
 
 use super::Site;
 use super::status::view::{Mode, Overview, RUNNING, RemediationPage, RemediationView, StepView};
-use super::status::{HEADERS, facts, page};
-use crate::engine::{StepDetail, recorded_archives};
+use super::status::{HEADERS, page};
 use crate::journal::Fault;
 use crate::journal::StepRow;
 use crate::journal::records::RemediationRow;
 use crate::steps::archive::note::{Fate, FormNote};
+use crate::steps::archive::recorded_archives;
+use crate::steps::{facts, record};
 
 /// How long the page says that a limit was reached.
 const LIMITED_FOR: SignedDuration = SignedDuration::from_hours(1);
@@ -225,9 +226,9 @@ fn archives(steps: &[StepRow]) -> (Vec<String>, Vec<String>) {
 }
 
 fn step(row: &StepRow) -> StepView {
-    let (facts, pids) = match StepDetail::of(row) {
+    let (facts, pids) = match record::of(row) {
         None => (Vec::new(), Vec::new()),
-        Some(Ok(detail)) => (facts::of(&detail), facts::pids(&detail)),
+        Some(Ok(record)) => (record.facts(), record.pids()),
         Some(Err(record)) => {
             (facts::unreadable(&record, row.detail.as_deref().unwrap_or_default()), Vec::new())
         }

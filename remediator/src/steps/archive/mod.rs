@@ -21,16 +21,20 @@
 //! - `pace`: deadline, order to stop, progress in the log.
 //! - `restore`: the way back: appends an archive's messages that a mailbox lacks; `mbox` tells them,
 //!   `interrupt` holds back what would end it in the middle.
-//! - `step`: what is said about all that before it is done.
+//! - `step`: the step `archive_mail_file`; `run`: how it is taken; `facts`: its record on the status
+//!   page.
+//! - `left_lock`: the step `mail_file_lock`, which follows a kill.
 //! - `failure`, `report`: what is returned; [`note`]: what becomes of it in journal and mail.
 
 mod attributes;
 mod certainty;
 mod copy;
 mod dotlock;
+mod facts;
 mod failure;
 mod form;
 mod interrupt;
+mod left_lock;
 mod lock;
 pub mod mailroom;
 mod mark;
@@ -43,6 +47,7 @@ mod report;
 mod reserve;
 mod restore;
 mod retention;
+mod run;
 mod spool;
 mod step;
 mod vault;
@@ -62,10 +67,11 @@ pub use dotlock::Dotlock;
 pub(crate) use dotlock::left_dotlock;
 pub use failure::{Failure, OpenError};
 pub use form::Form;
-pub(crate) use place::places;
+pub(crate) use left_lock::{LOCK_STEP, left_lock};
 pub use pulse::Pulse;
 pub use report::{Archived, Attribute, FormPlan, FormReport, Method, Planned, Pruned};
 pub use restore::{RestoreError, Restored};
+pub(crate) use run::recorded_archives;
 pub(crate) use step::ArchiveMailFile;
 
 use attributes::Attributes;

@@ -9,6 +9,9 @@ use std::fs::{self, DirBuilder};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use procstorm_processes::mounts::{mounts, option};
 use procstorm_toolkit::chain::Chain;
@@ -17,7 +20,12 @@ use rustix::io::Errno;
 
 use super::Settings;
 use super::failure::OpenError;
+use crate::policy::Mail;
 use crate::sandbox::Places;
+
+/// How long the mail directories may take to show themselves. One that hangs must not keep the daemon
+/// from listening.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Opens the directory at `path`, which may lead through links, to read it. Refuses one on a file
 /// system that is an ordinary user's own program.
@@ -35,6 +43,28 @@ pub(super) fn open_directory(path: &Path, action: &'static str) -> Result<OwnedF
     openat(&pinned, ".", flags | OFlags::RDONLY, Mode::empty()).map_err(failed)
 }
 
+/// The places that a sandbox must leave open for the mail. Found by a thread apart, which is not waited
+/// for long: a mail file system that hangs must not keep the daemon from starting.
+pub(super) fn places_in_time(mail: &Mail) -> Places {
+    let settings = Settings::from(mail);
+    let (answer, answered) = mpsc::channel();
+    let finder = move || answer.send(places(&settings)).unwrap_or_default();
+    let started = thread::Builder::new().name("places".to_owned()).spawn(finder);
+    let found = started.is_ok().then(|| answered.recv_timeout(PATIENCE).ok()).flatten();
+    found.unwrap_or_else(|| {
+        let Mail { spool, archive, .. } = mail;
+        tracing::error!(
+            spool = %spool.display(), archive = %archive.display(),
+            "the mail directories do not answer; the sandbox keeps the archive closed until the \
+             daemon is restarted"
+        );
+        let read = spool.parent().filter(|parent| parent.parent().is_some());
+        // To be tried all the same: that it stays closed is then known.
+        let write = vec![archive.clone()];
+        Places { read: read.into_iter().map(Path::to_owned).collect(), write }
+    })
+}
+
 /// What a sandbox must leave open for `settings`. Makes the archive directory if it is missing.
 /// Blocks for as long as the file systems do.
 ///
@@ -43,7 +73,7 @@ pub(super) fn open_directory(path: &Path, action: &'static str) -> Result<OwnedF
 /// itself is worth nothing once something is mounted on it. The archive directory itself, to be
 /// written: no directory above it should be. Where a file system with the archive in it is mounted
 /// later, the archive stays closed until a restart, and [`super::Failure::Closed`] says so.
-pub(crate) fn places(settings: &Settings) -> Places {
+fn places(settings: &Settings) -> Places {
     let mut places = Places::default();
     let spool = &settings.spool;
     // By the path as it is written, and as it is without links.

@@ -1,10 +1,16 @@
-//! The step `archive_mail_file`, as it is described before it is taken.
+//! The step `archive_mail_file`, as the rest of the program knows it.
 
 use procstorm_toolkit::chain::Chain;
 
 use super::mailroom::Trouble;
-use super::note::FormNote;
-use crate::policy::{OnArchiveFailure, Playbook};
+use super::note::{self, FormNote};
+use super::{place, recorded_archives, run};
+use crate::journal::StepRow;
+use crate::outcome::Part;
+use crate::policy::{Config, OnArchiveFailure, Playbook};
+use crate::sandbox::Places;
+use crate::steps::record::{self, Record, Unreadable};
+use crate::steps::run::{Run, Running, Took, Work};
 use crate::steps::{Look, Step};
 
 /// Saves the user's mail files.
@@ -37,5 +43,26 @@ impl Step for ArchiveMailFile {
             return vec![format!("there is no mail file {}", path.display())];
         }
         plans.iter().map(|plan| FormNote::from(plan).to_string()).collect()
+    }
+
+    fn run<'a>(&'a self, run: &'a Run<'a>) -> Running<'a, Took> {
+        Box::pin(run::run(run))
+    }
+
+    /// What is on record: the mail files were saved, or not, before the restart.
+    fn cut_off<'a>(&'a self, work: &'a Work<'a>) -> Running<'a, Vec<Part>> {
+        Box::pin(async {
+            let recorded = recorded_archives(&work.remediation.steps).and_then(Result::ok);
+            let part = |notes: &Vec<FormNote>| note::part(work.subject.user, notes, false);
+            Ok(recorded.iter().map(part).collect())
+        })
+    }
+
+    fn record(&self, row: &StepRow) -> Result<Box<dyn Record>, Unreadable> {
+        record::boxed::<Vec<FormNote>>(row)
+    }
+
+    fn places(&self, config: &Config) -> Places {
+        place::places_in_time(&config.mail)
     }
 }

@@ -15,11 +15,12 @@
 //! - `storm`: the rounds, [`end_storm`].
 //! - [`source()`]: where a storm comes from; only looks.
 //! - [`report`]: what was done, and the verdict (pure).
-//! - `step`: what is said about it before it is done.
+//! - `step`: the step `kill_user_proc`; `run`: how it is taken; `facts`: its record on the status page.
 //! - [`told`]: what an outcome says about it (pure).
 
 mod calm;
 mod errand;
+mod facts;
 pub mod guard;
 mod hand;
 mod held;
@@ -27,6 +28,7 @@ pub mod pin;
 mod realm;
 mod release;
 pub mod report;
+mod run;
 mod source;
 mod step;
 mod storm;
@@ -36,6 +38,7 @@ pub mod told;
 
 pub use release::{Released, release_stopped};
 pub use report::{Changed, KillVerdict, Other, Replacement, Report, Traced, Zombie};
+pub(crate) use run::was_interrupted;
 pub use source::{Source, source};
 pub(crate) use step::KillUserProc;
 pub use storm::end_storm;

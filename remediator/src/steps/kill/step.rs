@@ -1,7 +1,12 @@
-//! The step `kill_user_proc`, as it is described before it is taken.
+//! The step `kill_user_proc`, as the rest of the program knows it.
 
+use super::{Report, run};
+use crate::journal::StepRow;
+use crate::outcome::Part;
 use crate::policy::duration::spoken;
 use crate::policy::{NestedNamespaces, Playbook};
+use crate::steps::record::{self, Record, Unreadable};
+use crate::steps::run::{Run, Running, Took, Work};
 use crate::steps::{Look, Step};
 
 /// Ends the storm.
@@ -36,5 +41,18 @@ impl Step for KillUserProc {
     fn plan(&self, look: &Look<'_>) -> Vec<String> {
         let pids: Vec<_> = look.living.iter().map(i32::to_string).collect();
         vec![format!("pids {}", pids.join(" "))]
+    }
+
+    fn run<'a>(&'a self, run: &'a Run<'a>) -> Running<'a, Took> {
+        Box::pin(run::run(run))
+    }
+
+    /// The kill that was cut off may have left a lock on the mail file.
+    fn cut_off<'a>(&'a self, work: &'a Work<'a>) -> Running<'a, Vec<Part>> {
+        Box::pin(async { Ok(run::lock_part(work).await?.into_iter().collect()) })
+    }
+
+    fn record(&self, row: &StepRow) -> Result<Box<dyn Record>, Unreadable> {
+        record::boxed::<Report>(row)
     }
 }

@@ -1,11 +1,9 @@
 //! The pages that people look at, as text from values: nothing here reads, decides or acts.
 //!
 //! - [`view`]: what a page shows; the JSON of `/api/v1/remediations` is the same values.
-//! - [`facts`]: what a step did, as names and values.
 //! - [`page`]: the HTML. No script, no picture, nothing from elsewhere.
 //! - [`STYLESHEET`]: served as `/style.css`, so that the policy below can forbid all else.
 
-pub mod facts;
 pub mod page;
 pub mod view;
 

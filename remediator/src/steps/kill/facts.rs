@@ -1,68 +1,21 @@
-//! What a step did, as names and values that a page shows.
+//! The record of `kill_user_proc`, as the status page shows it.
 
-use crate::engine::{StepDetail, Unreadable};
-use crate::steps::archive::note::{Fate, FormNote, LockNote};
-use crate::steps::archive::{Archived, Form};
-use crate::steps::kill::{Changed, KillVerdict, Other, Replacement, Report, Traced, Zombie};
+use super::{Changed, KillVerdict, Other, Replacement, Report, Traced, Zombie};
+use crate::steps::facts::{Fact, fact, list};
+use crate::steps::record::Record;
 
-/// How many entries of a list are shown; the journal has up to a thousand.
-const SHOWN_MAX: usize = 20;
-
-/// How many characters are shown of a record that cannot be read.
-const TEXT_MAX: usize = 4096;
-
-type Fact = (String, String);
-
-/// What the step did.
-#[must_use]
-pub fn of(detail: &StepDetail) -> Vec<Fact> {
-    match detail {
-        StepDetail::Archives(notes) => notes.iter().flat_map(mail_file).collect(),
-        StepDetail::Kill(report) => kill(report),
-        StepDetail::Lock(note) => vec![lock(note)],
+impl Record for Report {
+    fn facts(&self) -> Vec<Fact> {
+        kill(self)
     }
-}
 
-/// The processes that were sent a signal.
-#[must_use]
-pub fn pids(detail: &StepDetail) -> Vec<i32> {
-    match detail {
-        StepDetail::Kill(report) => report.pids.clone(),
-        StepDetail::Archives(_) | StepDetail::Lock(_) => Vec::new(),
+    fn pids(&self) -> Vec<i32> {
+        self.pids.clone()
     }
-}
 
-/// A record that cannot be read: why, and its text.
-#[must_use]
-pub fn unreadable(record: &Unreadable, text: &str) -> Vec<Fact> {
-    let shown: String = text.chars().take(TEXT_MAX).collect();
-    let rest = if shown.len() < text.len() { "…" } else { "" };
-    vec![fact("Cannot be read", record), fact("Record", format!("{shown}{rest}"))]
-}
-
-fn fact(name: &str, value: impl ToString) -> Fact {
-    (name.to_owned(), value.to_string())
-}
-
-fn mail_file(note: &FormNote) -> Vec<Fact> {
-    let name = match note.form {
-        Form::Mbox => "Mailbox",
-        Form::Pop => "POP file",
-    };
-    let mut facts = vec![fact(name, note.source.display()), fact("Result", note)];
-    if let Fate::Archived(Archived { method, lost, elapsed, .. }) = &note.fate {
-        facts.push(fact("Copied by", method.label()));
-        facts.push(fact("Copied in", format!("{elapsed:.1?}")));
-        if !lost.is_empty() {
-            let lost: Vec<_> = lost.iter().map(|attribute| attribute.label()).collect();
-            facts.push(fact("Attributes not kept", lost.join(", ")));
-        }
+    fn json(&self) -> serde_json::Result<String> {
+        serde_json::to_string(self)
     }
-    facts
-}
-
-fn lock(note: &LockNote) -> Fact {
-    fact("Result", note)
 }
 
 fn kill(report: &Report) -> Vec<Fact> {
@@ -113,19 +66,6 @@ fn reason(verdict: &KillVerdict) -> Option<Fact> {
     }
 }
 
-/// A list on one line; `None` if it is empty.
-fn list<T>(name: &str, entries: &[T], shown: impl Fn(&T) -> String) -> Option<Fact> {
-    if entries.is_empty() {
-        return None;
-    }
-    let mut texts: Vec<_> = entries.iter().take(SHOWN_MAX).map(shown).collect();
-    match entries.len().saturating_sub(SHOWN_MAX) {
-        0 => {}
-        more => texts.push(format!("and {more} more")),
-    }
-    Some(fact(name, texts.join(", ")))
-}
-
 fn changed(one: &Changed) -> String {
     match one.uid {
         Some(uid) => format!("pid {} to {:?} of uid {uid}", one.pid, one.command),
@@ -159,19 +99,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::steps::archive::{Attribute, Method};
-
-    fn value<'f>(facts: &'f [Fact], name: &str) -> &'f str {
-        let found = facts.iter().find(|(known, _)| known == name);
-        found.map_or_else(|| panic!("{name} in {facts:?}"), |(_, value)| value)
-    }
+    use crate::steps::facts::value;
 
     #[test]
     fn a_kills_numbers_are_shown_in_words_and_what_was_not_counted_is_unknown() {
         let mut report = Report::idle(KillVerdict::Unfinished, Duration::from_millis(5));
         (report.matched, report.asked, report.terminated) = (10, 9, 4);
         (report.signalled, report.exited) = (6, 5);
-        let facts = of(&StepDetail::Kill(Box::new(report)));
+        let facts = report.facts();
         let shown: Vec<_> =
             facts.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let expected = [
@@ -213,9 +148,8 @@ mod tests {
             replacements: (0..22).map(replacement).collect(),
             ..Report::idle(KillVerdict::NoneSeenForMs(82), Duration::ZERO)
         };
-        let detail = StepDetail::Kill(Box::new(report));
-        assert_eq!(pids(&detail), [1, 2]);
-        let facts = of(&detail);
+        assert_eq!(report.pids(), [1, 2]);
+        let facts = report.facts();
         for (name, expected) in [
             ("None seen for", "82 ms"),
             ("Not exited", "6"),
@@ -229,50 +163,5 @@ mod tests {
         let appeared = value(&facts, "Appeared");
         assert!(appeared.starts_with("pid 0 from 9 (sh, uid 0), pid 1 "), "{appeared}");
         assert!(appeared.ends_with("pid 19 from 9 (sh, uid 0), and 2 more"), "{appeared}");
-    }
-
-    #[test]
-    fn a_mail_file_is_shown_with_its_archive_and_what_was_lost() {
-        let archived = Archived {
-            path: "/var/mail/arc/alice.956900000".into(),
-            bytes: 12,
-            locked: true,
-            changed: false,
-            uncertain: false,
-            method: Method::ReadWrite,
-            dotlock: false,
-            lost: vec![Attribute::Acl, Attribute::Owner],
-            elapsed: Duration::from_micros(1500),
-        };
-        let note = FormNote {
-            form: Form::Pop,
-            source: "/var/mail/.alice.pop".into(),
-            fate: Fate::Archived(archived),
-        };
-        let facts = of(&StepDetail::Archives(vec![note]));
-        assert_eq!(value(&facts, "POP file"), "/var/mail/.alice.pop");
-        let result = value(&facts, "Result");
-        assert!(result.contains("alice.956900000 (12 bytes)"), "{result}");
-        assert_eq!(value(&facts, "Copied by"), "read_write");
-        assert_eq!(value(&facts, "Copied in"), "1.5ms");
-        assert_eq!(value(&facts, "Attributes not kept"), "acl, owner");
-    }
-
-    #[test]
-    fn a_record_that_cannot_be_read_is_shown_as_text() {
-        let text = "x".repeat(TEXT_MAX + 1);
-        let row = crate::journal::StepRow {
-            id: 1,
-            name: "kill_user_proc".to_owned(),
-            began: jiff::Timestamp::UNIX_EPOCH,
-            ended: Some(jiff::Timestamp::UNIX_EPOCH),
-            outcome: Some("stuck".to_owned()),
-            good: Some(false),
-            detail: Some(text.clone()),
-        };
-        let record = StepDetail::of(&row).expect("ended").expect_err("not JSON");
-        let facts = unreadable(&record, &text);
-        assert!(value(&facts, "Cannot be read").contains("ended as \"stuck\""), "{facts:?}");
-        assert_eq!(value(&facts, "Record"), format!("{}…", "x".repeat(TEXT_MAX)));
     }
 }

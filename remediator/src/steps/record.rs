@@ -1,7 +1,7 @@
 //! What a step did, as the journal keeps it: JSON in `steps.detail`.
 //!
-//! The step's name says what the JSON is: a [`StepDetail`] has one variant for each. The journal outlives
-//! the program that wrote it, so these types only grow:
+//! The step's name says what the JSON is: [`of`] asks the step of that name to read it as a [`Record`].
+//! The journal outlives the program that wrote it, so the types that are records only grow:
 //! - a field that is added gets `#[serde(default)]`; a field is never renamed or removed;
 //! - a field that this program does not know is ignored.
 //!
@@ -11,49 +11,57 @@
 //! again: the outcome and the log say that its record cannot be read, and the status page shows the
 //! text.
 
+use std::fmt::Debug;
+
 use serde::de::DeserializeOwned;
 
+use super::archive::LOCK_STEP;
+use super::archive::note::LockNote;
+use super::facts::Fact;
 use crate::journal::StepRow;
 use crate::policy::Step;
-use crate::steps::archive::note::{FormNote, LockNote};
-use crate::steps::kill::Report;
-
-/// The step in the journal that tells of a lock on the mail file; no playbook names it.
-pub(super) const LOCK_STEP: &str = "mail_file_lock";
 
 /// What a step did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StepDetail {
-    /// `archive_mail_file`: what became of each form of the mail file.
-    Archives(Vec<FormNote>),
-    /// `kill_user_proc`.
-    Kill(Box<Report>),
-    /// `mail_file_lock`.
-    Lock(LockNote),
+pub(crate) trait Record: Debug + Send + Sync {
+    /// The same as names and values, for the status page.
+    fn facts(&self) -> Vec<Fact>;
+
+    /// The processes that were sent a signal.
+    fn pids(&self) -> Vec<i32> {
+        Vec::new()
+    }
+
+    /// The same as the journal keeps it.
+    fn json(&self) -> serde_json::Result<String>;
+}
+
+/// What is recorded of a step; `None` while it has not ended.
+pub(crate) fn of(row: &StepRow) -> Option<Result<Box<dyn Record>, Unreadable>> {
+    row.ended?;
+    let named = Step::ALL.into_iter().find(|step| step.label() == row.name);
+    Some(match named {
+        Some(step) => super::of(step).record(row),
+        None if row.name == LOCK_STEP => boxed::<LockNote>(row),
+        None => Err(Unreadable::new(row, "this program knows no step of that name".to_owned())),
+    })
+}
+
+/// The record in the row, which is a `T`.
+pub(super) fn boxed<T>(row: &StepRow) -> Result<Box<dyn Record>, Unreadable>
+where
+    T: Record + DeserializeOwned + 'static,
+{
+    Ok(Box::new(read::<T>(row)?))
 }
 
 /// A record in the journal that this program cannot read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("step {step} ended as {outcome:?}, but its record in the journal cannot be read: {why}")]
-pub struct Unreadable {
+pub(crate) struct Unreadable {
     step: String,
     outcome: String,
     is_good: bool,
     why: String,
-}
-
-impl StepDetail {
-    /// What is recorded of a step; `None` while it has not ended.
-    #[must_use]
-    pub fn of(row: &StepRow) -> Option<Result<Self, Unreadable>> {
-        row.ended?;
-        Some(match row.name.as_str() {
-            name if name == Step::ArchiveMailFile.label() => read(row).map(Self::Archives),
-            name if name == Step::KillUserProc.label() => read(row).map(Self::Kill),
-            LOCK_STEP => read(row).map(Self::Lock),
-            _ => Err(Unreadable::new(row, "this program knows no step of that name".to_owned())),
-        })
-    }
 }
 
 impl Unreadable {
@@ -71,7 +79,7 @@ impl Unreadable {
         self.is_good
     }
 
-    pub(super) fn log(&self, remediation: i64) {
+    pub(crate) fn log(&self, remediation: i64) {
         tracing::error!(
             remediation,
             step = self.step,
@@ -91,11 +99,6 @@ pub(super) fn recorded<T: DeserializeOwned>(
     steps.iter().find(|step| step.name == name && step.ended.is_some()).map(read)
 }
 
-/// What the journal knows of the mail files.
-pub(crate) fn recorded_archives(steps: &[StepRow]) -> Option<Result<Vec<FormNote>, Unreadable>> {
-    recorded(steps, Step::ArchiveMailFile.label())
-}
-
 fn read<T: DeserializeOwned>(row: &StepRow) -> Result<T, Unreadable> {
     let text = row.detail.as_deref().unwrap_or_default();
     serde_json::from_str(text).map_err(|error| Unreadable::new(row, error.to_string()))
@@ -107,7 +110,8 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::steps::archive::note::Fate;
+    use crate::steps::archive::note::{Fate, FormNote};
+    use crate::steps::kill::Report;
 
     fn row(name: &str, detail: &str) -> StepRow {
         StepRow {
@@ -128,15 +132,6 @@ mod tests {
             row(value["name"].as_str().expect("a name"), &value["detail"].to_string())
         };
         text.lines().map(step).collect()
-    }
-
-    fn written(detail: &StepDetail) -> Value {
-        let value = match detail {
-            StepDetail::Archives(notes) => serde_json::to_value(notes),
-            StepDetail::Kill(report) => serde_json::to_value(report),
-            StepDetail::Lock(note) => serde_json::to_value(note),
-        };
-        value.expect("JSON")
     }
 
     /// Whether `now` has everything that `before` has.
@@ -162,9 +157,9 @@ mod tests {
             assert_eq!(steps.len(), count, "{file}");
             for step in steps {
                 let text = step.detail.clone().unwrap_or_default();
-                let detail = StepDetail::of(&step).expect("it has ended");
+                let detail = of(&step).expect("it has ended");
                 let detail = detail.unwrap_or_else(|error| panic!("{file}: {error}\n{text}"));
-                let now = written(&detail);
+                let now: Value = serde_json::from_str(&detail.json().expect("JSON")).expect("JSON");
                 let before: Value = serde_json::from_str(&text).expect("JSON");
                 assert!(keeps(&now, &before), "{file}: {text} became {now}");
             }
@@ -174,14 +169,13 @@ mod tests {
     #[test]
     fn the_first_version_s_values_mean_what_they_meant() {
         let steps = steps(include_str!("../../tests/data/steps-v1.jsonl"));
-        let detail = |step: usize| StepDetail::of(&steps[step]).expect("ended").expect("read");
-        let StepDetail::Archives(notes) = detail(0) else { panic!("{:?}", detail(0)) };
+        let notes = read::<Vec<FormNote>>(&steps[0]).expect("read");
         let [mbox, pop] = notes.as_slice() else { panic!("{notes:?}") };
         let Fate::Archived(archived) = &mbox.fate else { panic!("{mbox:?}") };
         assert_eq!(archived.path.to_str(), Some("/var/mail/arc/alice.1795896041"));
         assert_eq!((archived.bytes, archived.uncertain), (18, false));
         assert_eq!(pop.source.to_str(), Some("/var/mail/.alice.pop"));
-        let StepDetail::Kill(report) = detail(5) else { panic!("{:?}", detail(5)) };
+        let report = read::<Report>(&steps[5]).expect("read");
         assert_eq!(report.verdict, crate::steps::kill::KillVerdict::Respawning);
         assert_eq!((report.exited, report.left, report.rounds), (856, Some(18), 50));
         // What the first version did not know.
@@ -192,8 +186,8 @@ mod tests {
     #[test]
     fn a_field_of_a_later_version_does_no_harm() {
         let text = r#"{"left":{"path":"/var/mail/alice.lock","pid":7,"colour":"red"}}"#;
-        let read = StepDetail::of(&row(LOCK_STEP, text)).expect("ended").expect("read");
-        let StepDetail::Lock(LockNote::Left(lock)) = read else { panic!("{read:?}") };
+        let read = read::<LockNote>(&row(LOCK_STEP, text)).expect("read");
+        let LockNote::Left(lock) = read else { panic!("{read:?}") };
         assert_eq!((lock.pid, lock.host), (Some(7), None));
     }
 
@@ -207,12 +201,12 @@ mod tests {
             (Step::ArchiveMailFile.label(), r#"{"form":"mbox"}"#, "sequence"),
             ("notify_user", "{}", "knows no step"),
         ] {
-            let error = StepDetail::of(&row(name, text)).expect("ended").expect_err(text);
+            let error = of(&row(name, text)).expect("ended").expect_err(text);
             let said = error.to_string();
             assert!(said.contains(name) && said.contains(why), "{said}");
             assert!(error.is_good(), "as its own column says");
         }
         let open = StepRow { ended: None, detail: None, ..row(kill, "") };
-        assert!(StepDetail::of(&open).is_none(), "a kill that was cut off has no record");
+        assert!(of(&open).is_none(), "a kill that was cut off has no record");
     }
 }
