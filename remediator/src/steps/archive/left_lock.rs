@@ -6,12 +6,12 @@ use super::note::LockNote;
 use crate::steps::run::{Ran, Work};
 use crate::stopping::Stopping;
 
-/// The step in the journal that tells of a lock on the mail file; no playbook names it.
+/// The step in the journal that reports a lock on the mail file; no playbook names it.
 pub(crate) const LOCK_STEP: &str = "mail_file_lock";
 
-/// Looks for a lock that those who were killed have left on the mail file. It is a step only if there
-/// is something to tell, and of its own: the kill is on record by then, however long the spool takes
-/// to answer.
+/// Looks for a lock that the killed processes have left on the mail file. It is a step only if there is
+/// something to report, and a step of its own: the kill is on record by then, however long the spool
+/// takes to answer.
 pub(crate) async fn left_lock(work: &Work<'_>) -> Result<Option<LockNote>, Stopping> {
     match work.recorded(LOCK_STEP) {
         Some(Ran::Known(note)) => return Ok(Some(note)),
@@ -24,7 +24,7 @@ pub(crate) async fn left_lock(work: &Work<'_>) -> Result<Option<LockNote>, Stopp
         match mailroom.left_dotlock(work.account.clone(), procfs, work.abort).await {
             Ok(None) => return Ok(None),
             Ok(Some(lock)) => (LockNote::Left(lock), "left"),
-            // Nor as the daemon stops: the kill is over, and how it ended is not to wait for a start.
+            // The same if the daemon stops: the kill is over, and its outcome does not wait for a start.
             Err(trouble) => (LockNote::Unknown(Chain(&trouble).to_string()), "unknown"),
         };
     let (id, user) = (work.remediation.id, work.account.name.as_str());

@@ -13,7 +13,7 @@ use crate::steps::run::{Ran, Run, Took, Work};
 use crate::stopping::Stopping;
 use crate::verdict::Verdict;
 
-/// Whether a kill was begun of which no end is on record.
+/// Whether a kill was begun whose end is not on record.
 pub(crate) fn was_interrupted(remediation: &Remediation) -> bool {
     let kill = Step::KillUserProc.label();
     remediation.steps.iter().any(|step| step.name == kill && step.ended.is_none())
@@ -33,19 +33,19 @@ pub(super) async fn run(run: &Run<'_>) -> Result<Took, Stopping> {
     let has_hit = match kill(run).await? {
         Ran::Known(report) => {
             took.parts.push(told::part(&report));
-            // Else the report names those that came during the kill, with theirs.
+            // Otherwise the report names those that came during the kill, with their source.
             if report.replacements.is_empty() {
                 took.parts.extend(run.source.cloned());
             }
             took.end = Some(match (&report.verdict, report.left) {
-                // Those whom the kill before the restart had hit were still dying when they were
-                // counted: that kill ended them, and they did not go by themselves.
+                // The processes that the kill before the restart had hit were still dying when they
+                // were counted: that kill ended them, and they did not exit by themselves.
                 (KillVerdict::NoLongerTrue, Some(left)) if was_interrupted => {
                     End::interrupted(subject, left)
                 }
                 _ => told::end(subject, &report),
             });
-            // A kill that was cut off before, of which no report tells, has hit some, too.
+            // A kill that was cut off before has no report, and has hit some, too.
             report.asked > 0 || report.signalled > 0 || was_interrupted
         }
         // An earlier run of the daemon ended the kill.
@@ -63,7 +63,7 @@ pub(super) async fn run(run: &Run<'_>) -> Result<Took, Stopping> {
     Ok(took)
 }
 
-/// What is said about a lock that those who were killed have left on the mail file, if there is one.
+/// What is said about a lock that the killed processes have left on the mail file, if there is one.
 pub(super) async fn lock_part(work: &Work<'_>) -> Result<Option<Part>, Stopping> {
     Ok(left_lock(work).await?.as_ref().map(note::lock_part))
 }
