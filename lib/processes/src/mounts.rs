@@ -54,6 +54,18 @@ what a kernel of the future says
         assert_eq!(ids, [25, 70, 71]);
     }
 
+    /// A user of FUSE chooses both names (`fsname=`), and the kernel escapes only ASCII blanks.
+    #[test]
+    fn other_blanks_and_an_empty_name_move_no_field() {
+        for (point, source) in
+            [("/a\u{2003}b", "evil"), ("/a", "e\u{a0}vil\u{85}-"), ("/a\r\u{b}-", "")]
+        {
+            let line = format!("70 66 0:42 / {point} rw - fuse.evil {source} rw,user_id=1000\n");
+            let mount = mounts(line.as_bytes()).next().expect("a mount");
+            assert_eq!(option(&mount, "user_id"), Some("1000"), "{line}");
+        }
+    }
+
     #[test]
     fn mount_points_and_options_are_read_whole() {
         let last = mounts(MOUNTS).next_back().expect("a mount");

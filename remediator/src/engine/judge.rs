@@ -131,6 +131,12 @@ impl Judge {
         facts.history =
             self.context.persist(|| journal.history(question.clone(), Timestamp::now())).await?;
         facts.now = Timestamp::now();
+        // The wait for others to end may have been long: what was asked before it was asked of a
+        // policy that is no longer in force.
+        if !Arc::ptr_eq(force, &self.context.force()) {
+            tracing::info!(remediation = remediation.id, "the policy was reloaded; judged again");
+            return Ok(());
+        }
         match decide(&force.config, (*authorised).clone(), &facts) {
             Decision::Wait(until) => {
                 tracing::info!(remediation = remediation.id, %until, "waits for the cool-down");

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::thread;
 use std::time::Duration;
 
 use procstorm_processes::process::Command;
@@ -12,6 +13,7 @@ use procstorm_remediator::steps::kill::{Bounds, KillVerdict, Report, Target, end
 use procstorm_testkit::fault::Fault;
 use procstorm_testkit::needs_root;
 use procstorm_testkit::uids::{claim_uid, claim_uids};
+use procstorm_testkit::wait;
 use procstorm_tests::host::{Host, Post, Receiver};
 use procstorm_tests::opponent::Opponent;
 use rustix::process::Signal;
@@ -157,6 +159,29 @@ fn a_client_that_reconnects_is_not_fought_for_ever() {
         assert!(grace < SOON || report.signalled == 0, "SIGTERM for newcomers: {report:?}");
         drop(clients);
     }
+}
+
+/// Fewer than the threshold do not exit, one always comes back, and once nobody is fought any more,
+/// others come that make it a storm again.
+#[test]
+fn whoever_joins_those_that_ignore_sigterm_saves_neither() {
+    needs_root!();
+    let uid = claim_uid();
+    let deaf = Opponent::start("deaf", uid, b"imapd", 15, "").unwrap();
+    let clients = Opponent::start("reconnecting", uid, b"imapd", 10, "").unwrap();
+    let grace = Duration::from_secs(15);
+    let bounds = Bounds { threshold: 20, confirm_pause: Duration::from_secs(1), ..bounds(grace) };
+    let (report, joined) = thread::scope(|scope| {
+        let ending = scope.spawn(|| end(uid, &bounds));
+        wait::until("few come back", SOON, || (clients.forks() > 12).then_some(())).unwrap();
+        let is_left_alone = || clients.fork_none_for(Duration::from_millis(700)).then_some(());
+        wait::until("they are let be", SOON, is_left_alone).unwrap();
+        let joined = Opponent::start("deaf", uid, b"imapd", 15, "").unwrap();
+        (ending.join().unwrap(), joined)
+    });
+    assert!(deaf.are_gone_within(SOON) && joined.are_gone_within(SOON), "{report:?}");
+    assert_eq!(report.verdict, KillVerdict::BelowThreshold, "{report:?}");
+    drop(clients);
 }
 
 /// All come back each time, as many as before: that is a storm.

@@ -9,6 +9,7 @@ use procstorm_testkit::fault::{Beside as _, Fault};
 use procstorm_testkit::uids::{claim_uid, claim_uids};
 use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::host::{Host, Post, Receiver};
+use procstorm_tests::opponent::Opponent;
 use procstorm_tests::storm::Storm;
 use serde_json::{Value, json};
 
@@ -397,5 +398,28 @@ fn a_uid_that_holds_the_mail_of_several_users_is_left_alone_and_told_unless_allo
     wait::until("reloaded", SOON, || host.daemon.log().contains("reloaded").then_some(()))?;
     post()?;
     wait_until_dead(&second);
+    Ok(())
+}
+
+/// Two may not act at once here, and while one waits for the other, the operator forbids all.
+#[test]
+fn what_waits_for_its_turn_is_judged_by_the_policy_that_is_in_force_then() -> Result<(), Fault> {
+    needs_root!();
+    let [first, second] = claim_uids();
+    let playbook = "    settle: 0s\n    grace: 10s";
+    let host = Host::start("core-turn", playbook, "parallel: 1")?;
+    let deaf = Opponent::start("deaf", first, b"core-turn", 8, "")?;
+    let storm = Storm::raise(second, b"core-turn", 8)?;
+    host.post(&[Post::storm(first, "core-turn")])?;
+    let acts = || host.daemon.log().contains("acts").then_some(());
+    wait::until("the first acts", SOON, acts).beside(|| host.daemon.log())?;
+    host.post(&[Post::storm(second, "core-turn")])?;
+    // Its account is looked up by then; were it not, the test would only show less.
+    wait::nap(Duration::from_secs(1));
+    host.change_policy("core-turn", playbook, "parallel: 1\ndry_run: true")?;
+    host.reload()?;
+    host.wait_for_verdicts(&["none_seen", "dry_run"])?;
+    assert_eq!(storm.living()?, 8);
+    assert!(deaf.are_gone_within(SOON));
     Ok(())
 }

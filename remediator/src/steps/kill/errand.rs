@@ -232,11 +232,18 @@ impl<'a> Errand<'a> {
 
     /// Whether any of them lives.
     pub(super) fn lives_any_forgotten(&self) -> bool {
-        let lives = |(pid, start_time): (&i32, &u64)| {
-            let stat = self.proc_dir.stat(*pid).ok().flatten();
-            stat.is_some_and(|stat| stat.start_time == *start_time && !stat.is_dead())
-        };
-        self.forgotten().iter().any(lives)
+        self.forgotten().iter().any(|forgotten| self.lives(forgotten))
+    }
+
+    /// How many of them live.
+    pub(super) fn living_forgotten(&self) -> u64 {
+        let count = self.forgotten().iter().filter(|forgotten| self.lives(*forgotten)).count();
+        u64::try_from(count).unwrap_or(u64::MAX)
+    }
+
+    fn lives(&self, (pid, start_time): (&i32, &u64)) -> bool {
+        let stat = self.proc_dir.stat(*pid).ok().flatten();
+        stat.is_some_and(|stat| stat.start_time == *start_time && !stat.is_dead())
     }
 
     /// Sets the signals for one process aside. False where too few are left.

@@ -236,14 +236,14 @@ impl<'a> Storm<'a> {
 
     /// Lets those that live be, and counts them until they are a storm again, or until their number
     /// has not grown for a while. `None` where some were sent SIGTERM and do not exit: they are
-    /// killed after their grace.
+    /// killed after their grace, and whoever joins them to make a storm is ended with them.
     fn ebbed(&mut self) -> Result<Option<End>, Halt> {
         let Errand { proc_dir, target, bounds, untouchables, .. } = self.errand;
         let (mut most, mut grown) = (0, Instant::now());
         while !self.errand.is_aborted() {
             self.await_asked(ASKED_PAUSE)?;
             pause(ASKED_PAUSE);
-            let any_asked = self.held().any(Held::any_asked);
+            let any_asked = self.errand.asks() && self.lives_any_asked();
             let is_grace_over = self.errand.grace_end().is_some_and(|end| Instant::now() >= end);
             if any_asked && is_grace_over {
                 return Ok(None);
@@ -255,7 +255,7 @@ impl<'a> Storm<'a> {
                 (most, grown) = (living, Instant::now());
             }
             if living >= bounds.threshold {
-                return Ok(Some(End::Bound));
+                return Ok((!any_asked).then_some(End::Bound));
             }
             if !any_asked && grown.elapsed() >= EBB_PAUSE {
                 return Ok(Some(End::Ebbed));
@@ -274,6 +274,7 @@ impl<'a> Storm<'a> {
             .unwrap_or(u64::MAX)
             .saturating_add(scan.at_large)
             .saturating_add(scan.denied)
+            .saturating_add(self.errand.living_forgotten())
     }
 
     /// Scans, and stops and holds what it finds, until a scan finds nothing new. Returns when the
