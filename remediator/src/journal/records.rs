@@ -32,7 +32,8 @@ pub struct Question {
 pub struct Recurrence {
     /// How many remediations this one follows, each because the storm had come back within `settle`.
     pub count: u64,
-    /// The labels of the last outcome that was posted of any of them.
+    /// The labels of the last outcome of any of them that was posted or waits to be; empty if there is
+    /// none, or if it cannot be read.
     pub told: BTreeMap<String, String>,
 }
 
@@ -277,12 +278,14 @@ fn recurrence(connection: &Connection, id: i64) -> Result<Recurrence, Fault> {
         .query_row([id], |row| row.get(0))?;
     let told: Option<String> = connection
         .prepare_cached(&format!(
-            "{CHAIN} SELECT labels FROM outcomes WHERE remediation IN (SELECT id FROM chain)
+            "{CHAIN} SELECT labels FROM outcomes
+             WHERE remediation IN (SELECT id FROM chain) AND dropped IS NULL
              ORDER BY id DESC LIMIT 1"
         ))?
         .query_row([id], |row| row.get(0))
         .optional()?;
-    let told = told.map(|labels| from_json(&labels)).transpose()?.unwrap_or_default();
+    // What cannot be read stays so, and nobody has been told of it: then it is told now.
+    let told = told.and_then(|labels| from_json(&labels).ok()).unwrap_or_default();
     Ok(Recurrence { count: unsigned(count), told })
 }
 

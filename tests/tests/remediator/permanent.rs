@@ -121,3 +121,38 @@ fn an_outcome_that_cannot_be_read_holds_up_no_other() -> Result<(), Fault> {
     host.wait_for_metric("procstorm_outcomes_pending", 0.0)?;
     host.wait_for_metric("procstorm_outcomes_total{result=\"rejected\"}", 1.0)
 }
+
+/// A recurrence is not posted if it only repeats what people know; of what was dropped they know
+/// nothing.
+#[test]
+fn a_recurrence_is_told_if_the_outcomes_before_it_were_dropped_or_cannot_be_read()
+-> Result<(), Fault> {
+    needs_root!();
+    let receiver = Receiver::start()?;
+    receiver.fail(Some(400));
+    let uid = claim_uid();
+    let playbook = "    settle: 120s\n    cooldown: 200ms\n    limits: {per_user: 9/h}";
+    let mut host = Host::start("perm-r", playbook, &receiver.line())?;
+    let mut storms = Vec::new();
+    let mut verdicts = Vec::new();
+    let mut raise = |host: &Host| {
+        storms.push(Storm::raise(uid, b"perm-r", 6)?);
+        if storms.len() == 1 {
+            host.post(&[Post::storm(uid, "perm-r")])?;
+        }
+        verdicts.push("none_seen");
+        host.wait_for_verdicts(&verdicts)
+    };
+    raise(&host)?;
+    raise(&host)?;
+    host.wait_for_metric("procstorm_outcomes_total{result=\"rejected\"}", 2.0)?;
+    receiver.fail(None);
+    raise(&host)?;
+    receiver.wait_for_posts(1)?;
+    host.stop()?;
+    change_journal(&host, "UPDATE outcomes SET labels = '{'");
+    host.restart()?;
+    raise(&host)?;
+    receiver.wait_for_posts(2)?;
+    Ok(())
+}
