@@ -3,9 +3,8 @@
 #
 #   tests/field.sh [bookworm|trixie]   a minimal system with systemd, Debian's own Prometheus and
 #                                      Alertmanager, and a mail server
-#   tests/field.sh servers             bookworm with the servers that have storms: Dovecot, Postfix,
-#                                      procmail, php-fpm, Apache; and the packages of Courier, which
-#                                      cannot be installed beside Dovecot
+#   tests/field.sh servers             bookworm with Dovecot, Postfix and php-fpm; and the package of
+#                                      Courier, which cannot be installed beside Dovecot
 #
 # All that needs the network is fetched here: a machine that the tests boot has none.
 set -euo pipefail
@@ -42,7 +41,7 @@ servers() {
         exec chroot "$0" env DEBIAN_FRONTEND=noninteractive sh -euxc "
             apt-get -q update
             apt-get -q -y --no-install-recommends install \
-                dovecot-core dovecot-imapd postfix procmail php8.2-fpm apache2
+                dovecot-core dovecot-imapd postfix php8.2-fpm
             # What Courier also needs, and its own packages for the machine that has them instead
             # of Dovecot.
             apt-get -q -y --no-install-recommends install courier-base gamin

@@ -193,11 +193,6 @@ impl Machine {
         self.files.path().join("root").join(path.trim_start_matches('/'))
     }
 
-    /// Where a file of the machine's /var/mail lies for us, while it is up.
-    pub fn spool(&self, name: &str) -> Result<PathBuf, Fault> {
-        Ok(PathBuf::from(format!("/proc/{}/root/var/mail", self.leader()?)).join(name))
-    }
-
     /// Does something in the machine's network, on a thread of its own. Threads that it starts are
     /// in there, too.
     pub fn in_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Fault> {

@@ -77,27 +77,24 @@ pub fn mail_users(machine: &Machine, users: &[&str]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Starts Dovecot for mail at `location`, as `mail_location` has it.
-pub fn dovecot(machine: &Machine, location: &str) -> Result<(), Fault> {
+/// Starts Dovecot, for mail in Maildirs.
+pub fn dovecot(machine: &Machine) -> Result<(), Fault> {
     machine.write(
         "etc/dovecot/local.conf",
-        &format!(
-            "listen = 127.0.0.1\nssl = no\ndisable_plaintext_auth = no\n\
-             mail_location = {location}\nmail_max_userip_connections = 1000\n"
-        ),
+        "listen = 127.0.0.1\nssl = no\ndisable_plaintext_auth = no\n\
+         mail_location = maildir:~/Maildir\nmail_max_userip_connections = 1000\n",
     )?;
     machine.run("systemctl restart dovecot").map(drop)
 }
 
-/// Starts Postfix, which delivers as these settings say (`postconf -e`).
-pub fn postfix(machine: &Machine, settings: &[&str]) -> Result<(), Fault> {
-    let settings: String = settings.iter().map(|setting| format!(" '{setting}'")).collect();
+/// Starts Postfix, which delivers to Maildirs.
+pub fn postfix(machine: &Machine) -> Result<(), Fault> {
     machine
-        .run(&format!(
+        .run(
             "postconf -e 'mydestination = $myhostname, localhost' 'inet_interfaces = loopback-only' \
-                 'inet_protocols = ipv4'{settings}
-             systemctl restart postfix"
-        ))
+                 'inet_protocols = ipv4' 'mailbox_command =' 'home_mailbox = Maildir/'
+             systemctl restart postfix",
+        )
         .map(drop)
 }
 
@@ -158,12 +155,13 @@ pub fn post(machine: &Machine, user: &str, command: &str, playbook: &str) -> Res
         .map(drop)
 }
 
-/// Waits for the newest remediation to end, and returns its verdict.
+/// Waits for the first remediation to end, and returns its verdict. Others may follow it.
 pub fn ended(machine: &Machine) -> Result<String, Fault> {
     let verdict = wait::until("the storm is over", LIMIT, || {
-        let page = machine.run("curl -fsS 'http://127.0.0.1:9958/api/v1/remediations?limit=1'");
+        let page = machine.run("curl -fsS 'http://127.0.0.1:9958/api/v1/remediations?limit=500'");
         let page: Value = serde_json::from_str(&page.ok()?).ok()?;
-        let verdict = page.pointer("/remediations/0/verdict")?.as_str()?.to_owned();
+        let first = page.pointer("/remediations")?.as_array()?.last()?;
+        let verdict = first.get("verdict")?.as_str()?.to_owned();
         (verdict != "running").then_some(verdict)
     });
     verdict.map_err(|fault| {
@@ -206,12 +204,6 @@ pub fn outcomes(machine: &Machine) -> Result<String, Fault> {
 
 fn journal(machine: &Machine, query: &str) -> Result<String, Fault> {
     machine.run(&format!("sqlite3 -readonly /var/lib/procstorm/journal.sqlite \"{query}\""))
-}
-
-/// The user's mbox, read message by message.
-pub fn read_mbox(machine: &Machine, user: &str) -> Result<mbox::Findings, Fault> {
-    let text = fs::read(machine.spool(user)?).or_fault("cannot read the mbox")?;
-    Ok(mbox::check(&String::from_utf8_lossy(&text)))
 }
 
 /// The user's Maildir, read message by message.

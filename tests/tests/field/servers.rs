@@ -1,8 +1,9 @@
 //! Real mail and web servers on a booted Debian, with the policies of `rules/RECIPES.md`: a storm of
 //! one user is ended, and neither mail nor anybody else comes to harm.
 //!
-//! Judged by the messages themselves, by locks, by how long deliveries took, by what the servers
-//! logged, and by who was hit: the processes that the daemon's journal names are the user's own.
+//! Judged by the messages themselves, by how long deliveries took, by what the servers logged, and by
+//! who was hit: the processes that the daemon's journal names are the user's own. The mail is in
+//! Maildirs; `mail_server` has Dovecot with mboxes.
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
@@ -70,12 +71,7 @@ struct Storm {
 
 /// A storm of alice's sessions: 95 wait for mail and three rewrite the mailbox, while mail comes and
 /// 20 sessions of bob's wait beside them. It is ended.
-fn storm(
-    machine: &Machine,
-    command: &str,
-    playbook: &str,
-    read: impl Fn() -> Result<mbox::Findings, Fault>,
-) -> Result<Storm, Fault> {
+fn storm(machine: &Machine, command: &str, playbook: &str) -> Result<Storm, Fault> {
     wait_for_login(machine)?;
     let deliveries = machine.in_network(|| Deliveries::start(SMTP, "alice"))?;
     let mut alices = machine.in_network(|| idle("alice", 95))??;
@@ -113,9 +109,7 @@ fn storm(
         let queue = machine.run("postqueue -p").ok()?;
         queue.contains("queue is empty").then_some(())
     })?;
-    let locks = machine.run("find /var/mail -name '*.lock'")?;
-    assert_eq!(locks, "", "locks that are left");
-    Ok(Storm { verdict, findings: read()?, sent })
+    Ok(Storm { verdict, findings: servers::read_maildir(machine, "alice")?, sent })
 }
 
 /// Nothing is torn, doubled, lost or late.
@@ -155,51 +149,11 @@ fn dovecots_log_agrees(machine: &Machine) -> Result<(), Fault> {
 }
 
 /// Mail that alice has before the storm.
-fn put_mail(machine: &Machine, mbox_of_alice: bool) -> Result<(), Fault> {
-    if mbox_of_alice {
-        machine.write("root/alice", &mbox::mailbox(1..300))?;
-        return machine.run("cat /root/alice >/var/mail/alice").map(drop);
-    }
+fn put_mail(machine: &Machine) -> Result<(), Fault> {
     for number in 1..300 {
         machine.write(&format!("home/alice/Maildir/new/{number}.x"), &mbox::message(number))?;
     }
     machine.run("chown -R alice: /home/alice/Maildir").map(drop)
-}
-
-fn dovecot_and_postfix(delivery: &[&str], is_mbox: bool, what: &str) -> Result<(), Fault> {
-    if let Some(why) = hindrance("servers") {
-        return Err(Fault::new(why));
-    }
-    let machine = moscow(&servers::policy(DOVECOT)?)?;
-    put_mail(&machine, is_mbox)?;
-    servers::postfix(&machine, delivery)?;
-    let location = if is_mbox { "mbox:~/mail:INBOX=/var/mail/%u" } else { "maildir:~/Maildir" };
-    servers::dovecot(&machine, location)?;
-    let read = || match is_mbox {
-        true => servers::read_mbox(&machine, "alice"),
-        false => servers::read_maildir(&machine, "alice"),
-    };
-    let storm = storm(&machine, "imap", "session_storm", read)?;
-    is_whole(&machine, &storm, what)?;
-    dovecots_log_agrees(&machine)
-}
-
-#[test]
-#[ignore = "boots a Debian with servers: `make field` runs it"]
-fn dovecot_with_mboxes_and_postfix() -> Result<(), Fault> {
-    if let Some(why) = hindrance("servers") {
-        skip!("{why}");
-    }
-    dovecot_and_postfix(&["mailbox_command ="], true, "mbox, local(8)")
-}
-
-#[test]
-#[ignore = "boots a Debian with servers: `make field` runs it"]
-fn dovecot_with_mboxes_postfix_and_procmail() -> Result<(), Fault> {
-    if let Some(why) = hindrance("servers") {
-        skip!("{why}");
-    }
-    dovecot_and_postfix(&["mailbox_command = procmail -a \"$EXTENSION\""], true, "mbox, procmail")
 }
 
 #[test]
@@ -208,7 +162,13 @@ fn dovecot_with_maildirs_and_postfix() -> Result<(), Fault> {
     if let Some(why) = hindrance("servers") {
         skip!("{why}");
     }
-    dovecot_and_postfix(&["mailbox_command =", "home_mailbox = Maildir/"], false, "Maildir")
+    let machine = moscow(&servers::policy(DOVECOT)?)?;
+    put_mail(&machine)?;
+    servers::postfix(&machine)?;
+    servers::dovecot(&machine)?;
+    let storm = storm(&machine, "imap", "session_storm")?;
+    is_whole(&machine, &storm, "Dovecot")?;
+    dovecots_log_agrees(&machine)
 }
 
 /// And a client that reconnects at once is named with Courier's master, which lives on.
@@ -218,13 +178,14 @@ fn courier_with_maildirs() -> Result<(), Fault> {
     if let Some(why) = hindrance("servers") {
         skip!("{why}");
     }
-    let machine = moscow(&servers::policy("Courier")?)?;
-    put_mail(&machine, false)?;
-    servers::postfix(&machine, &["mailbox_command =", "home_mailbox = Maildir/"])?;
+    // On a busy machine it takes long until all clients are back.
+    let policy = servers::policy("Courier")?.replace("grace: 2s", "grace: 2s\n    settle: 100s");
+    let machine = moscow(&policy)?;
+    put_mail(&machine)?;
+    servers::postfix(&machine)?;
     servers::courier(&machine)?;
     let masters = servers::pids(&machine, "root", "couriertcpd")?;
-    let read = || servers::read_maildir(&machine, "alice");
-    let storm = storm(&machine, "imapd", "imapd_storm", read)?;
+    let storm = storm(&machine, "imapd", "imapd_storm")?;
     is_whole(&machine, &storm, "Courier")?;
 
     let crowd = machine.in_network(|| Crowd::start(IMAP, "bob", 100, Duration::ZERO))??;
@@ -234,7 +195,9 @@ fn courier_with_maildirs() -> Result<(), Fault> {
         told.contains("(couriertcpd) of uid 0 starts them").then_some(())
     })?;
     crowd.stop()?;
-    assert_eq!(servers::pids(&machine, "root", "couriertcpd")?, masters, "the masters live");
+    // Beside those that it has just forked for a connection.
+    let now = servers::pids(&machine, "root", "couriertcpd")?;
+    assert!(now.is_superset(&masters) && !masters.is_empty(), "{masters:?} and {now:?}");
     Ok(())
 }
 
