@@ -121,7 +121,8 @@ struct Case {
 
 const ROUTE: &str = "    - matchers: [alertname=~\"ProcNumChk.+\", playbook!=\"\"]\n";
 const RECEIVERS: &str = "\nreceivers:\n";
-const SEND: &str = "        send_resolved: false           # the remediator acts on firing alone\n";
+const SEND: &str =
+    "        send_resolved: false           # the remediator acts on firing alerts only\n";
 
 /// Something more at the route to the remediator.
 fn route(name: &'static str, more: &str, top: &str, said: Said) -> Case {

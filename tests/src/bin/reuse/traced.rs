@@ -46,7 +46,9 @@ pub(crate) fn run(rounds: u32) -> Result<String, Fault> {
 fn is_survived(moment: Moment, ledger: &Ledger) -> Result<bool, Fault> {
     let pid = people::make_target(ledger)?;
     let mut command = Command::new(programs::ours("end_storm")?);
-    command.args([&people::UID.to_string(), "imapd"]).stdout(Stdio::null());
+    let report = tempfile::NamedTempFile::new().or_fault("no file for the report")?;
+    let output = report.reopen().or_fault("no file for the report")?;
+    command.args([&people::UID.to_string(), "imapd"]).stdout(Stdio::from(output));
     // Each of its system calls is halted: on a busy machine the default would not suffice.
     command.args(["--deadline-ms", "60000"]);
     let tracee = Pid::from_raw(start_traced(&mut command)?);
@@ -75,7 +77,8 @@ fn is_survived(moment: Moment, ledger: &Ledger) -> Result<bool, Fault> {
         }
     }
     if !swapped {
-        return Err(Fault::new(format!("{moment:?} never came")));
+        let report = std::fs::read_to_string(report.path()).unwrap_or_default();
+        return Err(Fault::new(format!("{moment:?} never came; what end_storm reports: {report}")));
     }
     people::was_unharmed(pid)
 }
