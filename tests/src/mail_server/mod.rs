@@ -26,7 +26,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// Lays the unpacked packages over the machine's own files, writes to memory, mounts the spool, and
 /// becomes the server. The
-/// arguments are tree, scratch directory, spool and port.
+/// arguments are tree, scratch directory, spool, port and a uid.
 const RUN: &str = r#"set -eu
 mount -t tmpfs tmpfs "$2"; mkdir "$2/up" "$2/work" "$2/root"
 # A copy, since two layers must not lie one in the other; and /lib is a link to usr/lib.
@@ -40,7 +40,7 @@ echo dovecot:x:44798:44798::/nonexistent:/bin/false >> "$2/root/etc/passwd"
 echo dovenull:x:44799:44799::/nonexistent:/bin/false >> "$2/root/etc/passwd"
 echo "dovecot:x:44798:
 dovenull:x:44799:" >> "$2/root/etc/group"
-for uid in $(seq 44800 44999); do
+for uid in $(seq 44800 44999) "$5"; do
     echo "$uid:x:$uid:$uid::/var/indexes/$uid:/bin/false" >> "$2/root/etc/passwd"
 done
 cat > "$2/root/etc/dovecot/dovecot.conf" <<EOF
@@ -71,7 +71,8 @@ service imap-login {
 EOF
 exec chroot "$2/root" /usr/sbin/dovecot -F"#;
 
-/// A running Dovecot. Its users are called by their uids, from 44800 to 44999.
+/// A running Dovecot. Its users are called by their uids: the one that it was started for, and those
+/// from 44800 to 44999.
 #[derive(Debug)]
 pub struct Dovecot {
     daemon: Daemon,
@@ -97,6 +98,7 @@ impl Dovecot {
         let mut command = Command::new(programs::other("unshare")?);
         command.args(["--mount", "--propagation", "private", "sh", "-c", RUN, "dovecot"]);
         command.arg(tree).arg(&root).arg(spool).arg(address.port().to_string());
+        command.arg(uid.to_string());
         let mut daemon = Daemon::start("dovecot", &command, &scratch.path().join("dovecot.log"))?;
         // A connection alone does not tell: its login is refused as long as the server still starts.
         daemon.ready(|| imap::Session::open(address, &uid.to_string()).is_ok())?;
