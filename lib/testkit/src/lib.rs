@@ -1,7 +1,7 @@
 //! What the tests of all crates are made with. It depends on none of the programs under test.
 //!
 //! What a test needs of the machine, or does without, aloud:
-//! - [`skip`]: [`needs_root!`](crate::needs_root), [`skip!`](crate::skip!), and the line that says
+//! - [`mod@skip`]: [`needs_root!`](crate::needs_root), [`skip!`](crate::skip!), and the line that says
 //!   that a test did not run.
 //! - [`apart`]: a test in a pid namespace of its own; another test of the same program in a process
 //!   of its own.

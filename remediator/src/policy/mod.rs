@@ -1,8 +1,8 @@
 //! The host's policy: what may be done, to which users, and above which count. Pure: nothing here
 //! looks at a process, a mailbox or the network.
 //!
-//! - [`file`]: `remediator.yml`, read and checked as a whole.
-//! - [`decide`]: may this be done?
+//! - [`mod@file`]: `remediator.yml`, read and checked as a whole.
+//! - [`mod@decide`]: may this be done?
 //! - `keys`: each key once, with its form, default and meaning; `tree` reads mappings,
 //!   `values` reads quantities.
 //! - [`duration`]: spans of time, read and written.

@@ -1,6 +1,6 @@
 //! What a playbook can do.
 //!
-//! A step has a folder of its own, a name in the policy ([`policy::Step`](crate::policy::Step)), and a
+//! A step has a folder of its own, a name in the policy ([`policy::Step`]), and a
 //! line in [`of`]. The folder has all that is the step's: what is said about it before it is taken, how
 //! it is taken, its record in the journal, what the status page shows of that, and which places the
 //! sandbox must leave open for it. The rest of the program knows it as a [`Step`] alone.
