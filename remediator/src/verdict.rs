@@ -255,6 +255,33 @@ mod tests {
         }
     }
 
+    /// One of each kind, with all that follows from it.
+    #[test]
+    fn what_follows_from_a_verdict_is_what_its_entry_says() {
+        // Severity, mailed, good, watched.
+        for (verdict, wanted) in [
+            (Verdict::NoneSeen, ("info", true, true, true)),
+            (Verdict::Evaded, ("critical", true, false, true)),
+            (Verdict::Interrupted, ("warning", true, false, true)),
+            (Verdict::LimitReached, ("critical", true, false, false)),
+            (Verdict::Archived, ("info", true, false, false)),
+            (Verdict::DryRun, ("info", true, true, false)),
+            (Verdict::Root, ("info", false, false, false)),
+        ] {
+            let is = (verdict.is_mailed(), verdict.is_good(), verdict.is_watched());
+            assert_eq!((verdict.severity().label(), is.0, is.1, is.2), wanted, "{verdict}");
+        }
+    }
+
+    #[test]
+    fn each_verdict_is_shown_by_its_label_and_means_something_of_its_own() {
+        let meanings: BTreeSet<_> = Verdict::ALL.iter().map(|one| one.meaning()).collect();
+        assert_eq!(meanings.len(), Verdict::ALL.len(), "two verdicts mean the same");
+        assert!(!meanings.contains(""));
+        assert_eq!(Verdict::Root.meaning(), "the user is root");
+        assert_eq!(Verdict::NoneSeen.to_string(), "none_seen");
+    }
+
     #[test]
     fn what_is_good_is_no_alarm_and_what_is_never_mailed_is_none_either() {
         for &verdict in Verdict::ALL {

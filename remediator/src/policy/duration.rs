@@ -77,6 +77,8 @@ mod tests {
             ("4m30s", 270_000),
             ("1h30m", 5_400_000),
             ("1d", 86_400_000),
+            ("1w", 604_800_000),
+            ("1y", 31_536_000_000),
             ("500ms", 500),
         ] {
             assert_eq!(parse(text), Some(Duration::from_millis(ms)), "{text}");

@@ -281,6 +281,30 @@ fn limits_hold_for_one_user_and_for_all() {
 }
 
 #[test]
+fn people_hear_of_a_refusal_once_in_the_limits_window_once_an_hour_or_never() {
+    let config = config("");
+    let told_in = |facts: &Facts| match judged(&config, facts) {
+        Decision::Refuse(refusal) => refusal.told_once_in().map(|time| time.as_secs()),
+        other @ (Decision::Act(_) | Decision::Wait(_)) => panic!("{other:?}"),
+    };
+    assert_eq!(told_in(&history(60, 3, 4)), Some(3600), "per_user: 3/h");
+    let mail = Facts { shared_with: vec!["bob".to_owned()], ..facts() };
+    assert_eq!(told_in(&mail), Some(3600));
+    assert_eq!(told_in(&Facts { living: 1, ..facts() }), None);
+    let text = "host: moscow\nplaybooks: {imapd_storm: {alerts: [ProcNumChkRed], command: imapd, \
+                threshold: 90, steps: [kill_user_proc], limits: {per_user: 1/15m}}}";
+    let config = Config::parse(text, "here").unwrap();
+    let refused = judged(&config, &history(60, 1, 1));
+    let Decision::Refuse(refusal) = refused else { panic!("{refused:?}") };
+    assert_eq!(refusal.told_once_in().map(|time| time.as_secs()), Some(900));
+}
+
+#[test]
+fn a_request_names_its_playbook() {
+    assert_eq!(admit(&config(""), &alert(&[])).unwrap().name(), "imapd_storm");
+}
+
+#[test]
 fn a_dry_run_of_the_whole_is_one_of_the_playbook() {
     let config = Config { dry_run: true, ..config("") };
     assert!(planned(&config, &facts()).is_dry_run());
