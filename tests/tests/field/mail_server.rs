@@ -209,7 +209,8 @@ fn crowd(pause: Duration, uid: u32) -> Result<(Vec<String>, Vec<Told>), Fault> {
 }
 
 /// What holds of both: a person is told once that it is a client that reconnects, and once that the
-/// limit is reached; and never the same twice in a row.
+/// limit is reached; and never the same twice in a row, unless a kill left the mailbox locked: a busy
+/// machine's sessions still expunge when their grace is over, and a lock is always told.
 fn is_as_an_administrator_wants_it(verdicts: &[String], told: &[Told]) {
     assert_eq!(verdicts.len(), 5, "the limit holds: {verdicts:?}");
     let last = told.last().unwrap();
@@ -217,7 +218,8 @@ fn is_as_an_administrator_wants_it(verdicts: &[String], told: &[Told]) {
     assert!(last.summary.contains("limits.per_user"), "{last:?}");
     let label = |one: &Told| (one.verdict.clone(), one.severity.clone());
     for (one, next) in told.iter().zip(told.iter().skip(1)) {
-        assert_ne!(label(one), label(next), "{told:#?}");
+        let names_lock = next.summary.contains(".lock is there");
+        assert!(names_lock || label(one) != label(next), "{told:#?}");
     }
     // Only what comes first may pass for the end of it.
     for again in told.iter().skip(1) {
