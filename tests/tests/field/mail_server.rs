@@ -231,7 +231,10 @@ fn is_as_an_administrator_wants_it(verdicts: &[String], told: &[Told]) {
     }
 }
 
+/// The grace is over while new sessions still come, so that some get SIGKILL: on a machine that is slow
+/// enough one of them may leave the mailbox torn, which is said and is not a fault.
 #[test]
+#[ignore = "takes two minutes: `make field` runs it"]
 fn clients_that_all_reconnect_at_once_are_ended_within_limits_and_named() -> Result<(), Fault> {
     with_a_mail_server!();
     let (verdicts, told) = crowd(Duration::ZERO, 44_870)?;
