@@ -117,7 +117,7 @@ struct Daemon {
     letters: Arc<Notify>,
 }
 
-/// Serves until it is told to stop, or nobody is left who could tell.
+/// Serves until it is asked to stop, or nothing is left that could ask.
 pub async fn run(
     listeners: Vec<TcpListener>,
     start: Start,
@@ -138,7 +138,7 @@ pub async fn run(
     let reloaded = Arc::clone(&daemon);
     let runtime = Handle::current();
     let served = lifecycle.obey(&mut orders, move || reloaded.reload(&runtime)).await;
-    // First nobody is served any more, then what was begun comes to an end, then that is told.
+    // First the server stops, then the remediations that have begun end, then their outcomes are delivered.
     report(lifecycle.drain().await);
     daemon.engine.finish(PATIENCE).await;
     end.send_replace(true);
@@ -329,7 +329,7 @@ fn announce(config: &Config, token: bool, guarded: bool) {
     }
 }
 
-/// Says what of the sandbox does not hold. What only an older kernel lacks is told as it is.
+/// Logs which parts of the sandbox do not hold. What only an older kernel lacks is not a warning.
 fn announce_sandbox(sandbox: &Sandbox) {
     let Sandbox { capabilities, landlock, seccomp } = sandbox;
     let sound = |layer: &Layer| layer.fault().is_none() && *layer != Layer::Disabled;

@@ -60,7 +60,7 @@ enum Undelivered {
 }
 
 impl Outbox {
-    /// Delivers until `stop`, then tries once more, so that what a last kill came to is told.
+    /// Delivers until `stop`, then tries once more, so that the outcome of a last kill arrives.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let (shortest, longest) = BACK_OFF;
         let mut pause = shortest;
@@ -146,7 +146,7 @@ impl Outbox {
                 tracing::info!(event, "delivered an outcome to Alertmanager");
                 self.metrics.outcome(DeliveryResult::Taken);
             }
-            // It would be refused for ever, and hold up all behind it.
+            // It would be refused each time, and hold up all behind it.
             Err(error) if error.is_final() => {
                 let reason = Chain(&error).to_string();
                 tracing::error!(

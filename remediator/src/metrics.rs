@@ -160,7 +160,7 @@ struct Work {
     duration: Histogram,
 }
 
-/// What is told.
+/// What the delivery of outcomes shows.
 #[derive(Clone, Debug)]
 struct Telling {
     outcomes: IntCounterVec,

@@ -1,4 +1,4 @@
-//! What people are told of a remediation: the truth, in one line and in several. Pure.
+//! What people read about a remediation: the truth, in one line and in several. Pure.
 //!
 //! - [`Story`]: what happened; [`Story::tell`] makes a [`Told`] of it. How it ended is an [`End`], and
 //!   each step has its [`Part`]: they come from the steps, which alone know what they did.
@@ -89,7 +89,7 @@ pub struct Part {
     pub remark: Option<String>,
     /// How much a person must care at least.
     pub severity: Severity,
-    /// Whether it is told even if nothing else is new about a storm that came back.
+    /// Whether it is posted even if nothing else is new about a storm that came back.
     pub is_news: bool,
 }
 
@@ -131,7 +131,7 @@ pub struct Story<'a> {
     pub parts: Vec<Part>,
 }
 
-/// What people are told.
+/// What people read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
     /// The verdict.

@@ -6,7 +6,7 @@
 //!
 //! - [`Sample::take`]: asks outside. [`Sample::compare`]: asks again inside, without end while
 //!   something differs.
-//! - [`Reach`]: what came of it, for `/-/ready` and for whoever gets the answer "not found".
+//! - [`Reach`]: the result, for `/-/ready` and for each lookup that gets the answer "not found".
 //! - `services`: whom /etc/nsswitch.conf asks.
 
 mod sample;
@@ -32,7 +32,7 @@ const AGAIN: Duration = Duration::from_secs(15);
 /// After how long without an answer a question counts as not answered.
 const SILENT: Duration = Duration::from_secs(10);
 
-/// How many differences are told.
+/// How many differences are listed.
 const TOLD: usize = 3;
 
 /// A question to the name service.
@@ -193,7 +193,7 @@ impl State {
         ))
     }
 
-    /// Why "there is none" cannot be relied upon, though nothing was found to differ.
+    /// Why "there is none" is not reliable, though no difference was found.
     fn untried(&self) -> Option<String> {
         let strangers = self.services.strangers().filter(|_| !self.reaches_beyond_files)?;
         Some(format!(

@@ -17,7 +17,7 @@ const USER_NAME_MAX: usize = 64;
 #[serde(try_from = "String", into = "String")]
 pub struct UserName(String);
 
-/// Why a text is no user's name that we would act upon.
+/// Why a text is not a user name that the daemon acts on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameFault {
     /// It is empty or too long.

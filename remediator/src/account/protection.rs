@@ -19,7 +19,7 @@ use super::{Account, Protected};
 const DEADLINE: Duration = Duration::from_secs(2);
 
 /// The most members of a group that are looked up one by one. Those beyond are found by the list
-/// of groups of whoever is to be acted on.
+/// of groups of the user to be acted on.
 const MEMBERS_MAX: usize = 4096;
 
 /// The policy's list, and what each of it means on this machine.
@@ -169,7 +169,7 @@ impl Question {
 
     /// Whether it need not be put again: it is under way, or has been answered.
     fn is_open_or_answered(&self) -> bool {
-        // Whoever asks holds it, too.
+        // The caller holds it, too.
         let (kept_here, taken_for_this_look) = (1, 1);
         self.answer.get().is_some()
             || Arc::strong_count(&self.answer) > kept_here + taken_for_this_look

@@ -26,7 +26,7 @@ const PROTECTION_HOLDS: Duration = Duration::from_secs(30);
 /// How long after a name service did not answer it is asked again,
 const NAME_RETRY: Duration = Duration::from_secs(5);
 
-/// and for how long at all: then people are told, and the next alert asks again.
+/// and for how long at all: then a mail says so, and the next alert asks again.
 const NAME_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Asks the name service.
@@ -91,7 +91,7 @@ impl AccountLookup {
 
     /// What protects an account, by its uid and groups; as the inner error why that cannot be told.
     /// A name service that does not answer is asked again for a while, as for the account itself:
-    /// whoever may be protected is not killed.
+    /// a user who may be protected is left alone.
     pub(super) async fn protected_by(
         &self,
         config: &Config,

@@ -69,7 +69,7 @@ impl Actor {
             .await
     }
 
-    /// The alert's start is by the clock of whoever found it, which Alertmanager's stands for. What
+    /// The alert's start is by the clock of Prometheus, which Alertmanager's stands for. What
     /// would have begun before its alert was measured by a clock that is wrong, and is left out.
     fn count_reaction(&self, remediation: &Remediation, force: &Force, began: Timestamp) {
         let alertmanager = force.alertmanager.as_ref();
@@ -105,8 +105,8 @@ impl Actor {
         self.endings.conclude(attempt, &story).await
     }
 
-    /// Whoever was stopped by a kill that was cut off goes on, whatever is decided next: by what
-    /// is on record, since policy and name service may say something else by now.
+    /// Resumes the processes that a kill that was cut off had stopped, whatever is decided next. It
+    /// goes by the record, since policy and name service may say something else by now.
     pub(super) async fn release(&self, remediation: &Remediation) {
         let command = Command::new(remediation.alert.label("command").as_bytes());
         let (true, Some(uid), Some(command)) =
@@ -122,7 +122,7 @@ impl Actor {
                 remediation = id,
                 resumed = released.resumed.len(),
                 denied = released.denied.len(),
-                "a kill was cut off: whoever it had stopped goes on"
+                "resumed (SIGCONT) the processes that a kill that was cut off had stopped"
             ),
             Ok(Err(error)) => {
                 tracing::error!(remediation = id, error = %Chain(&error), "could not resume (SIGCONT) stopped processes")

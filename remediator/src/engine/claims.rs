@@ -1,4 +1,4 @@
-//! One task for each remediation, whoever asks for it: the webhook for every alert, and the regular
+//! One task for each remediation, however many ask for it: the webhook for every alert, and the regular
 //! look at the journal for what nobody pursues.
 
 use std::collections::{HashMap, HashSet};

@@ -37,7 +37,7 @@ impl Endings {
         Self { context }
     }
 
-    /// Writes down how it ended, and what people are told.
+    /// Writes down how it ended, and the outcome that people read.
     pub(super) async fn conclude(
         &self,
         attempt: &Attempt<'_>,
@@ -136,7 +136,7 @@ impl Endings {
         Ok(())
     }
 
-    /// There may be a storm, and nothing is done: people are told, once in this window.
+    /// There may be a storm, and nothing is done: a mail says so, once in this window.
     async fn give_up(
         &self,
         remediation: &Remediation,

@@ -16,7 +16,7 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    /// Waits until nobody else acts upon these processes; until the guard is dropped, nobody does.
+    /// Waits until no other task acts on these processes. None does until the guard is dropped.
     pub(super) async fn enter(&self, uid: u32, command: Command) -> OwnedMutexGuard<()> {
         let lane = {
             let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);

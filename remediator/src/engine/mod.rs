@@ -89,7 +89,7 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Who wants to know of new letters.
     pub letters: Arc<Notify>,
-    /// Whether "not found" can be relied upon.
+    /// Whether "not found" is reliable.
     pub reach: Reach,
 }
 

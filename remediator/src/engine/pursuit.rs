@@ -130,7 +130,7 @@ impl Pursuits {
         let remediation =
             match self.context.persist(|| self.context.parts.journal.remediation(id)).await? {
                 Ok(remediation) => remediation,
-                // It would read the same for ever.
+                // Each further read would fail alike.
                 Err(why) => return self.endings.abandon(id, &why).await,
             };
         match remediation.state {

@@ -50,7 +50,7 @@ impl Watcher {
         }
     }
 
-    /// How long the watch goes on. By the clock of the journal it is told only once, since that
+    /// How long the watch goes on. By the clock of the journal it is read only once, since that
     /// may be set; and never more than the playbook says.
     fn left_to_watch(&self, remediation: &Remediation) -> Duration {
         let force = self.context.force();

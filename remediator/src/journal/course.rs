@@ -104,7 +104,7 @@ pub struct Ending {
     pub summary: String,
     /// How many processes lived afterwards, if known.
     pub after: Option<u64>,
-    /// What people are told, if they are.
+    /// The outcome to post, if there is one.
     pub letter: Option<NewLetter>,
     /// Until when the storm's return is watched for, if it is.
     pub watch_until: Option<Timestamp>,
@@ -216,7 +216,7 @@ impl Journal {
     }
 
     /// Its steps are over, or it was refused: verdict and letter in one transaction, so that
-    /// people are told once, whatever happens.
+    /// the outcome is posted once, whatever happens.
     pub async fn end(&self, id: i64, ending: Ending, now: Timestamp) -> Result<(), Fault> {
         self.write(move |tx| {
             let state = if ending.watch_until.is_some() { "watching" } else { "done" };

@@ -222,12 +222,12 @@ fn record(connection: &Connection, row: &Row<'_>) -> Result<RemediationRow, Faul
 const LAST: &str = "SELECT max(acted_ms) FROM remediations
     WHERE uid = ?1 AND command = ?2 AND id <> ?3 AND acted_ms <= ?4";
 
-/// How many of a playbook in a time, but the one that asks: upon a user,
+/// How many remediations of a playbook in a time, except the one that asks: of one user,
 const COUNT_OF_USER: &str = "SELECT count(*) FROM remediations
     WHERE playbook = ?1 AND acted_ms > ?2 AND acted_ms <= ?5 AND id <> ?3 AND dry_run = 0
         AND uid = ?4";
 
-/// and upon all.
+/// and of all users.
 const COUNT_IN_TOTAL: &str = "SELECT count(*) FROM remediations
     WHERE playbook = ?1 AND acted_ms > ?2 AND acted_ms <= ?4 AND id <> ?3 AND dry_run = 0";
 
@@ -284,7 +284,7 @@ fn recurrence(connection: &Connection, id: i64) -> Result<Recurrence, Fault> {
         ))?
         .query_row([id], |row| row.get(0))
         .optional()?;
-    // What cannot be read stays so, and nobody has been told of it: then it is told now.
+    // Labels that cannot be read stay so: the outcome counts as not posted, and is posted now.
     let told = told.and_then(|labels| from_json(&labels).ok()).unwrap_or_default();
     Ok(Recurrence { count: unsigned(count), told })
 }

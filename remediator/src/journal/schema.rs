@@ -97,7 +97,7 @@ SELECT r.id, strftime('%Y-%m-%d %H:%M:%S', coalesce(r.acted_ms, r.accepted_ms) /
 FROM remediations r;
 ";
 
-/// People are told once in a while of each verdict that nothing could be done, not of limits alone.
+/// Each verdict that nothing could be done is mailed once in a while, not only that of a limit.
 const VERSION_2: &str = r"
 CREATE INDEX told ON remediations (playbook, user, verdict, ended_ms);
 ";

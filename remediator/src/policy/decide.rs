@@ -23,7 +23,7 @@ use crate::alertmanager::Muted;
 use crate::alertmanager::{Alert, Status};
 use crate::verdict::{Mailed, Verdict};
 
-/// An alert that asks for something this host's file allows, whoever the user may be.
+/// An alert that asks for something this host's file allows, for any user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     name: String,
@@ -155,9 +155,9 @@ pub struct Facts {
 pub struct History {
     /// When the last remediation of this user and command began to act.
     pub last: Option<Timestamp>,
-    /// How many acted upon this user within the window of `limits.per_user`.
+    /// How many acted on this user within the window of `limits.per_user`.
     pub for_user: u32,
-    /// How many acted upon anybody within the window of `limits.total`.
+    /// How many acted on any user within the window of `limits.total`.
     pub in_total: u32,
 }
 
@@ -253,7 +253,7 @@ pub enum Refusal {
         named: Quoted,
         /// The playbook's name.
         playbook: String,
-        /// The playbook's commands, as they are told.
+        /// The playbook's commands, as text.
         expected: String,
     },
     /// The user's name cannot be one.
@@ -317,7 +317,7 @@ pub enum Refusal {
         user: UserName,
         /// Its uid.
         uid: u32,
-        /// The least uid that may be acted upon.
+        /// The least uid that may be acted on.
         min_uid: u32,
     },
     /// There is no storm, or no more.
@@ -399,7 +399,7 @@ impl Refusal {
     }
 }
 
-/// How often people are told of the same storm that cannot be acted on for a reason that stays.
+/// How often the same storm is mailed that cannot be acted on for a reason that stays.
 const TOLD_EVERY: Duration = Duration::from_secs(3600);
 
 /// A text from outside: cut to 64 characters, and shown in quotes with escapes.

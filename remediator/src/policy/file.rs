@@ -1,7 +1,7 @@
 //! The host's own policy: `remediator.yml`, read as a tree and then checked as a whole.
 //!
 //! - [`Config`]: what the file says; only [`Config::read`] and [`Config::parse`] make one, so
-//!   whoever holds one holds a checked one.
+//!   every policy in the program has been checked.
 //! - [`LoadError`]: why a file was not taken, with every fault at once.
 //! - [`Config::explain`]: the same policy in plain sentences, for `--check`.
 //! - `keys` makes a mapping's struct, reader and list of keys; `tree` reads

@@ -60,7 +60,7 @@ pub(super) type Faults = RefCell<Vec<Fault>>;
 pub(super) struct Section<'f> {
     at: String,
     map: Map<String, Value>,
-    /// Whether it is no mapping at all, which is told already: then nothing is missing from it.
+    /// Whether it is not a mapping, which is a fault of its own: then no key is missing from it.
     spoilt: bool,
     faults: &'f Faults,
 }

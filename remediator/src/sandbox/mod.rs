@@ -1,4 +1,4 @@
-//! What the daemon gives up for good once it has started, so that whoever takes it over gains
+//! What the daemon gives up for good once it has started, so that an attacker who takes it over gains
 //! little. Three layers, each of which holds whatever becomes of the others:
 //!
 //! - [`rights`]: capabilities. Keeps the four that the work needs, gains none.

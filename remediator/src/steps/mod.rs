@@ -48,7 +48,7 @@ pub(crate) trait Step: Sync {
     /// Its record in the journal.
     fn record(&self, row: &StepRow) -> Result<Box<dyn Record>, Unreadable>;
 
-    /// The places that the sandbox must leave open for it, besides /proc. Makes what is missing of
+    /// The places that the sandbox must leave open for it, besides /proc. Creates the missing parts of
     /// them: afterwards the daemon could not.
     fn places(&self, _config: &Config) -> Places {
         Places::default()

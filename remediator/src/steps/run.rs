@@ -50,7 +50,7 @@ pub(crate) struct Work<'a> {
     pub(crate) remediation: &'a Remediation,
     /// Whose mail and processes.
     pub(crate) account: &'a Account,
-    /// What people are told that it is about.
+    /// What it is about, as people read it.
     pub(crate) subject: Subject<'a>,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Run<'a> {
     pub(crate) plan: &'a Plan,
     /// The processes of the storm.
     pub(crate) living: &'a [i32],
-    /// What people are told about where the storm comes from, if that is known.
+    /// Where the storm comes from, as people read it, if that is known.
     pub(crate) source: Option<&'a Part>,
     /// How the remediation ends by the steps before.
     pub(crate) end: Option<&'a End>,

@@ -135,7 +135,7 @@ impl Site {
         token.as_ref().is_some_and(|token| token.is_in(headers))
     }
 
-    /// Whether whoever sent these headers may ask. A password of the web configuration stands for
+    /// Whether the sender of these headers may ask. A password of the web configuration stands for
     /// the token, since both would be in the same header. Nobody is let in from elsewhere without
     /// one of them or a certificate, even if the web configuration has changed since the start.
     fn may_ask(&self, headers: &HeaderMap) -> bool {

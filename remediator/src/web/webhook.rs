@@ -28,7 +28,7 @@ const BODY_MAX: usize = 1 << 20;
 /// How long a body may take.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How often posts without the token are told to the log.
+/// How often requests without the token are logged.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 impl Site {

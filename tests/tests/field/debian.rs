@@ -222,7 +222,7 @@ fn two_hosts(suite: &str) {
     shown(storms::account(&watched, "alice", 2));
     shown(storms::raise(&watched, "alice"));
     shown(storms::ended_elsewhere(&watched, "alice", &monitoring));
-    // Whoever is neither of the two gets no answer: the unit denies its address.
+    // A third host gets no answer: the unit denies its address.
     let stranger = machine("stranger", "192.0.2.12");
     let ask = "curl -sS --max-time 5 http://192.0.2.11:9958/metrics";
     assert!(!stranger.try_run(ask).unwrap().status.success());

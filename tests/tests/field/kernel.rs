@@ -72,7 +72,7 @@ fn check_sandbox(host: &Host) -> Result<(), Fault> {
     assert!(same(layer("seccomp")?, 1.0) && same(layer("capabilities")?, 1.0));
     let (_, wanted) = LANDLOCK.into_iter().find(|(first, _)| version() >= *first).unwrap();
     let told = layer("landlock")?;
-    // Whoever built or booted the kernel may have left Landlock out.
+    // The kernel may have been built or booted without Landlock.
     let modules = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
     if wanted > 0.0 && !modules.contains("landlock") {
         println!("kernel: left out: whether Landlock is enforced, as its being there is not said");

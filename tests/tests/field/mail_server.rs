@@ -34,7 +34,7 @@ macro_rules! with_a_mail_server {
 fn world(playbook: &str, top: &str, uid: u32) -> Result<(Host, Dovecot), Fault> {
     let host = Host::start("imap", playbook, top)?;
     let spool = host.dir().join("mail");
-    // As on a host of mail: whoever has a mailbox may lock it.
+    // As on a mail host: each owner of a mailbox may lock it.
     fs::set_permissions(&spool, fs::Permissions::from_mode(0o1777)).unwrap();
     let dovecot = Dovecot::start(&Dovecot::tree().unwrap(), &spool, uid)?;
     Ok((host, dovecot))
@@ -208,9 +208,9 @@ fn crowd(pause: Duration, uid: u32) -> Result<(Vec<String>, Vec<Told>), Fault> {
     Ok((verdicts, told(&receiver.posts())))
 }
 
-/// What holds of both: a person is told once that it is a client that reconnects, and once that the
-/// limit is reached; and never the same twice in a row, unless a kill left the mailbox locked: a busy
-/// machine's sessions still expunge when their grace is over, and a lock is always told.
+/// What holds of both: the limit ends it, and is the last outcome, critical. Each outcome but the first
+/// names Dovecot and a client that reconnects. No two in a row are alike, unless the later one names a
+/// lock: on a busy machine sessions still expunge when their grace is over, and a lock is always told.
 fn is_as_an_administrator_wants_it(verdicts: &[String], told: &[Told]) {
     assert_eq!(verdicts.len(), 5, "the limit holds: {verdicts:?}");
     let last = told.last().unwrap();
@@ -231,8 +231,8 @@ fn is_as_an_administrator_wants_it(verdicts: &[String], told: &[Told]) {
     }
 }
 
-/// The grace is over while new sessions still come, so that some get SIGKILL: on a machine that is slow
-/// enough one of them may leave the mailbox torn, which is said and is not a fault.
+/// New sessions still come when the grace is over, and get SIGKILL. On a slow machine that may tear the
+/// mailbox, and then this test fails: so it is not part of `make test`.
 #[test]
 #[ignore = "takes two minutes: `make field` runs it"]
 fn clients_that_all_reconnect_at_once_are_ended_within_limits_and_named() -> Result<(), Fault> {

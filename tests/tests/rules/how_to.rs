@@ -75,7 +75,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What `make rules` says of the copy: whoever follows an example must pass it.
+/// What `make rules` says of the copy: a user who follows an example must pass it.
 fn check(dir: &Path, title: &str) {
     let output = Command::new(dir.join("rules/check.sh"))
         .env("PROMTOOL", programs::other("promtool").unwrap())

@@ -15,7 +15,7 @@ use super::worlds::{World, explore};
 use super::{Finding, Playbook, Policy, Verdict};
 use crate::policy::duration::spoken;
 
-/// How many cool-downs a storm that is no longer watched may wait until it is told again. A
+/// How many cool-downs a storm that is no longer watched may wait until it is notified again. A
 /// notification that comes later than that leaves the daemon idle while it could act.
 const REPEAT_IN_COOLDOWNS: u32 = 10;
 
@@ -84,7 +84,7 @@ fn copied(value: &str) -> Option<&str> {
 /// How an alert fares in one world.
 #[derive(Default)]
 struct Fate {
-    /// Why it does not arrive, or is not acted upon.
+    /// Why it does not arrive, or is not acted on.
     lost: Vec<Finding>,
     /// Why that cannot be told.
     unsure: Vec<Finding>,
@@ -196,7 +196,7 @@ fn arrive(
     let faults = |(_, fate): &(Judgement, Fate)| (fate.lost.len(), fate.unsure.len());
     let best = ways.into_iter().min_by_key(faults);
     let mut fate = best.map(|(_, fate)| fate).unwrap_or_default();
-    // It arrives another way; but whoever wrote that route meant something else.
+    // It arrives another way; but the author of that route meant something else.
     fate.unsure.extend(swapped);
     fate
 }

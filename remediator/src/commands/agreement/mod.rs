@@ -65,7 +65,7 @@ pub struct Playbook {
 pub struct Policy {
     /// The host for which it acts.
     pub host: String,
-    /// Users that are never acted upon, whom no alert needs to reach.
+    /// Users that are never acted on: no alert needs to reach the webhook for them.
     pub left_alone: Vec<String>,
     /// The playbooks by their names.
     pub playbooks: BTreeMap<String, Playbook>,
@@ -310,7 +310,7 @@ fn asking_alerts<'a>(
     carriers
 }
 
-/// Whether the alert's own labels are those that the daemon acts upon.
+/// Whether the alert's own labels are those that the daemon acts on.
 fn labels_fit(asking: Asking<'_>, verdict: &mut Verdict) -> bool {
     let Asking { policy, playbook, alert, .. } = asking;
     let mut wrong = Vec::new();

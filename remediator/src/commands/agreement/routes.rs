@@ -317,7 +317,7 @@ impl Route {
         matchers.all(|matcher| matcher.matches_text(value) != Answer::No)
     }
 
-    /// How long until a group that does not change is told again: `repeat_interval` rounded up
+    /// How long until a group that does not change is notified again: `repeat_interval` rounded up
     /// to the next tick of `group_interval` AFTER it, so that 5m of 5m is 10m.
     pub(super) fn effective_repeat(&self) -> Duration {
         let tick = self.group_interval.as_millis();
@@ -334,7 +334,7 @@ impl Route {
     }
 }
 
-/// An inhibit rule: while an alert of its source fires, none of its target is told that has the
+/// An inhibit rule: while an alert of its source fires, none of its target is notified that has the
 /// same values of certain labels.
 #[derive(Clone, Debug)]
 pub(super) struct Inhibition {

@@ -236,7 +236,7 @@ impl<'a> Storm<'a> {
 
     /// Lets those that live be, and counts them until they are a storm again, or until their number
     /// has not grown for a while. `None` where some were sent SIGTERM and do not exit: they are
-    /// killed after their grace, and whoever joins them to make a storm is ended with them.
+    /// killed after their grace, together with those that join them to make a storm.
     fn ebbed(&mut self) -> Result<Option<End>, Halt> {
         let Errand { proc_dir, target, bounds, untouchables, .. } = self.errand;
         let (mut most, mut grown) = (0, Instant::now());
