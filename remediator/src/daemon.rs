@@ -48,7 +48,7 @@ const PRUNE: Duration = Duration::from_secs(3600);
 /// What the daemon starts with.
 #[derive(Debug)]
 pub struct Start {
-    /// The file of the configuration, read anew at each reload.
+    /// The file of the configuration, read again at each reload.
     pub config_file: PathBuf,
     /// What it says now.
     pub config: Config,

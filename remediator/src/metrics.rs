@@ -14,6 +14,7 @@ use prometheus::{
 use crate::journal::records::Pending;
 use crate::policy::Config;
 use crate::sandbox::Sandbox;
+use crate::steps::archive::Method;
 use crate::steps::archive::note::NO_MAIL_FILE;
 use crate::verdict::Verdict;
 
@@ -295,7 +296,7 @@ impl Metrics {
         for result in WebhookResult::ALL {
             self.intake.notifications.with_label_values(&[result.label()]).inc_by(0);
         }
-        for result in [NO_MAIL_FILE, "reflink", "copy_file_range", "read_write", "identical"] {
+        for result in Method::ALL.map(Method::label).into_iter().chain([NO_MAIL_FILE]) {
             self.work.archives.with_label_values(&[result]).inc_by(0);
         }
         for result in DeliveryResult::ALL {

@@ -207,12 +207,9 @@ impl<'a> Story<'a> {
     }
 }
 
-/// What stands for a count that is not known.
-pub(crate) const UNKNOWN: &str = "unknown";
-
-/// A count, or `unknown`.
+/// A count, or `unknown`: what was not counted is not zero.
 pub(crate) fn number(count: Option<u64>) -> String {
-    count.map_or_else(|| UNKNOWN.to_owned(), |count| count.to_string())
+    count.map_or_else(|| "unknown".to_owned(), |count| count.to_string())
 }
 
 impl Told {

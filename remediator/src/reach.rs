@@ -155,12 +155,14 @@ impl Reach {
     fn ask(&self, question: Question, outside: Answer) {
         self.lock().asking = Some((question.clone(), Instant::now()));
         let inside = question.ask();
+        // It reads files: not while others wait for the state.
+        let beyond = matches!(inside, Answer::Known(_)) && question.is_beyond_files();
         let mut state = self.lock();
         state.asking = None;
         state.different.retain(|known| known.question != question);
         if inside != outside {
             state.different.push(Difference { question, outside, inside });
-        } else if question.is_beyond_files() && matches!(inside, Answer::Known(_)) {
+        } else if beyond {
             state.reaches_beyond_files = true;
         }
     }

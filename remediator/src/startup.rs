@@ -109,7 +109,7 @@ pub fn exit_status(error: &(dyn Error + 'static)) -> u8 {
 /// This machine's name, for a policy that gives none.
 pub fn machine() -> Result<String, Box<dyn Error>> {
     let name = nix::unistd::gethostname()?;
-    name.into_string().map_err(|name| format!("the host's name is no text: {name:?}").into())
+    name.into_string().map_err(|name| format!("the host's name is not text: {name:?}").into())
 }
 
 /// What the daemon reads and writes, for the sandbox: its own places and those of the steps. Makes the

@@ -38,8 +38,12 @@ impl Severity {
 pub enum Mailed {
     /// Each time.
     Always,
-    /// Each time that steps were taken; if nothing was done, once in a while for each user.
-    SometimesIfIdle,
+    /// Each time that steps were taken; if nothing was done, once an hour for each user.
+    HourlyIfIdle,
+    /// The same, but once in the window of `limits.per_user`.
+    OncePerUserLimitIfIdle,
+    /// The same, but once in the window of the limit that was reached.
+    OncePerLimitIfIdle,
     /// Each time that steps were taken; never if nothing was done.
     NeverIfIdle,
     /// Never.
@@ -93,7 +97,7 @@ verdicts! {
         "the host counted fewer than its own threshold, or the processes exited by themselves";
     BelowThreshold = "below_threshold", Info, Always, good: true, watched: true,
         "killed; a few came back (a client that reconnects), but for three rounds in a row fewer than the threshold, and not more each time";
-    LeftAlone = "left_alone", Critical, SometimesIfIdle, good: false, watched: true,
+    LeftAlone = "left_alone", Critical, OncePerUserLimitIfIdle, good: false, watched: true,
         "others still run in a container (a pid namespace that the user did not create), and the remediator does not end those";
     Evaded = "evaded", Critical, Always, good: false, watched: true,
         "some changed their name or owner before they were stopped, so the remediator let them go; the mail gives their present names";
@@ -117,13 +121,13 @@ verdicts! {
         "the daemon was stopped while it acted; the next start resumes";
 
     // Nothing was done, although there may be a storm.
-    SharedUid = "shared_uid", Critical, SometimesIfIdle, good: false, watched: false,
+    SharedUid = "shared_uid", Critical, HourlyIfIdle, good: false, watched: false,
         "the uid owns the mail of several users (`vmail`), so its processes belong to all of them; nothing was done";
-    UnresolvedUser = "unresolved_user", Critical, SometimesIfIdle, good: false, watched: false,
+    UnresolvedUser = "unresolved_user", Critical, HourlyIfIdle, good: false, watched: false,
         "the name service did not give the user's uid within 5 minutes; nothing was done";
-    BadUserName = "bad_user_name", Critical, SometimesIfIdle, good: false, watched: false,
+    BadUserName = "bad_user_name", Critical, HourlyIfIdle, good: false, watched: false,
         "the account's name holds characters that cannot be part of a file's name (`CORP\\alice`, a blank) or is over 64 bytes long; nothing was done";
-    LimitReached = "limit_reached", Critical, SometimesIfIdle, good: false, watched: false,
+    LimitReached = "limit_reached", Critical, OncePerLimitIfIdle, good: false, watched: false,
         "it has acted as often as `limits` allows; nothing was done";
 
     // The other ends of the steps.

@@ -83,7 +83,7 @@ pub enum BadPayload {
     #[error("the notification holds {0} alerts, more than {ALERTS_MAX}")]
     TooMany(usize),
     /// A time cannot be read.
-    #[error("startsAt {text:?} is no RFC 3339 time")]
+    #[error("startsAt {text:?} is not an RFC 3339 time")]
     Time {
         /// What stood there.
         text: String,

@@ -9,7 +9,6 @@ use procstorm_toolkit::chain::Chain;
 
 use super::attempt::{Attempt, unread_of};
 use super::context::Context;
-use super::count;
 use super::endings::Endings;
 use super::lanes::Lanes;
 use crate::active::Force;
@@ -17,6 +16,7 @@ use crate::journal::Remediation;
 use crate::outcome::{End, Part, Story};
 use crate::policy::Plan;
 use crate::steps;
+use crate::steps::count;
 use crate::steps::kill::{Source, Survey, Target, release_stopped, told, was_interrupted};
 use crate::steps::run::{Run, Took, Work};
 use crate::stopping::Stopping;
@@ -64,9 +64,8 @@ impl Actor {
         self.context.parts.metrics.duration(clock.elapsed());
         let nothing = || End::nothing(&subject, Verdict::Failed, "the playbook has no step");
         let end = done.end.unwrap_or_else(nothing);
-        self.endings
-            .conclude(attempt, &Story { subject, recurrence: 0, end, parts: done.parts })
-            .await
+        let story = Story { subject, recurrence: 0, end, parts: done.parts };
+        self.endings.conclude(attempt, story).await
     }
 
     /// The alert's start is by the clock of Prometheus, which Alertmanager's stands for. What
@@ -102,7 +101,7 @@ impl Actor {
         let subject = work.subject;
         let end = End::interrupted(&subject, living);
         let story = Story { subject, recurrence: 0, end, parts };
-        self.endings.conclude(attempt, &story).await
+        self.endings.conclude(attempt, story).await
     }
 
     /// Resumes the processes that a kill that was cut off had stopped, whatever is decided next. It

@@ -8,6 +8,7 @@ use crate::active::Force;
 use crate::journal::Remediation;
 use crate::outcome::Subject;
 use crate::policy::Authorised;
+use crate::steps::archive::LOCK_STEP;
 use crate::steps::kill::Target;
 use crate::steps::record;
 
@@ -36,9 +37,11 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// A sentence for each step that has ended and whose record cannot be read. Logs each of them.
+/// A sentence for each step that has ended and whose record cannot be read. Logs each of them. That of
+/// a lock is left out: the look for the lock reports it.
 pub(super) fn unread_of(remediation: &Remediation) -> Vec<String> {
-    let unread = remediation.steps.iter().filter_map(|row| record::of(row)?.err());
+    let steps = remediation.steps.iter().filter(|row| row.name != LOCK_STEP);
+    let unread = steps.filter_map(|row| record::of(row)?.err());
     unread.inspect(|record| record.log(remediation.id)).map(|record| record.to_string()).collect()
 }
 

@@ -41,7 +41,7 @@ impl Endings {
     pub(super) async fn conclude(
         &self,
         attempt: &Attempt<'_>,
-        story: &Story<'_>,
+        mut story: Story<'_>,
     ) -> Result<(), Stopping> {
         let Attempt { remediation, force, authorised } = attempt;
         let journal = &self.context.parts.journal;
@@ -49,14 +49,14 @@ impl Endings {
             Some(_) => self.context.persist(|| journal.recurrence(remediation.id)).await?,
             None => Recurrence::default(),
         };
-        let story = &Story { recurrence: recurrence.count, ..story.clone() };
+        story.recurrence = recurrence.count;
         let told = story.tell();
         let is_posted = !story.repeats(&told, &recurrence.told);
         let settle = authorised.playbook().settle;
         let is_watched = told.verdict.is_watched() && !settle.is_zero();
         let settle = is_watched.then(|| SignedDuration::try_from(settle).ok()).flatten();
         let watch_until = settle.and_then(|settle| Timestamp::now().checked_add(settle).ok());
-        self.end(remediation.id, force, &told, story, watch_until, is_posted).await
+        self.end(remediation.id, force, &told, &story, watch_until, is_posted).await
     }
 
     async fn end(
@@ -106,34 +106,45 @@ impl Endings {
         refusal: &Refusal,
         asked: Option<(&Request, Seen)>,
     ) -> Result<(), Stopping> {
-        if let (Some(window), Some((request, mut seen))) = (refusal.told_once_in(), asked) {
-            let (window, left_alone) = if let Refusal::LeftAlone { left_alone, .. } = refusal {
-                (request.playbook().limits.per_user.window, *left_alone)
-            } else {
-                (window, 0)
-            };
-            seen.living = seen.living.map(|living| living.saturating_add(left_alone));
+        let window = asked.as_ref().and_then(|(request, _)| {
+            let limits = &request.playbook().limits;
+            refusal.told_once_in(limits)
+        });
+        if let (Some(window), Some((request, mut seen))) = (window, asked) {
+            if let Refusal::LeftAlone { left_alone, .. } = refusal {
+                seen.living = seen.living.map(|living| living.saturating_add(*left_alone));
+            }
             return self.give_up(remediation, force, refusal, window, request, seen).await;
         }
-        let (verdict, reason) = (refusal.verdict(), refusal.to_string());
-        let journal = &self.context.parts.journal;
-        let refused = self
-            .context
-            .persist(|| journal.refuse(remediation, verdict, reason.clone(), Timestamp::now()))
-            .await?;
-        if refused {
-            let playbook = remediation.alert.label("playbook");
+        let reason = refusal.to_string();
+        if self.dismiss(remediation, refusal.verdict(), &reason).await? {
             tracing::info!(
                 remediation = remediation.id,
                 user = remediation.alert.label("user"),
-                playbook,
-                refusal = verdict.label(),
+                playbook = remediation.alert.label("playbook"),
+                refusal = refusal.verdict().label(),
                 reason,
                 "refused"
             );
-            self.context.parts.metrics.remediation(playbook, verdict);
         }
         Ok(())
+    }
+
+    /// Writes down and counts that nothing is done, without an outcome. Returns false if an alert
+    /// that came meanwhile asks for another look.
+    async fn dismiss(
+        &self,
+        remediation: &Remediation,
+        verdict: Verdict,
+        reason: &str,
+    ) -> Result<bool, Stopping> {
+        let journal = &self.context.parts.journal;
+        let refuse = || journal.refuse(remediation, verdict, reason.to_owned(), Timestamp::now());
+        let refused = self.context.persist(refuse).await?;
+        if refused {
+            self.context.parts.metrics.remediation(remediation.alert.label("playbook"), verdict);
+        }
+        Ok(refused)
     }
 
     /// There may be a storm, and nothing is done: a mail says so, once in this window.
@@ -162,14 +173,8 @@ impl Endings {
             })
             .await?;
         if told_before {
-            let verdict = refusal.verdict();
-            let refused = self
-                .context
-                .persist(|| journal.refuse(remediation, verdict, reason.clone(), Timestamp::now()))
-                .await?;
-            if refused {
+            if self.dismiss(remediation, refusal.verdict(), &reason).await? {
                 tracing::warn!(remediation = remediation.id, user, playbook, reason, "refused");
-                self.context.parts.metrics.remediation(playbook, verdict);
             }
             return Ok(());
         }
@@ -188,7 +193,7 @@ impl Endings {
         };
         let reason = Chain(error).to_string();
         let story = Story::nothing(attempt.subject(None), verdict, &reason);
-        self.conclude(attempt, &story).await
+        self.conclude(attempt, story).await
     }
 
     /// Ends what can never be brought on, and tells people: left unfinished, it would take in every

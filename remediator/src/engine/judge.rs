@@ -9,13 +9,13 @@ use super::accounts::AccountLookup;
 use super::action::Actor;
 use super::attempt::Attempt;
 use super::context::Context;
-use super::count;
 use super::endings::{Endings, Seen};
 use super::lanes::Lanes;
 use crate::active::Force;
 use crate::journal::records::Question;
 use crate::journal::{Remediation, State};
 use crate::policy::{Authorised, Decision, Facts, History, Refusal, Request, admit, decide};
+use crate::steps::count;
 use crate::steps::kill::Survey;
 use crate::stopping::Stopping;
 

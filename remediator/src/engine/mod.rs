@@ -161,10 +161,6 @@ fn playbook_of<'c>(config: &'c Config, remediation: &Remediation) -> Option<&'c 
     config.playbooks.get(remediation.alert.label("playbook"))
 }
 
-fn count<T>(list: &[T]) -> u64 {
-    u64::try_from(list.len()).unwrap_or(u64::MAX)
-}
-
 /// The time from one to the other; none if that is the earlier one.
 fn since(start: Timestamp, end: Timestamp) -> Duration {
     Duration::try_from(end.duration_since(start)).unwrap_or_default()

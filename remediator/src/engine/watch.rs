@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use procstorm_toolkit::chain::Chain;
 
 use super::context::Context;
-use super::{count, playbook_of, since};
+use super::{playbook_of, since};
 use crate::journal::Remediation;
 use crate::policy::Config;
+use crate::steps::count;
 use crate::steps::kill::Target;
 use crate::stopping::Stopping;
 

@@ -47,7 +47,7 @@ pub enum Fault {
     File {
         /// What was tried.
         action: &'static str,
-        /// Upon what.
+        /// The object.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
@@ -227,7 +227,7 @@ impl Store {
     }
 }
 
-/// Whether the database must be opened anew before anything else can be done with it.
+/// Whether the database must be opened again before anything else can be done with it.
 fn is_beyond_repair(fault: &Fault) -> bool {
     let Fault::Sqlite(rusqlite::Error::SqliteFailure(error, _)) = fault else { return false };
     !matches!(error.code, ErrorCode::DatabaseBusy | ErrorCode::ConstraintViolation)

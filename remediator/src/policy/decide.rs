@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use procstorm_processes::process::Command;
 
 use super::duration::spoken;
-use super::file::{Config, Playbook, Step};
+use super::file::{Config, Limits, Playbook, Step};
 use super::values::Rate;
 use crate::account::{Account, NameFault, Protected, UserName};
 use crate::alertmanager::Muted;
@@ -113,6 +113,14 @@ impl Authorised {
     #[must_use]
     pub fn command(&self) -> &Command {
         &self.request.command
+    }
+
+    /// Whether it matters that the uid holds the mail of others: a step ends processes, and the policy
+    /// does not allow it.
+    #[must_use]
+    pub fn minds_shared_uid(&self, config: &Config) -> bool {
+        let ends = self.playbook().steps.iter().any(|step| step.ends_processes());
+        ends && !config.accounts.allow_shared_uid
     }
 }
 
@@ -389,13 +397,20 @@ impl Refusal {
         }
     }
 
-    /// Within how long people get only one mail about it; `None` if they get none.
+    /// Within how long people get only one mail about it, under these limits of the playbook; `None` if
+    /// they get none.
     #[must_use]
-    pub fn told_once_in(&self) -> Option<Duration> {
-        let is_told = self.verdict().mailed() == Mailed::SometimesIfIdle;
-        let window =
-            if let Self::LimitReached { rate, .. } = self { rate.window } else { TOLD_EVERY };
-        is_told.then_some(window)
+    pub fn told_once_in(&self, limits: &Limits) -> Option<Duration> {
+        match self.verdict().mailed() {
+            Mailed::HourlyIfIdle => Some(TOLD_EVERY),
+            Mailed::OncePerUserLimitIfIdle => Some(limits.per_user.window),
+            Mailed::OncePerLimitIfIdle => {
+                let rate =
+                    if let Self::LimitReached { rate, .. } = self { *rate } else { limits.total };
+                Some(rate.window)
+            }
+            Mailed::Always | Mailed::NeverIfIdle | Mailed::Never => None,
+        }
     }
 }
 

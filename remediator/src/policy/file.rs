@@ -3,7 +3,6 @@
 //! - [`Config`]: what the file says; only [`Config::read`] and [`Config::parse`] make one, so
 //!   every policy in the program has been checked.
 //! - [`LoadError`]: why a file was not taken, with every fault at once.
-//! - [`Config::explain`]: the same policy in plain sentences, for `--check`.
 //! - `keys` makes a mapping's struct, reader and list of keys; `tree` reads
 //!   mappings, `values` reads quantities.
 
@@ -216,6 +215,15 @@ pub enum Step {
 impl Step {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::ArchiveMailFile, Self::KillUserProc];
+
+    /// Whether it ends processes: then a uid must not hold the mail of several users.
+    #[must_use]
+    pub fn ends_processes(self) -> bool {
+        match self {
+            Self::ArchiveMailFile => false,
+            Self::KillUserProc => true,
+        }
+    }
 
     /// Its name in the configuration, the journal and the metrics.
     #[must_use]

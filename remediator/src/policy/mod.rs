@@ -1,5 +1,5 @@
-//! The host's policy: what may be done, to which users, and above which count. Pure: nothing here
-//! looks at a process, a mailbox or the network.
+//! The host's policy: what may be done, to which users, and above which count. Pure but for
+//! [`Config::read`]: nothing here looks at a process, a mailbox or the network.
 //!
 //! - [`mod@file`]: `remediator.yml`, read and checked as a whole.
 //! - [`mod@decide`]: may this be done?

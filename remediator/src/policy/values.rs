@@ -117,6 +117,7 @@ mod tests {
         assert_eq!(size("512MiB"), Ok(512 << 20));
         assert_eq!(size("2TiB"), Ok(2_199_023_255_552));
         assert_eq!(size("10"), Ok(10));
+        assert_eq!(size("4KiB"), Ok(4_096));
         assert_eq!(reserve("5%"), Ok(Reserve::Percent(5)));
         assert_eq!(reserve("1GiB"), Ok(Reserve::Bytes(1 << 30)));
         for text in ["100%", "-1%", "%", "1XB", "1MiB2", "99999999999TiB"] {

@@ -3,7 +3,8 @@
 //! A step has a folder of its own, a name in the policy ([`policy::Step`]), and a
 //! line in [`of`]. The folder has all that is the step's: what is said about it before it is taken, how
 //! it is taken, its record in the journal, what the status page shows of that, and which places the
-//! sandbox must leave open for it. The rest of the program knows it as a [`Step`] alone.
+//! sandbox must leave open for it. A playbook's steps are run, described and shown through [`Step`]; the
+//! engine also counts a storm's processes, and the API lists its archives, by the modules themselves.
 //!
 //! - [`archive`]: saves a user's mail file.
 //! - [`kill`]: ends a storm, and proves it.
@@ -81,6 +82,11 @@ pub(crate) fn all() -> impl Iterator<Item = &'static dyn Step> {
     policy::Step::ALL.into_iter().map(of)
 }
 
-fn millis(time: Duration) -> u64 {
+pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How many there are.
+pub(crate) fn count<T>(list: &[T]) -> u64 {
+    u64::try_from(list.len()).unwrap_or(u64::MAX)
 }

@@ -63,7 +63,7 @@ impl Token {
         let file = File::open(path).map_err(fault)?;
         let metadata = file.metadata().map_err(fault)?;
         if !metadata.is_file() {
-            return Err(fault(io::Error::other("it is no regular file")));
+            return Err(fault(io::Error::other("it is not a regular file")));
         }
         let owner = metadata.uid();
         if owner != 0 && owner != nix::unistd::geteuid().as_raw() {

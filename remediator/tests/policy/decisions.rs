@@ -284,19 +284,24 @@ fn limits_hold_for_one_user_and_for_all() {
 fn people_hear_of_a_refusal_once_in_the_limits_window_once_an_hour_or_never() {
     let config = config("");
     let told_in = |facts: &Facts| match judged(&config, facts) {
-        Decision::Refuse(refusal) => refusal.told_once_in().map(|time| time.as_secs()),
+        Decision::Refuse(refusal) => {
+            refusal.told_once_in(&config.playbooks["imapd_storm"].limits).map(|time| time.as_secs())
+        }
         other @ (Decision::Act(_) | Decision::Wait(_)) => panic!("{other:?}"),
     };
     assert_eq!(told_in(&history(60, 3, 4)), Some(3600), "per_user: 3/h");
     let mail = Facts { shared_with: vec!["bob".to_owned()], ..facts() };
     assert_eq!(told_in(&mail), Some(3600));
     assert_eq!(told_in(&Facts { living: 1, ..facts() }), None);
+    let elsewhere = Facts { living: 1, left_alone: 200, ..facts() };
+    assert_eq!(told_in(&elsewhere), Some(3600), "the window of per_user");
     let text = "host: moscow\nplaybooks: {imapd_storm: {alerts: [ProcNumChkRed], command: imapd, \
                 threshold: 90, steps: [kill_user_proc], limits: {per_user: 1/15m}}}";
     let config = Config::parse(text, "here").unwrap();
     let refused = judged(&config, &history(60, 1, 1));
     let Decision::Refuse(refusal) = refused else { panic!("{refused:?}") };
-    assert_eq!(refusal.told_once_in().map(|time| time.as_secs()), Some(900));
+    let limits = &config.playbooks["imapd_storm"].limits;
+    assert_eq!(refusal.told_once_in(limits).map(|time| time.as_secs()), Some(900));
 }
 
 #[test]

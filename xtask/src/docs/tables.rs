@@ -257,13 +257,11 @@ fn verdicts() -> Table {
     let entries = Verdict::ALL.iter().map(|verdict| {
         let mailed = match verdict.mailed() {
             Mailed::Always => "yes",
-            Mailed::SometimesIfIdle if *verdict == Verdict::LeftAlone => {
+            Mailed::OncePerUserLimitIfIdle => {
                 "yes; if nothing was done, once in the window of `limits.per_user`"
             }
-            Mailed::SometimesIfIdle if *verdict == Verdict::LimitReached => {
-                "once in the limit's window"
-            }
-            Mailed::SometimesIfIdle => "once an hour",
+            Mailed::OncePerLimitIfIdle => "once in the limit's window",
+            Mailed::HourlyIfIdle => "once an hour",
             Mailed::NeverIfIdle => "only if the processes disappeared just before the kill",
             Mailed::Never => "no",
         };

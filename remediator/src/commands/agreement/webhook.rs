@@ -12,11 +12,9 @@ use std::time::Duration;
 
 use hyper::Uri;
 
+use crate::args::LISTEN;
 use crate::policy::duration;
 use crate::policy::yaml::{Fault, Node};
-
-/// The port on which a daemon listens that is not told otherwise.
-const DEFAULT_LISTEN: &str = "127.0.0.1:9958";
 
 /// The page that takes notifications.
 const PAGE: &str = "/webhook";
@@ -472,7 +470,7 @@ fn small_file(path: &Path) -> std::io::Result<String> {
 
 /// Addresses and ports that the daemon listens on.
 fn listened(here: &Here) -> Vec<(IpAddr, u16)> {
-    let default = [DEFAULT_LISTEN.to_owned()];
+    let default = [LISTEN.to_owned()];
     let listen = if here.listen.is_empty() { &default[..] } else { &here.listen };
     let parsed = listen.iter().filter_map(|listen| {
         let (address, port) = listen.rsplit_once(':')?;
@@ -489,7 +487,7 @@ fn listened(here: &Here) -> Vec<(IpAddr, u16)> {
 }
 
 fn is_default(here: &Here) -> bool {
-    here.listen.iter().all(|listen| listen == DEFAULT_LISTEN)
+    here.listen.iter().all(|listen| listen == LISTEN)
 }
 
 fn is_local(name: &str, address: Option<IpAddr>) -> bool {

@@ -134,7 +134,7 @@ pub enum Failure {
     Denied {
         /// What was tried.
         action: &'static str,
-        /// Upon what.
+        /// The object.
         path: PathBuf,
         /// `EACCES` or `EPERM`.
         source: Errno,
@@ -144,7 +144,7 @@ pub enum Failure {
     Io {
         /// What was tried.
         action: &'static str,
-        /// Upon what.
+        /// The object.
         path: PathBuf,
         /// Why it failed.
         source: Errno,
@@ -217,7 +217,7 @@ pub enum OpenError {
     Io {
         /// What was tried.
         action: &'static str,
-        /// Upon what.
+        /// The object.
         path: PathBuf,
         /// Why it failed.
         source: Errno,

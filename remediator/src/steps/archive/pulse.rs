@@ -3,6 +3,7 @@
 //! A thread that waits for such a file system cannot be stopped. So it records between its calls
 //! that it is alive, and another thread checks how long ago that was.
 
+use crate::steps::millis;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -77,8 +78,4 @@ impl Pulse {
     pub fn is_given_up(&self) -> bool {
         self.inner.given_up.load(Ordering::Relaxed)
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -61,6 +61,10 @@ pub enum Method {
 }
 
 impl Method {
+    /// All of them.
+    pub const ALL: [Self; 4] =
+        [Self::Reflink, Self::CopyFileRange, Self::ReadWrite, Self::Identical];
+
     /// A word for metrics and logs.
     #[must_use]
     pub fn label(self) -> &'static str {

@@ -106,7 +106,7 @@ pub enum RestoreError {
     Io {
         /// What was tried.
         action: &'static str,
-        /// Upon what.
+        /// The object.
         path: PathBuf,
         /// Why it failed.
         source: io::Error,

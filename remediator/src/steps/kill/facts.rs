@@ -1,6 +1,7 @@
 //! The record of `kill_user_proc`, as the status page shows it.
 
 use super::{Changed, KillVerdict, Other, Replacement, Report, Traced, Zombie};
+use crate::outcome::number;
 use crate::steps::facts::{Fact, fact, list};
 use crate::steps::record::Record;
 
@@ -19,8 +20,6 @@ impl Record for Report {
 }
 
 fn kill(report: &Report) -> Vec<Fact> {
-    // What was not counted is unknown, and not zero.
-    let left = report.left.map_or_else(|| "unknown".to_owned(), |left| left.to_string());
     let mut facts = vec![
         fact("Found", report.matched),
         fact("Asked to exit (SIGTERM)", report.asked),
@@ -28,7 +27,7 @@ fn kill(report: &Report) -> Vec<Fact> {
         fact("Sent SIGKILL", report.signalled),
         fact("Ended by SIGKILL", report.exited),
         fact("Ended otherwise", report.gone),
-        fact("Alive afterwards", left),
+        fact("Alive afterwards", number(report.left)),
         fact("Threshold", report.threshold),
         fact("No right to signal", report.denied),
         fact("Renamed and let go", report.changed),

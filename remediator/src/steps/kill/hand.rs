@@ -23,6 +23,7 @@ use super::pin::{Delivery, Pin};
 use super::realm::{Realm, below};
 use super::report::{KillVerdict, Other, Replacement, Report, Traced, Zombie, append, note};
 use super::sweep::{Bite, Sight, look};
+use crate::steps::count;
 
 /// How long those that were asked are held where others need the room.
 const HELD_FOR: Duration = Duration::from_millis(50);
@@ -327,13 +328,7 @@ impl<'a> Hand<'a> {
     }
 
     fn note_replacement(&mut self, stat: &Stat) {
-        let parent = other(&self.errand.proc_dir, stat.parent);
-        let replacement = Replacement {
-            pid: stat.pid,
-            parent: stat.parent,
-            parent_uid: parent.as_ref().map(|parent| parent.uid),
-            parent_command: parent.map(|parent| parent.command).unwrap_or_default(),
-        };
+        let replacement = Replacement::of(&self.errand.proc_dir, stat);
         note(&mut self.report.replacements, &mut self.report.replacement_count, replacement);
     }
 
@@ -411,7 +406,7 @@ impl<'a> Hand<'a> {
         for pid in &kills.signalled {
             changed.remove(pid);
         }
-        u64::try_from(kills.signalled.len()).unwrap_or(u64::MAX)
+        count(&kills.signalled)
     }
 
     /// Waits for those that have been sent SIGKILL to exit.
@@ -433,6 +428,19 @@ fn recheck(errand: &Errand<'_>, pid: i32) -> Recheck {
         Ok(Sight::Process(Standing::Living | Standing::Zombie, _))
         | Ok(Sight::Gone | Sight::Hidden)
         | Err(_) => Recheck::Same,
+    }
+}
+
+impl Replacement {
+    /// The process of the storm, and its parent as it is now.
+    pub(super) fn of(dir: &ProcDir, stat: &Stat) -> Self {
+        let parent = other(dir, stat.parent);
+        Self {
+            pid: stat.pid,
+            parent: stat.parent,
+            parent_uid: parent.as_ref().map(|parent| parent.uid),
+            parent_command: parent.map(|parent| parent.command).unwrap_or_default(),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::pin::{Delivery, Pin, pause};
+use crate::steps::count;
 
 /// How far a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +159,7 @@ impl Held {
     /// Waits until `until` for those that have been asked to exit, and lets go of those that have.
     /// Returns how many that were.
     pub(super) fn await_asked(&mut self, until: Instant, is_over: impl Fn() -> bool) -> u64 {
-        let mut count: u64 = 0;
+        let mut gone: u64 = 0;
         loop {
             let slice = Instant::now() + SLICE;
             let end = until.min(slice);
@@ -168,13 +169,13 @@ impl Held {
             };
             // One after the other, the last first, as in `await_exits`.
             let exited: Vec<i32> = self.entries.iter().rev().filter_map(has_exited).collect();
-            count = count.saturating_add(u64::try_from(exited.len()).unwrap_or(u64::MAX));
+            gone = gone.saturating_add(count(&exited));
             for pid in &exited {
                 self.entries.remove(pid);
             }
             let is_any = self.entries.values().any(|(_, phase)| *phase == Phase::Asked);
             if !is_any || Instant::now() >= until || is_over() {
-                return count;
+                return gone;
             }
         }
     }
@@ -306,7 +307,7 @@ impl Held {
         for pid in &exited {
             self.entries.remove(pid);
         }
-        u64::try_from(exited.len()).unwrap_or(u64::MAX)
+        count(&exited)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::steps::millis;
 use serde::{Deserialize, Serialize};
 
 use crate::verdict::{Severity, Verdict};
@@ -336,9 +337,7 @@ pub(super) fn judge(after: Aftermath) -> KillVerdict {
         Aftermath { quiet: Some(_), any: true, changed: true, .. } => KillVerdict::Evaded,
         Aftermath { quiet: Some(_), nested: true, .. } => KillVerdict::LeftAlone,
         Aftermath { quiet: Some(_), any: false, .. } => KillVerdict::NoLongerTrue,
-        Aftermath { quiet: Some(time), .. } => {
-            KillVerdict::NoneSeenForMs(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-        }
+        Aftermath { quiet: Some(time), .. } => KillVerdict::NoneSeenForMs(millis(time)),
         Aftermath {
             ebbed: true,
             changed: false,

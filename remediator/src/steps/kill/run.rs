@@ -8,6 +8,7 @@ use crate::journal::Remediation;
 use crate::outcome::{End, Part};
 use crate::policy::Step;
 use crate::steps::archive::{left_lock, note};
+use crate::steps::count;
 use crate::steps::millis;
 use crate::steps::run::{Ran, Run, Took, Work};
 use crate::stopping::Stopping;
@@ -52,7 +53,7 @@ pub(super) async fn run(run: &Run<'_>) -> Result<Took, Stopping> {
         Ran::Unread(record) => {
             took.parts.push(Part::unread(&[record.to_string()]));
             took.parts.extend(run.source.cloned());
-            let left = u64::try_from(living.len()).unwrap_or(u64::MAX);
+            let left = count(living);
             took.end = Some(End::interrupted(subject, left));
             true
         }

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use procstorm_processes::proc_dir::ProcDir;
 
-use super::hand::other;
 use super::report::Replacement;
 use super::target::Target;
 
@@ -26,14 +25,5 @@ pub fn source(procfs: &Path, target: &Target, pids: &[i32]) -> Option<Source> {
         let (uid, stat) = proc_dir.owned_stat(pid).ok().flatten()?;
         (uid == target.uid && stat.command == target.command).then_some(stat)
     })?;
-    let parent = other(&proc_dir, stat.parent);
-    Some(Source {
-        uid: target.uid,
-        process: Replacement {
-            pid: stat.pid,
-            parent: stat.parent,
-            parent_uid: parent.as_ref().map(|parent| parent.uid),
-            parent_command: parent.map(|parent| parent.command).unwrap_or_default(),
-        },
-    })
+    Some(Source { uid: target.uid, process: Replacement::of(&proc_dir, &stat) })
 }

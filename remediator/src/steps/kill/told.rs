@@ -3,10 +3,8 @@
 //! - [`part`], [`end`]: about a kill that was made, or tried.
 //! - [`part_dry`], [`end_dry`]: about one that would be.
 
-use std::fmt::Write;
-
 use super::{Changed, KillVerdict, Other, Replacement, Report, Source, Traced};
-use crate::outcome::{End, Part, Subject, UNKNOWN, number};
+use crate::outcome::{End, Part, Subject};
 use crate::verdict::Verdict;
 
 /// How many pids a mail names; the journal has them all.
@@ -55,7 +53,6 @@ pub fn end_dry(subject: &Subject<'_>, pids: &[i32]) -> End {
 fn killed(report: &Report, whose: &str, before: &str) -> String {
     let Report { matched, nested, changed, threshold, .. } = report;
     let ended = report.ended();
-    let left = number(report.left);
     match &report.verdict {
         // All are the ones that exited under our hands, and no others.
         KillVerdict::NoneSeenForMs(_) if ended == *matched && *nested == 0 && *changed == 0 => {
@@ -82,14 +79,14 @@ fn killed(report: &Report, whose: &str, before: &str) -> String {
             format!(
                 "killed {ended} {whose} processes; most were ended, {back} came back meanwhile and \
                  {}, below the threshold of {threshold}",
-                alive(&left)
+                alive(report.left)
             )
         }
         KillVerdict::NoLongerTrue => {
             format!("no {whose} processes were left to kill, of {before} before")
         }
         KillVerdict::Respawning => {
-            format!("killed {ended} {whose} processes, but new ones appear: {}", alive(&left))
+            format!("killed {ended} {whose} processes, but new ones appear: {}", alive(report.left))
         }
         KillVerdict::Stuck => {
             let stuck = report.stuck_count;
@@ -100,7 +97,7 @@ fn killed(report: &Report, whose: &str, before: &str) -> String {
             format!("killed {ended} {whose} processes; no right to signal {denied} others")
         }
         KillVerdict::Unfinished | KillVerdict::Aborted => {
-            format!("killed {ended} {whose} processes; time was over, {}", alive(&left))
+            format!("killed {ended} {whose} processes; time was over, {}", alive(report.left))
         }
         KillVerdict::Blind => {
             format!("did not kill {whose} processes: other users' are hidden from us")
@@ -112,11 +109,8 @@ fn killed(report: &Report, whose: &str, before: &str) -> String {
 }
 
 /// So many live; or how many is not known, which is not none.
-fn alive(left: &str) -> String {
-    match left {
-        UNKNOWN => "how many live is unknown".to_owned(),
-        count => format!("{count} live"),
-    }
+fn alive(left: Option<u64>) -> String {
+    left.map_or_else(|| "how many live is unknown".to_owned(), |left| format!("{left} live"))
 }
 
 fn kill_lines(report: &Report, lines: &mut Vec<String>) {
@@ -129,10 +123,8 @@ fn kill_lines(report: &Report, lines: &mut Vec<String>) {
     if report.asked > 0 {
         line.push_str(&format!(": {} by SIGTERM, {} by SIGKILL", report.terminated, report.exited));
     }
-    if let KillVerdict::NoneSeenForMs(ms) = report.verdict
-        && write!(line, "; none seen for {ms} ms").is_err()
-    {
-        // Writing to a String cannot fail.
+    if let KillVerdict::NoneSeenForMs(ms) = report.verdict {
+        line.push_str(&format!("; none seen for {ms} ms"));
     }
     lines.push(line);
     if report.gone > 0 {
