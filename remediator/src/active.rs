@@ -7,8 +7,8 @@ use tokio::sync::watch;
 
 use crate::alertmanager::Alertmanager;
 use crate::policy::{Config, Mail};
+use crate::steps::archive::Settings;
 use crate::steps::archive::mailroom::Mailroom;
-use crate::steps::archive::{Archiver, OpenError, Settings};
 
 /// The configuration in force, and its companions.
 #[derive(Debug)]
@@ -35,12 +35,6 @@ impl Force {
         };
         let alertmanager = config.alertmanager.clone().map(Alertmanager::new);
         Self { config, alertmanager, mailroom }
-    }
-
-    /// The archiver for one piece of work of a program that may wait: it blocks for as long as the
-    /// file system does.
-    pub fn archiver(&self) -> Result<Archiver, OpenError> {
-        Archiver::open(Settings::from(&self.config.mail))
     }
 }
 

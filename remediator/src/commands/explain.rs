@@ -9,18 +9,18 @@ use jiff::Timestamp;
 use procstorm_processes::name_service::NameService;
 use procstorm_toolkit::chain::Chain;
 
-use crate::account::protection::{Protection, groups_of};
+use crate::account::protection::Protection;
 use crate::account::{Account, Protected, UserName};
 use crate::active::Force;
 use crate::alertmanager::{Alert, BadPayload, Notification};
 use crate::args::Args;
-use crate::engine::look_up;
+use crate::engine::{groups, look_up};
 use crate::policy::{Authorised, Decision, Facts, History, Identity, Plan, admit, decide};
 use crate::policy::{Config, LoadError};
 use crate::printable::printable;
 use crate::sandbox::{Places, files};
 use crate::steps::kill::{Survey, Target, survey};
-use crate::steps::{self, Look};
+use crate::steps::{self, Look, count};
 
 /// Why nothing can be explained.
 #[derive(Debug, thiserror::Error)]
@@ -160,7 +160,7 @@ impl Looker<'_> {
 
     fn decide(&self, authorised: Authorised, found: &Survey) -> Result<String, String> {
         let facts = Facts {
-            shared_with: self.shared_with(authorised.account()),
+            shared_with: self.shared_with(&authorised),
             living: count(&found.living),
             left_alone: count(&found.nested),
             history: History::default(),
@@ -186,16 +186,19 @@ impl Looker<'_> {
         let silent =
             || format!("the name service does not say in which groups {} is", account.name);
         let groups = if protection.has_groups() {
-            groups_of(account.uid).ok_or_else(silent)?
+            groups(self.confined.unwrap_or(self.names), account.uid).ok_or_else(silent)?
         } else {
             Vec::new()
         };
         Ok(protection.of(account, &groups).cloned())
     }
 
-    fn shared_with(&self, account: &Account) -> Vec<String> {
-        let archiver = self.force.archiver();
-        archiver.map_or(Vec::new(), |archiver| archiver.others(&account.name, account.uid))
+    fn shared_with(&self, authorised: &Authorised) -> Vec<String> {
+        if !authorised.minds_shared_uid(&self.force.config) {
+            return Vec::new();
+        }
+        // As the daemon does: what cannot be found out hinders nothing.
+        self.force.mailroom.others_and_wait(authorised.account().clone()).unwrap_or_default()
     }
 
     fn act(&self, plan: &Plan, found: &Survey) -> String {
@@ -225,8 +228,4 @@ impl Looker<'_> {
         }
         lines.join("\n")
     }
-}
-
-fn count(pids: &[i32]) -> u64 {
-    u64::try_from(pids.len()).unwrap_or(u64::MAX)
 }

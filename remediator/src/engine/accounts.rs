@@ -139,8 +139,7 @@ impl AccountLookup {
     /// The groups of an account; `None` where the name service does not answer.
     async fn groups_of(&self, uid: u32) -> Option<Vec<u32>> {
         let names = self.names.clone();
-        let ask = move || names.ask(move || groups_of(uid)).recv_timeout(NAME_DEADLINE);
-        self.askers.run(ask).await.ok()?.ok()?
+        self.askers.run(move || groups(&names, uid)).await.ok()?
     }
 
     /// Has the policy's list of protected accounts looked up at the start and at each reload, so
@@ -185,6 +184,11 @@ impl AccountLookup {
             Some((Instant::now(), Arc::clone(&now)));
         now
     }
+}
+
+/// The groups of an account; `None` if the name service does not answer in time.
+pub(crate) fn groups(names: &NameService, uid: u32) -> Option<Vec<u32>> {
+    names.ask(move || groups_of(uid)).recv_timeout(NAME_DEADLINE).ok()?
 }
 
 /// Asks for a user's name, or for a uid where the exporter found no name.

@@ -10,7 +10,7 @@ use super::context::Context;
 use crate::active::{Force, RETRY};
 use crate::alertmanager::Muted;
 use crate::journal::Remediation;
-use crate::policy::{Authorised, Step};
+use crate::policy::Authorised;
 use crate::steps::kill::{Source, Survey, SurveyError, Target, source, survey};
 use crate::stopping::Stopping;
 
@@ -24,8 +24,7 @@ impl Context {
     /// Names of other users' mail behind the same uid, if the playbook kills and the policy minds.
     pub(super) async fn shared_with(&self, force: &Force, authorised: &Authorised) -> Vec<String> {
         let account = authorised.account();
-        let kills = authorised.playbook().steps.contains(&Step::KillUserProc);
-        if !kills || force.config.accounts.allow_shared_uid {
+        if !authorised.minds_shared_uid(&force.config) {
             return Vec::new();
         }
         force.mailroom.others(account.clone(), &self.abort).await.unwrap_or_else(|trouble| {

@@ -45,7 +45,7 @@ mod lanes;
 mod pursuit;
 mod watch;
 
-pub(crate) use accounts::look_up;
+pub(crate) use accounts::{groups, look_up};
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -173,10 +173,10 @@ impl Scene {
 struct Sleepers(Vec<Child>);
 
 impl Sleepers {
-    fn start(count: usize) -> Self {
+    fn start(uid: u32, count: usize) -> Self {
         let sleeper = |_| {
             let mut command = Command::new("sleep");
-            command.arg("600").uid(UID).gid(UID).stdin(Stdio::null()).stdout(Stdio::null());
+            command.arg("600").uid(uid).gid(uid).stdin(Stdio::null()).stdout(Stdio::null());
             command.spawn().expect("it starts")
         };
         let sleepers = Self((0..count).map(sleeper).collect());
@@ -211,7 +211,7 @@ fn explain_says_which_pids_and_files_and_touches_neither() {
     let mailbox = scene.at("spool/44990");
     fs::write(&mailbox, "From a\n").expect("written");
     std::os::unix::fs::chown(&mailbox, Some(UID), Some(UID)).expect("the user's");
-    let mut sleepers = Sleepers::start(2);
+    let mut sleepers = Sleepers::start(UID, 2);
 
     let output = scene.explain(LABELS);
     let text = said(&output);
@@ -227,6 +227,31 @@ fn explain_says_which_pids_and_files_and_touches_neither() {
     }
     assert_eq!(fs::read_dir(scene.at("archive")).expect("there").count(), 0);
     assert!(!scene.at("state").exists(), "no journal is made");
+}
+
+#[test]
+fn explain_makes_no_archive_directory_and_judges_others_mail_as_the_daemon_does() {
+    needs_root!();
+    let uid = UID + 2;
+    let (labels, scene) = (LABELS.replace("44990", &uid.to_string()), Scene::new());
+    fs::remove_dir(scene.at("archive")).expect("it was empty");
+    let _sleepers = Sleepers::start(uid, 2);
+    let missing = format!("{} does not exist yet", scene.at("archive").display());
+    let text = said(&scene.explain(&labels));
+    assert!(text.contains("Playbook nap would run") && text.contains(&missing), "{text}");
+    assert!(!scene.at("archive").exists(), "it would be root's, and closed to the daemon");
+
+    let mailbox = scene.at("spool/bob");
+    fs::write(&mailbox, "From a\n").expect("written");
+    std::os::unix::fs::chown(&mailbox, Some(uid), Some(uid)).expect("the user's");
+    let text = said(&scene.explain(&labels));
+    assert!(text.contains("Nothing would be done: ") && text.contains("\"bob\""), "{text}");
+    let policy = fs::read_to_string(scene.at("remediator.yml")).expect("there");
+    let policy = policy.replace("[archive_mail_file, kill_user_proc]", "[archive_mail_file]");
+    fs::write(scene.at("remediator.yml"), policy).expect("written");
+    let text = said(&scene.explain(&labels));
+    assert!(text.contains("Playbook nap would run"), "it ends nobody's processes: {text}");
+    assert!(!scene.at("archive").exists());
 }
 
 #[test]

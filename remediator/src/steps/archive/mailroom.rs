@@ -27,6 +27,7 @@ use procstorm_toolkit::workers::Workers;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
+use super::spool::others;
 use super::{Archiver, Dotlock, FormPlan, FormReport, OpenError, Pulse, Settings, left_dotlock};
 use crate::account::Account;
 
@@ -221,19 +222,32 @@ impl Mailroom {
         self.run(what, abort, work).await?
     }
 
-    /// [`Archiver::others`], unless the file systems do not answer.
+    /// Names in the spool that belong to the account's uid and not to its name: the mail of others
+    /// behind the same uid, a few of them. Unless the file systems do not answer.
     pub async fn others(
         &self,
         account: Account,
         abort: &AtomicBool,
     ) -> Result<Vec<String>, Trouble> {
-        let what = format!("the look for others' mail behind the uid of {}", account.name);
-        let settings = self.settings.clone();
-        let work = move |pulse: Pulse| {
-            let archiver = Archiver::open(settings)?.with_pulse(pulse);
-            Ok(archiver.others(&account.name, account.uid))
-        };
+        let (what, work) = self.look_for_others(account);
         self.run(what, abort, work).await?
+    }
+
+    /// The same for a program that waits.
+    pub fn others_and_wait(&self, account: Account) -> Result<Vec<String>, Trouble> {
+        let (what, work) = self.look_for_others(account);
+        self.wait(what, work)
+    }
+
+    /// It needs the spool alone, so that it finds others whatever is wrong with the archive.
+    fn look_for_others(
+        &self,
+        account: Account,
+    ) -> (String, impl FnOnce(Pulse) -> Result<Vec<String>, Trouble> + Send + use<>) {
+        let what = format!("the look for others' mail behind the uid of {}", account.name);
+        let spool = self.settings.spool.clone();
+        let work = move |pulse: Pulse| Ok(others(&spool, &account, &pulse)?);
+        (what, work)
     }
 
     /// The lock file that mail programs of the account have left in the spool, if one is there,
@@ -261,6 +275,15 @@ impl Mailroom {
             let archiver = Archiver::open(settings)?.with_pulse(pulse);
             Ok(archiver.plan(&account.name, account.uid, epoch_seconds()))
         };
+        self.wait(what, work)
+    }
+
+    /// Has `work` done on a thread that may be lost, and waits for it.
+    fn wait<T: Send + 'static>(
+        &self,
+        what: String,
+        work: impl FnOnce(Pulse) -> Result<T, Trouble> + Send + 'static,
+    ) -> Result<T, Trouble> {
         let (answer, answered) = mpsc::channel();
         let hands = self.crew.hands();
         let pulse = self.begin(&hands, what.clone(), false, work, move |result| {
@@ -268,7 +291,7 @@ impl Mailroom {
         });
         loop {
             match answered.recv_timeout(LOOK) {
-                Ok(plans) => return plans,
+                Ok(result) => return result,
                 Err(mpsc::RecvTimeoutError::Disconnected) => return Err(Trouble::Panicked),
                 Err(mpsc::RecvTimeoutError::Timeout) if pulse.is_lost() => {
                     return Err(self.silent(&what, &pulse));

@@ -165,9 +165,6 @@ struct Errand<'a> {
     now_epoch: u64,
 }
 
-/// How many names of others' mail are listed.
-const OTHERS_TOLD: usize = 3;
-
 impl Archiver {
     /// Opens the spool and the archive directory, and removes what a predecessor left half-made.
     /// Fails if one of them cannot be used safely.
@@ -223,13 +220,6 @@ impl Archiver {
             self.prune(user, now_epoch);
         }
         reports
-    }
-
-    /// Names in the spool of mail that belongs to the same uid and is another user's, as on a host
-    /// where one uid holds the mail of all; three at most.
-    #[must_use]
-    pub fn others(&self, user: &UserName, uid: u32) -> Vec<String> {
-        self.spool.others(user, uid, OTHERS_TOLD, || self.pulse.beat())
     }
 
     /// What [`Self::archive`] would do, without a lock, a write or a copy. That the disk is too

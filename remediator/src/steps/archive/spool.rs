@@ -16,11 +16,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
+use crate::account::Account;
 use crate::account::UserName;
 
 use super::dotlock::dotlock_name;
 use super::failure::{Failure, OpenError};
 use super::place::{mount_id, open_directory};
+use super::pulse::Pulse;
 use super::version::Version;
 
 /// A dotlock older than this is one that its maker forgot (mail programs break them after 2 to
@@ -56,6 +58,20 @@ pub(super) struct Mailbox {
     pub(super) file: File,
     pub(super) path: PathBuf,
     name: String,
+}
+
+/// How many names of others' mail are listed.
+const OTHERS_TOLD: usize = 3;
+
+/// Names in `spool` that belong to the account's uid and not to its name: the mail of others behind the
+/// same uid, three at most. Blocks for as long as the file system does.
+pub(super) fn others(
+    spool: &Path,
+    account: &Account,
+    pulse: &Pulse,
+) -> Result<Vec<String>, OpenError> {
+    let spool = Spool::open(spool)?;
+    Ok(spool.others(&account.name, account.uid, OTHERS_TOLD, || pulse.beat()))
 }
 
 impl Spool {
