@@ -399,6 +399,7 @@ impl<'a> Hand<'a> {
     /// Notes what came of signalling all that are held. Returns how many were signalled.
     fn account_for(&mut self, kills: &Kills) -> u64 {
         self.report.gone = self.report.gone.saturating_add(kills.gone);
+        self.report.terminated = self.report.terminated.saturating_add(kills.terminated);
         self.scan.denied = self.scan.denied.saturating_add(kills.denied);
         // A process that was let go and met again may be signalled later, under the right name.
         let mut changed = self.errand.changed();

@@ -21,6 +21,8 @@ enum Phase {
     FoundStopped,
     /// It has been sent SIGTERM, and runs.
     Asked,
+    /// It has been sent SIGTERM, did not exit in time, and is stopped again.
+    Overdue,
     /// It has been sent SIGKILL.
     Killed,
 }
@@ -84,6 +86,8 @@ pub(super) struct Kills {
     pub(super) changed: Vec<i32>,
     /// How many had exited, by themselves or by another signal, before SIGKILL was sent.
     pub(super) gone: u64,
+    /// How many had exited before SIGKILL was sent, after SIGTERM.
+    pub(super) terminated: u64,
     /// How many we turned out to have no right to kill; they were let go.
     pub(super) denied: u64,
 }
@@ -194,7 +198,7 @@ impl Held {
                 false => pin.signal(Signal::STOP),
             };
             match delivery {
-                Delivery::Sent => *phase = Phase::Stopped,
+                Delivery::Sent => *phase = Phase::Overdue,
                 Delivery::Gone => exited = exited.saturating_add(1),
                 Delivery::Denied => denied = denied.saturating_add(1),
             }
@@ -247,7 +251,10 @@ impl Held {
                 resume(pin, *phase);
                 return false;
             }
+            // A process that exits takes no SIGSTOP, and a zombie takes SIGKILL and does not tell.
+            let is_overdue = *phase == Phase::Overdue;
             let delivery = match way {
+                Way::Kill if is_overdue && pin.has_exited_within(Duration::ZERO) => Delivery::Gone,
                 Way::Kill => pin.signal(Signal::KILL),
                 Way::Ask => ask(pin),
             };
@@ -261,7 +268,8 @@ impl Held {
                     true
                 }
                 Delivery::Gone => {
-                    kills.gone = kills.gone.saturating_add(1);
+                    let sum = if is_overdue { &mut kills.terminated } else { &mut kills.gone };
+                    *sum = sum.saturating_add(1);
                     false
                 }
                 Delivery::Denied => {
@@ -276,8 +284,11 @@ impl Held {
     }
 
     fn count_unkilled(&mut self) {
-        let stopped = |phase: &Phase| matches!(phase, Phase::Stopped | Phase::FoundStopped);
-        self.unkilled = self.entries.values().filter(|(_, phase)| stopped(phase)).count();
+        let is_stopped = |phase: &Phase| match phase {
+            Phase::Stopped | Phase::FoundStopped | Phase::Overdue => true,
+            Phase::Asked | Phase::Killed => false,
+        };
+        self.unkilled = self.entries.values().filter(|(_, phase)| is_stopped(phase)).count();
     }
 
     /// Lets go of all that have not been sent SIGKILL; those that we have stopped go on.
@@ -355,7 +366,7 @@ fn ask(pin: &Pin) -> Delivery {
 
 /// Lets a process go on, if it was we who stopped it.
 fn resume(pin: &Pin, phase: Phase) {
-    if phase == Phase::Stopped {
+    if matches!(phase, Phase::Stopped | Phase::Overdue) {
         // Gone is as well as sent. Denied cannot follow a SIGSTOP that was allowed, unless the
         // process has changed its owner, and then there is nothing more that we could do.
         let (Delivery::Sent | Delivery::Gone | Delivery::Denied) = pin.signal(Signal::CONT);
