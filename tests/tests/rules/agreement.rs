@@ -601,7 +601,8 @@ fn each_mutation_is_judged_as_alertmanager_treats_it() {
             scope.spawn(|| {
                 loop {
                     let Some(case) = cases.lock().unwrap().pop() else { break };
-                    wrong.lock().unwrap().extend(judge(&case));
+                    let found = judge(&case);
+                    wrong.lock().unwrap().extend(found);
                 }
             });
         }
