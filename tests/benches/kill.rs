@@ -13,7 +13,8 @@
 use std::process::{Command as Program, Stdio};
 use std::time::{Duration, Instant};
 
-use procstorm_testkit::{needs_root, programs, wait};
+use procstorm_testkit::skip::{is_root, skipped};
+use procstorm_testkit::{programs, wait};
 use procstorm_tests::opponent::Opponent;
 use serde_json::Value;
 
@@ -59,7 +60,10 @@ const WAYS: [Way; 5] = [
 ];
 
 fn main() {
-    needs_root!();
+    if !is_root() {
+        skipped("bench kill", "needs root");
+        return;
+    }
     let mut times = WAYS.map(|_| Vec::new());
     // Taken in turns, so that whatever else the machine does falls on all of them.
     for round in 0..ROUNDS {

@@ -1,7 +1,7 @@
 //! The product on this kernel, as `make field-kernels` boots several: the exporter counts what `ps`
 //! counts, a mail file is saved, 200 processes are killed and it is proven, a `kill -9` in the
 //! middle loses nothing, and the sandbox closes as much as this kernel can close, and says so.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail by panicking, and tell")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests fail by panicking, and tell")]
 
 use std::fs;
 use std::path::Path;
@@ -65,7 +65,7 @@ fn by_exporter(dir: &Path) -> Result<f64, Fault> {
 fn check_sandbox(host: &Host) -> Result<(), Fault> {
     let layer = |name: &str| {
         let value = host.metric(&format!("procstorm_sandbox_enforced{{layer=\"{name}\"}}"));
-        println!("kernel: sandbox layer {name}: {value:?}");
+        eprintln!("kernel: sandbox layer {name}: {value:?}");
         value
     };
     let same = |a: f64, b: f64| (a - b).abs() < 0.001;
@@ -75,7 +75,7 @@ fn check_sandbox(host: &Host) -> Result<(), Fault> {
     // The kernel may have been built or booted without Landlock.
     let modules = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
     if wanted > 0.0 && !modules.contains("landlock") {
-        println!("kernel: left out: whether Landlock is enforced, as its being there is not said");
+        eprintln!("kernel: left out: whether Landlock is enforced, as its being there is not said");
         return Ok(());
     }
     assert!(same(told, wanted), "{told} instead of {wanted} on {}", release());
@@ -92,7 +92,7 @@ fn storm_and_mail(host: &Host, mail: &[u8]) -> Result<Storm, Fault> {
 fn a_storm_is_counted_archived_killed_and_proven_and_a_kill_of_ours_is_made_good()
 -> Result<(), Fault> {
     in_a_world_apart!();
-    println!("kernel: Linux {}", release());
+    eprintln!("kernel: Linux {}", release());
     let dir = tempfile::tempdir().unwrap();
     let mut host = Host::start(NAME, "    settle: 0s\n    cooldown: 0s", "")?;
     check_sandbox(&host)?;
@@ -111,7 +111,7 @@ fn a_storm_is_counted_archived_killed_and_proven_and_a_kill_of_ours_is_made_good
     assert_eq!(archived.len(), 1);
     assert!(fs::read(&archived[0]).unwrap() == mail, "identical");
     assert_eq!(likeness(&archived[0])?, likeness(&original)?);
-    println!("kernel: {STORM} killed in {} ms, the archive is identical", one["milliseconds"]);
+    eprintln!("kernel: {STORM} killed in {} ms, the archive is identical", one["milliseconds"]);
     drop(storm);
 
     let storm = storm_and_mail(&host, &mail[1..])?;
@@ -129,6 +129,6 @@ fn a_storm_is_counted_archived_killed_and_proven_and_a_kill_of_ours_is_made_good
     let mut all = host.archived()?;
     all.retain(|path| fs::read(path).unwrap() == mail[1..]);
     assert!(all.len() == 1, "the second mail is saved once, and whole: {:?}", host.archived());
-    println!("kernel: killed in the middle and resumed: {verdict}, {left} live");
+    eprintln!("kernel: killed in the middle and resumed: {verdict}, {left} live");
     Ok(())
 }

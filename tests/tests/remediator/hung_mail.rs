@@ -88,7 +88,7 @@ fn storms_end_while_the_mail_file_system_hangs() -> Result<(), Fault> {
     host.post(&uids.map(|uid| Post::storm(uid, "frozen")))?;
     let gone = || storms.iter().all(|storm| storm.living().unwrap() == 0).then_some(());
     wait::until("all five storms are dead", HUNG, gone).beside(|| host.daemon.log())?;
-    println!("five storms ended in {:?} with the mail file system frozen", begun.elapsed());
+    eprintln!("five storms ended in {:?} with the mail file system frozen", begun.elapsed());
     host.wait_for_verdicts(&["none_seen"; 5])?;
     assert!(begun.elapsed() < HUNG, "{:?}", begun.elapsed());
     for remediation in host.remediations()? {
