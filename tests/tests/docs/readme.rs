@@ -37,7 +37,7 @@ fn the_files_in_the_documents_are_there() {
             assert!(programs::project().join(path).exists(), "{document}: {path}");
             seen += 1;
         }
-        assert!(seen > 3, "{document} names {seen} files");
+        assert!(seen > 5, "{document} names {seen} files");
     }
 }
 

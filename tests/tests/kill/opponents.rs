@@ -195,7 +195,9 @@ fn whoever_is_let_go_on_all_the_time_holds_nothing_up_beyond_the_deadline() {
         let uid = claim_uid();
         let opponent = Opponent::start("resumed", uid, b"imapd", 100, "").unwrap();
         let deadline = Duration::from_millis(deadline);
-        let report = end(uid, &Bounds { deadline, ..Bounds::default() });
+        // Nothing but the deadline can end it.
+        let (rounds, signals) = (u32::MAX, u64::MAX);
+        let report = end(uid, &Bounds { deadline, rounds, signals, ..Bounds::default() });
         tell("resumed", &opponent, opponent.forks(), &report);
         // What is held up is held up without an end; a busy machine needs some seconds.
         assert!(report.elapsed < deadline + SOON, "{report:?}");

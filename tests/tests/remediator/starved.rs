@@ -10,6 +10,7 @@ use procstorm_testkit::uids::claim_uid;
 use procstorm_testkit::{in_a_world_apart, skip, wait};
 use procstorm_tests::host::{Host, Post};
 use procstorm_tests::storm::Storm;
+use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -88,6 +89,10 @@ fn a_storm_that_has_taken_every_pid_is_archived_and_ended() -> Result<(), Fault>
         assert_eq!(host.get("/metrics")?.status, 200);
         drop(filling);
         host.wait_for_verdicts(&vec!["none_seen"; round])?;
+    }
+    // Had one run into its limit, the storm could still have ended in time.
+    for remediation in host.remediations()? {
+        assert_eq!(remediation["archive_failures"], json!([]), "{remediation}");
     }
     assert_eq!(host.archived()?.len(), 1, "the second found it identical");
     assert!(!host.daemon.log().contains("panicked"), "{}", host.daemon.log());
