@@ -11,7 +11,6 @@
 //! - `prometheus`: the real one scrapes over mutual TLS with a password.
 //! - `property`: any names, read back by a parser of our own.
 //! - `documents`: manual page and unit agree with the program.
-//!
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

@@ -16,8 +16,8 @@ mod opponents;
 mod reuse;
 mod told;
 
-/// Held by a test whose storm takes the whole machine: such storms come one at a time, or none of
-/// them leaves the others' remediation the time that it has.
+/// Held by a test whose storm takes the whole machine: two at once would leave neither kill enough
+/// time.
 fn whole_machine() -> MutexGuard<'static, ()> {
     static TAKEN: Mutex<()> = Mutex::new(());
     TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
