@@ -18,7 +18,7 @@ use hyper::{Method, StatusCode};
 use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
 use procstorm_testkit::accounts::Accounts;
-use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::fault::{Beside as _, Fault, OrFault as _};
 use procstorm_testkit::port::free_port;
 use procstorm_testkit::{programs, wait};
 use procstorm_toolkit::web::{Request, Response, Settings, reply, serve};
@@ -132,6 +132,22 @@ impl Host {
         let url = self.url("/-/healthy");
         let http = &self.http;
         self.daemon.ready(|| http.is_ok(&url))
+    }
+
+    /// Waits until it says that it is ready.
+    pub fn wait_until_ready(&self) -> Result<(), Fault> {
+        let ready = || (self.get("/-/ready").ok()?.status == 200).then_some(());
+        let waited = wait::until("ready", LIMIT, ready);
+        waited.beside(|| {
+            let said = self.get("/-/ready").map(|answer| answer.body);
+            format!("{said:?}\n{}", self.daemon.log())
+        })
+    }
+
+    /// Waits until none of a storm's processes lives.
+    pub fn wait_until_dead(&self, storm: &Storm) -> Result<(), Fault> {
+        let dead = || (storm.living().ok()? == 0).then_some(());
+        wait::until("the storm is dead", LIMIT, dead).beside(|| self.daemon.log())
     }
 
     /// Where everything is.

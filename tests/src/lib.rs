@@ -28,6 +28,7 @@
 //! - [`http`]: a client that waits for its answer.
 //! - [`browser`]: Chromium without a screen.
 //! - [`exposition`]: reads what Prometheus scrapes.
+//! - [`tmpfs`]: a file system that can be full or read-only.
 //! - [`toll`]: what a running program takes of the machine.
 //!
 //! What must hold for any input: [`fuzzing`].
@@ -54,5 +55,6 @@ pub mod scrape_target;
 pub mod smtp;
 pub mod stack;
 pub mod storm;
+pub mod tmpfs;
 pub mod toll;
 pub mod world;

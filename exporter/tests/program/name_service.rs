@@ -6,7 +6,7 @@ use std::process::Command;
 
 use procstorm_testkit::needs_root;
 use procstorm_testkit::procfs::Fixture;
-use procstorm_testkit::wait::for_value;
+use procstorm_testkit::wait::until_so;
 use rustix::process::Signal;
 
 use crate::world::{BINARY, Program};
@@ -45,7 +45,7 @@ fn a_name_service_that_hangs_delays_no_scrape_and_changes_no_name() {
     );
     let known = "procstorm_processes{command=\"imapd\",user=\"nss41100\"} 1\n";
     // A scan waits for a new name, but not for long.
-    for_value("the first name", || program.get("/metrics").contains(known).then_some(()));
+    until_so("the first name", || program.get("/metrics").contains(known));
 
     fs::write(&hang, "").unwrap();
     proc.process(3, 41101, b"imapd");
@@ -60,12 +60,8 @@ fn a_name_service_that_hangs_delays_no_scrape_and_changes_no_name() {
     assert!(program.value("procstorm_scan_overdue_names") > 0);
 
     fs::remove_file(&hang).unwrap();
-    for_value("the new user's name", || {
-        program.get("/metrics").contains("user=\"nss41101\"").then_some(())
-    });
+    until_so("the new user's name", || program.get("/metrics").contains("user=\"nss41101\""));
     assert!(program.get("/metrics").contains(known));
     // Each question is answered when its own thread wakes, in whatever order.
-    for_value("an answer to every question", || {
-        (program.value("procstorm_scan_overdue_names") == 0).then_some(())
-    });
+    until_so("an answer to every question", || program.value("procstorm_scan_overdue_names") == 0);
 }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use procstorm_testkit::port::free_port;
 use procstorm_testkit::procfs::Fixture;
-use procstorm_testkit::wait::for_value;
+use procstorm_testkit::wait::until_so;
 use procstorm_testkit::{programs, skip};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
@@ -97,17 +97,17 @@ fn a_real_prometheus_scrapes_over_mutual_tls_with_a_password() {
         .unwrap();
     let _prometheus = Prometheus(child);
     let up = |job, value| {
-        for_value(job, || {
-            let answer = query(&listen, &format!("up%7Bjob=%22{job}%22%7D"))?;
-            answer.contains(&format!(",\"{value}\"]")).then_some(())
+        until_so(job, || {
+            query(&listen, &format!("up%7Bjob=%22{job}%22%7D"))
+                .is_some_and(|answer| answer.contains(&format!(",\"{value}\"]")))
         });
     };
     up("good", 1);
     up("nobody", 0);
     up("stranger", 0);
     // One scrape may fail on a busy machine, and leaves no count until the next.
-    for_value("the count", || {
-        let counted = query(&listen, "sum(procstorm_processes%7Bjob=%22good%22%7D)")?;
-        counted.contains(",\"1\"]").then_some(())
+    until_so("the count", || {
+        query(&listen, "sum(procstorm_processes%7Bjob=%22good%22%7D)")
+            .is_some_and(|counted| counted.contains(",\"1\"]"))
     });
 }

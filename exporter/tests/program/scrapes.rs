@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use flate2::read::GzDecoder;
 use procstorm_testkit::needs_root;
 use procstorm_testkit::procfs::Fixture;
-use procstorm_testkit::wait::for_value;
+use procstorm_testkit::wait::until_so;
 use rustix::process::Signal;
 
 use crate::world::{Program, answer, value};
@@ -194,5 +194,5 @@ fn scrapes_leak_no_descriptors() {
         descriptors();
     }
     // One may be the last connection's.
-    for_value("no more descriptors than before", || (descriptors() <= before + 1).then_some(()));
+    until_so("no more descriptors than before", || descriptors() <= before + 1);
 }

@@ -10,7 +10,7 @@ use procstorm_processes::proc_dir::ProcDir;
 use procstorm_testkit::needs_root;
 use procstorm_testkit::procfs::Fixture;
 use procstorm_testkit::uids::{claim_uid, claim_uids};
-use procstorm_testkit::wait::for_value;
+use procstorm_testkit::wait::until_so;
 
 use crate::world::{Processes, Program, copy_program, value};
 
@@ -42,7 +42,7 @@ fn a_process_that_changes_name_and_uid_is_counted_once() {
     let mut proc = ProcDir::open(Path::new("/proc")).unwrap();
     let names = [format!("pst{uid}-1"), format!("pst{uid}-2")];
     let names = names.each_ref().map(String::as_str);
-    for_value("all are up", || (named(&census(&mut proc), &names) == 3).then_some(()));
+    until_so("all are up", || named(&census(&mut proc), &names) == 3);
     for _ in 0..50 {
         assert_eq!(named(&census(&mut proc), &names), 3);
     }
@@ -70,7 +70,7 @@ fn a_process_that_execs_is_counted_once() {
         processes.spawn(&mut Command::new(directory.path().join(names[0])));
     }
     let mut proc = ProcDir::open(Path::new("/proc")).unwrap();
-    for_value("both are up", || (named(&census(&mut proc), &names) == 2).then_some(()));
+    until_so("both are up", || named(&census(&mut proc), &names) == 2);
     for _ in 0..50 {
         assert_eq!(named(&census(&mut proc), &names), 2);
     }
@@ -95,9 +95,9 @@ fn ps_counts_the_same() {
         groups.retain(|(uid, _), _| uids.contains(uid));
         groups
     };
-    for_value("all have their names", || {
+    until_so("all have their names", || {
         let groups = ours(&mut proc);
-        (groups.len() == 5 && groups.values().all(|&n| n == 3)).then_some(())
+        groups.len() == 5 && groups.values().all(|&n| n == 3)
     });
     let mut by_ps = BTreeMap::new();
     let output = Command::new("ps").args(["-eo", "euid=,comm="]).output().unwrap();

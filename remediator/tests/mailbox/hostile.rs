@@ -257,16 +257,22 @@ proptest! {
     }
 }
 
-#[test]
-fn an_ordinary_user_archives_his_own_mail() {
-    needs_root!();
+/// A world that anybody may look into, with mail of alice's and bob's; its archive is `owner`'s.
+fn readable_world(owner: u32) -> World {
     let world = World::new();
     fs::set_permissions(world.spool.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
     world.mail("alice", 43_102, &pattern(70_000));
     world.mail("bob", 43_103, b"secret of bob");
     fs::create_dir(&world.arc).unwrap();
     fs::set_permissions(&world.arc, fs::Permissions::from_mode(0o700)).unwrap();
-    chown(&world.arc, Some(43_102), Some(43_102)).unwrap();
+    chown(&world.arc, Some(owner), Some(owner)).unwrap();
+    world
+}
+
+#[test]
+fn an_ordinary_user_archives_his_own_mail() {
+    needs_root!();
+    let world = readable_world(43_102);
     let mut child = child(&world);
     child.uid(43_102).gid(43_102).env("PROCSTORM_EXPECT", "own");
     let output = child.output().unwrap();
@@ -279,13 +285,7 @@ fn an_ordinary_user_archives_his_own_mail() {
 #[test]
 fn three_capabilities_are_enough() {
     needs_root!();
-    let world = World::new();
-    fs::set_permissions(world.spool.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
-    world.mail("alice", 43_102, &pattern(70_000));
-    world.mail("bob", 43_103, b"secret of bob");
-    fs::create_dir(&world.arc).unwrap();
-    fs::set_permissions(&world.arc, fs::Permissions::from_mode(0o700)).unwrap();
-    chown(&world.arc, Some(43_104), Some(43_104)).unwrap();
+    let world = readable_world(43_104);
     let inner = child(&world);
     let output = Command::new("setpriv")
         .args(["--reuid=43104", "--regid=43104", "--clear-groups"])

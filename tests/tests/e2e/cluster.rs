@@ -20,7 +20,6 @@
 //! | has other fields in other versions | unit test `payload`: `an_alert_is_read_and_what_is_new_is_ignored` |
 //! | logs the answer | `remediator_web`: `nonsense_is_answered_in_one_line_and_nothing_panics` |
 //! | does not tell of a silence made since | `a_silence_made_at_one_of_the_pair_stops_the_repeat` |
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::Path;
@@ -34,6 +33,7 @@ use procstorm_tests::alertmanager::Alertmanager;
 use procstorm_tests::host::{Host, Post};
 use procstorm_tests::smtp::{Mail, Sink};
 use procstorm_tests::storm::Storm;
+use procstorm_tests::tmpfs::Tmpfs;
 use tempfile::TempDir;
 
 /// How long anything may take: what a busy machine needs besides.
@@ -266,49 +266,19 @@ fn a_pair_that_is_cut_apart_says_it_twice_and_it_is_done_once() -> Result<(), Fa
     Ok(())
 }
 
-/// A small file system in memory, until it is dropped.
-struct Disk(TempDir);
-
-impl Disk {
-    fn mount() -> Self {
-        let disk = Self(tempfile::tempdir().unwrap());
-        assert!(disk.run("mount", &["-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs"]));
-        disk
-    }
-
-    /// It is busy as long as a file is open for writing: whoever looks into /proc at a program that
-    /// has just ended can hold its memory, and with it its files, a moment longer.
-    fn remount(&self, option: &str) {
-        let option = format!("remount,{option}");
-        let done = || self.run("mount", &["-o", &option]).then_some(());
-        wait::until("the file system to be mounted anew", SOON, done).unwrap();
-    }
-
-    fn run(&self, program: &str, arguments: &[&str]) -> bool {
-        let status = Command::new(program).args(arguments).arg(self.0.path()).status();
-        status.unwrap().success()
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Lazily, as the daemon may still be there.
-        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
-    }
-}
-
 #[test]
 fn what_could_not_be_taken_is_said_again_by_both_and_done_once() -> Result<(), Fault> {
     needs_root!();
     let uid = claim_uid();
-    let disk = Disk::mount();
-    let top = format!("state: {}", disk.0.path().display());
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Tmpfs::mount(&dir.path().join("state"), "8m")?;
+    let top = format!("state: {}", disk.path().display());
     let mut scene = Scene::start("pair-d", "    settle: 120s", &top, &WISH)?;
 
     let storm = Storm::raise(uid, b"pair-d", 10)?;
     // What has a file open for writing keeps its file system writable.
     assert!(scene.host.stop()?.success());
-    disk.remount("ro");
+    disk.remount("ro")?;
     scene.host.restart()?;
     scene.post(&[Post::storm(uid, "pair-d")])?;
     scene.wait_for_failures()?;
@@ -316,7 +286,7 @@ fn what_could_not_be_taken_is_said_again_by_both_and_done_once() -> Result<(), F
         scene.host.metric("procstorm_webhook_notifications_total{result=\"unavailable\"}")? > 0.0
     );
     assert_eq!(storm.living()?, 10);
-    disk.remount("rw");
+    disk.remount("rw")?;
     scene.wait_for_kills(1)?;
     scene.wait_for_flushes(4.0)?;
     assert_eq!(storm.living()?, 0);

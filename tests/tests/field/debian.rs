@@ -4,19 +4,14 @@
 //! upgrades, reboots and removes.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use procstorm_testkit::fault::Fault;
 use procstorm_testkit::{skip, wait};
 use procstorm_tests::field::machine::{Machine, Switch, hindrance};
-use procstorm_tests::field::packages::Packages;
 use procstorm_tests::field::{readme, storms};
 
-fn packages() -> &'static Packages {
-    static PACKAGES: OnceLock<Packages> = OnceLock::new();
-    PACKAGES.get_or_init(|| Packages::make().map_err(|fault| fault.whole()).unwrap())
-}
+use crate::packages;
 
 /// Runs all commands of a part of the README's section Install. Returns what they print.
 fn follow(machine: &Machine, title: &str) -> String {

@@ -9,3 +9,14 @@ mod debian;
 mod kernel;
 mod mail_server;
 mod servers;
+
+use std::sync::OnceLock;
+
+use procstorm_testkit::fault::OrFail as _;
+use procstorm_tests::field::packages::Packages;
+
+/// The packages, made once for all tests here.
+fn packages() -> &'static Packages {
+    static PACKAGES: OnceLock<Packages> = OnceLock::new();
+    PACKAGES.get_or_init(|| Packages::make().or_fail())
+}

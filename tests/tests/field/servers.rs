@@ -4,20 +4,20 @@
 //! Judged by the messages themselves, by how long deliveries took, by what the servers logged, and by
 //! who was hit: the processes that the daemon's journal names are the user's own. The mail is in
 //! Maildirs; `mail_server` has Dovecot with mboxes.
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking")]
+#![expect(clippy::print_stderr, reason = "the tests print their figures")]
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use procstorm_testkit::fault::Fault;
 use procstorm_testkit::{skip, wait};
 use procstorm_tests::field::machine::{Machine, Switch, hindrance};
-use procstorm_tests::field::packages::Packages;
 use procstorm_tests::field::servers::{self, Deliveries};
 use procstorm_tests::mail_server::imap::{Crowd, Expunger, Session};
 use procstorm_tests::mail_server::mbox;
+
+use crate::packages;
 
 const SOON: Duration = Duration::from_secs(120);
 const IMAP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 143);
@@ -28,11 +28,6 @@ const SMTP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOS
 const DELAY_MAX: f64 = 30.0;
 
 const DOVECOT: &str = "Dovecot and Postfix, a uid for each user";
-
-fn packages() -> &'static Packages {
-    static PACKAGES: OnceLock<Packages> = OnceLock::new();
-    PACKAGES.get_or_init(|| Packages::make().map_err(|fault| fault.whole()).unwrap())
-}
 
 /// A machine called moscow, on which the remediator runs with a recipe's policy, and alice and bob
 /// have mail.

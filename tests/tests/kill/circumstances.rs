@@ -101,19 +101,26 @@ impl Drop for LoopMount {
     }
 }
 
+/// Three that write to a frozen file system; or what this machine lacks for that.
+fn stuck_writers(uid: u32) -> Result<(LoopMount, Opponent), &'static str> {
+    let mount = LoopMount::make().ok_or("needs loop devices, mkfs.ext4 and mount")?;
+    std::os::unix::fs::chown(&mount.0, Some(uid), None).unwrap();
+    let storm = Opponent::start("writer", uid, b"imapd", 3, mount.0.to_str().unwrap()).unwrap();
+    if !mount.freeze("-f") {
+        return Err("needs fsfreeze");
+    }
+    wait::until("writers to be stuck", SOON, || (states(uid) == [b'D'; 3]).then_some(())).unwrap();
+    Ok((mount, storm))
+}
+
 #[test]
 fn a_process_in_uninterruptible_sleep_is_called_stuck() {
     needs_root!();
     let uid = claim_uid();
-    let Some(mount) = LoopMount::make() else {
-        skip!("needs loop devices, mkfs.ext4 and mount");
+    let (mount, storm) = match stuck_writers(uid) {
+        Ok(both) => both,
+        Err(why) => skip!("{why}"),
     };
-    std::os::unix::fs::chown(&mount.0, Some(uid), None).unwrap();
-    let storm = Opponent::start("writer", uid, b"imapd", 3, mount.0.to_str().unwrap()).unwrap();
-    if !mount.freeze("-f") {
-        skip!("needs fsfreeze");
-    }
-    wait::until("writers to be stuck", SOON, || (states(uid) == [b'D'; 3]).then_some(())).unwrap();
     let report = end(uid);
     assert_eq!(report.verdict, KillVerdict::Stuck, "{report:?}");
     assert_eq!((report.stuck_count, report.signalled, report.exited), (3, 3, 0));
@@ -128,15 +135,10 @@ fn a_process_in_uninterruptible_sleep_is_called_stuck() {
 fn a_stop_that_has_not_taken_hold_is_taken_back() {
     needs_root!();
     let uid = claim_uid();
-    let Some(mount) = LoopMount::make() else {
-        skip!("needs loop devices, mkfs.ext4 and mount");
+    let (mount, storm) = match stuck_writers(uid) {
+        Ok(both) => both,
+        Err(why) => skip!("{why}"),
     };
-    std::os::unix::fs::chown(&mount.0, Some(uid), None).unwrap();
-    let storm = Opponent::start("writer", uid, b"imapd", 3, mount.0.to_str().unwrap()).unwrap();
-    if !mount.freeze("-f") {
-        skip!("needs fsfreeze");
-    }
-    wait::until("writers to be stuck", SOON, || (states(uid) == [b'D'; 3]).then_some(())).unwrap();
     for pid in survey(Path::new("/proc"), &target(uid)).unwrap().living {
         let pin = Pin::open(pid).unwrap().unwrap();
         assert_eq!(pin.signal(rustix::process::Signal::STOP), Delivery::Sent);

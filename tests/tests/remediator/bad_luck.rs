@@ -4,13 +4,14 @@
 
 use std::time::{Duration, Instant};
 
-use procstorm_remediator::journal::Journal;
 use procstorm_testkit::fault::{Beside as _, Fault};
 use procstorm_testkit::uids::{claim_uid, claim_uids};
 use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::host::{Host, Post, Receiver};
 use procstorm_tests::storm::Storm;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::change_journal;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -20,22 +21,6 @@ const AN_HOUR_AHEAD: &str = "
     UPDATE remediations SET accepted_ms = accepted_ms + 3600000, due_ms = due_ms + 3600000,
         acted_ms = acted_ms + 3600000, ended_ms = ended_ms + 3600000,
         watch_ms = watch_ms + 3600000;";
-
-/// Changes the journal of a host whose daemon is stopped.
-fn change_journal(host: &Host, statements: &str) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let journal = Journal::start(&host.dir().join("state")).unwrap();
-    let statements = statements.to_owned();
-    runtime
-        .block_on(journal.write(move |transaction| Ok(transaction.execute_batch(&statements)?)))
-        .unwrap();
-    runtime.block_on(journal.close());
-}
-
-fn wait_until_dead(storm: &Storm, host: &Host) -> Result<(), Fault> {
-    wait::until("the storm is dead", SOON, || (storm.living().unwrap() == 0).then_some(()))
-        .beside(|| host.daemon.log())
-}
 
 /// Leaves a storm as a daemon does that is killed between SIGSTOP and SIGKILL.
 fn stop_all(storm: &Storm) -> Result<(), Fault> {
@@ -90,7 +75,7 @@ fn a_clock_set_back_holds_no_kill_for_longer_than_the_cool_down() -> Result<(), 
     host.restart()?;
     let second = Storm::raise(uid, b"luck-b", 8)?;
     host.post(&[Post::storm(uid, "luck-b")])?;
-    wait_until_dead(&second, &host)?;
+    host.wait_until_dead(&second)?;
     host.wait_for_verdicts(&["none_seen", "none_seen"])
 }
 
@@ -114,7 +99,7 @@ fn what_is_pending_when_the_clock_is_set_back_comes_to_its_end() -> Result<(), F
     );
     change_journal(&host, &format!("{pending}{AN_HOUR_AHEAD}"));
     host.restart()?;
-    wait_until_dead(&storm, &host)?;
+    host.wait_until_dead(&storm)?;
     host.wait_for_metric("procstorm_remediations_pending", 0.0)?;
     let mut verdicts = host.verdicts()?;
     verdicts.sort();
@@ -134,7 +119,7 @@ fn what_is_accepted_while_the_journal_comes_back_is_pursued_once() -> Result<(),
     // Before the engine has asked the journal what is unfinished: it asks once a second.
     let answer = second.post(&[Post::storm(uid, "luck-d")])?;
     assert_eq!(answer.status, 200, "{}", answer.body);
-    wait_until_dead(&storm, &second)?;
+    second.wait_until_dead(&storm)?;
     second.wait_for_metric("procstorm_remediations_pending", 0.0)?;
     assert_eq!(second.verdicts()?, ["none_seen"]);
     Ok(())
@@ -159,7 +144,7 @@ fn a_repeat_whose_beginning_is_forgotten_is_not_stuck() -> Result<(), Fault> {
              FROM remediations;",
     );
     host.restart()?;
-    wait_until_dead(&storm, &host)?;
+    host.wait_until_dead(&storm)?;
     host.wait_for_metric("procstorm_remediations_pending", 0.0)
 }
 
@@ -212,7 +197,7 @@ fn a_long_history_is_forgotten_within_the_sandbox_and_holds_up_no_alert() -> Res
     let storm = Storm::raise(uid, b"luck-g", 8)?;
     host.restart()?;
     host.post(&[Post::storm(uid, "luck-g")])?;
-    wait_until_dead(&storm, &host)?;
+    host.wait_until_dead(&storm)?;
     wait::until("all of it is forgotten", Duration::from_secs(180), || {
         (host.remediations().ok()?.len() == 1).then_some(())
     })

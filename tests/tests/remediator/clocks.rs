@@ -2,18 +2,15 @@
 //! Outcomes live by Alertmanager's clock, and nothing is lost, held up or done in a hurry.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::time::Duration;
-
 use jiff::{SignedDuration, Timestamp};
-use procstorm_remediator::journal::Journal;
-use procstorm_testkit::fault::{Beside as _, Fault};
+use procstorm_testkit::fault::Fault;
 use procstorm_testkit::uids::claim_uid;
-use procstorm_testkit::{needs_root, skip, wait};
+use procstorm_testkit::{needs_root, skip};
 use procstorm_tests::host::{Host, Post, Receiver, faketime};
 use procstorm_tests::storm::Storm;
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(60);
+use crate::change_journal;
 
 /// More than an outcome lives.
 const OFF: i64 = 61 * 60;
@@ -95,8 +92,7 @@ fn a_host_whose_clock_is_off_ends_storms_and_tells_of_each_once() -> Result<(), 
         for _ in 0..2 {
             let storm = Storm::raise(uid, b"clock-c", 6)?;
             host.post(&[Post::storm(uid, "clock-c")])?;
-            wait::until("ended", SOON, || (storm.living().ok()? == 0).then_some(()))
-                .beside(|| host.daemon.log())?;
+            host.wait_until_dead(&storm)?;
             verdicts.push("none_seen");
             host.wait_for_verdicts(&verdicts)?;
             host.wait_for_metric("procstorm_remediations_pending", 0.0)?;
@@ -127,20 +123,15 @@ fn a_clock_set_back_before_the_cool_down_makes_no_hurry() -> Result<(), Fault> {
     let second = Storm::raise(uid, b"clock-d", 6)?;
     host.stop()?;
     // The second was accepted by a clock an hour ahead.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let journal = Journal::start(&host.dir().join("state")).unwrap();
-    let change = journal.write(|transaction| {
-        Ok(transaction.execute_batch(
-            "INSERT INTO remediations (repeats, playbook, user, command, state, accepted_ms, due_ms)
-                 SELECT id, playbook, user, command, 'accepted', accepted_ms + 3600000,
-                     accepted_ms + 3600000 FROM remediations;
-             UPDATE remediations SET acted_ms = (unixepoch() * 1000) WHERE acted_ms IS NOT NULL;",
-        )?)
-    });
-    runtime.block_on(change).unwrap();
-    runtime.block_on(journal.close());
+    change_journal(
+        &host,
+        "INSERT INTO remediations (repeats, playbook, user, command, state, accepted_ms, due_ms)
+             SELECT id, playbook, user, command, 'accepted', accepted_ms + 3600000,
+                 accepted_ms + 3600000 FROM remediations;
+         UPDATE remediations SET acted_ms = (unixepoch() * 1000) WHERE acted_ms IS NOT NULL;",
+    );
     host.restart()?;
-    wait::until("ended", SOON, || (second.living().ok()? == 0).then_some(()))?;
+    host.wait_until_dead(&second)?;
     let log = host.daemon.log();
     let waits = log.matches("waits for the cool-down").count();
     assert!((1..=3).contains(&waits), "{waits} times judged:\n{log}");

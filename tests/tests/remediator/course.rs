@@ -1,5 +1,4 @@
 //! A remediation's way: recount, cool-down, limits, the storm's return, silences, dry runs.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,16 +12,9 @@ use procstorm_tests::opponent::Opponent;
 use procstorm_tests::storm::Storm;
 use serde_json::{Value, json};
 
+use crate::text;
+
 const SOON: Duration = Duration::from_secs(60);
-
-fn wait_until_dead(storm: &Storm) {
-    wait::until("the storm is dead", SOON, || (storm.living().unwrap() == 0).then_some(()))
-        .unwrap();
-}
-
-fn text<'v>(value: &'v Value, key: &str) -> &'v str {
-    value.get(key).and_then(Value::as_str).unwrap_or_default()
-}
 
 #[test]
 fn a_storm_ends_its_mail_is_saved_and_the_next_alert_is_recounted() -> Result<(), Fault> {
@@ -112,7 +104,7 @@ fn during_the_cool_down_an_alert_waits_and_is_not_lost() -> Result<(), Fault> {
     // Whatever comes meanwhile is served by the one that waits.
     let answer = host.post(&[Post::storm(uid, "core-c")])?;
     assert_eq!(answer.body, "0 accepted, 1 coalesced, 0 refused\n");
-    wait_until_dead(&second);
+    host.wait_until_dead(&second)?;
     host.wait_for_verdicts(&["none_seen", "none_seen"])
 }
 
@@ -135,7 +127,7 @@ fn each_alert_of_a_group_is_judged_by_itself_and_duplicates_are_one() -> Result<
     let answer = host.post(&group)?;
     assert_eq!(answer.body, "5 accepted, 97 coalesced, 4 refused\n");
     for storm in &storms {
-        wait_until_dead(storm);
+        host.wait_until_dead(storm)?;
     }
     wait::until("all are done", SOON, || {
         let verdicts = host.verdicts().ok()?;
@@ -313,7 +305,7 @@ fn a_protected_name_protects_every_name_of_its_uid_and_one_of_nobody_is_told() -
     host.post(&[Post::storm(other, "core-prot").with("user", "dora")])?;
     host.wait_for_verdicts(&["protected_user"; 3])?;
     host.post(&[Post::storm(uid, "core-prot").with("user", "carla")])?;
-    wait_until_dead(&storms[0]);
+    host.wait_until_dead(&storms[0])?;
     assert_eq!(storms[1].living()?, 6);
     Ok(())
 }
@@ -397,7 +389,7 @@ fn a_uid_that_holds_the_mail_of_several_users_is_left_alone_and_told_unless_allo
     host.reload()?;
     wait::until("reloaded", SOON, || host.daemon.log().contains("reloaded").then_some(()))?;
     post()?;
-    wait_until_dead(&second);
+    host.wait_until_dead(&second)?;
     Ok(())
 }
 

@@ -15,9 +15,6 @@ use procstorm_tests::host::{Host, Post, TOKEN};
 use procstorm_tests::storm::Storm;
 use rustix::net::sockopt::set_socket_linger;
 
-/// How long anything may take on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
-
 /// Somebody with sqlite3 who holds the journal's write lock, so that no record can be committed.
 struct Holder(Child);
 
@@ -88,7 +85,7 @@ fn what_is_on_record_is_pursued_though_its_poster_hung_up() -> Result<(), Fault>
     needs_root!();
     let uid = claim_uid();
     let host = Host::start("hang-up", "    settle: 0s\n    cooldown: 0s", "")?;
-    wait::until("ready", SOON, || (host.get("/-/ready").ok()?.status == 200).then_some(()))?;
+    host.wait_until_ready()?;
     let journal = host.dir().join("state/journal.sqlite");
     let mut expected = Vec::new();
     for round in 0..12 {
@@ -102,10 +99,7 @@ fn what_is_on_record_is_pursued_though_its_poster_hung_up() -> Result<(), Fault>
         wait::nap(Duration::from_millis(100));
         holder.end();
         // No second alert comes: Alertmanager may take the first for delivered.
-        wait::until(&format!("round {round}, {how:?}: it is ended"), SOON, || {
-            (storm.living().ok()? == 0).then_some(())
-        })
-        .beside(|| host.daemon.log())?;
+        host.wait_until_dead(&storm).beside(|| format!("round {round}, {how:?}"))?;
         drop(rest);
         expected.push("none_seen");
         host.wait_for_verdicts(&expected)?;
@@ -115,8 +109,8 @@ fn what_is_on_record_is_pursued_though_its_poster_hung_up() -> Result<(), Fault>
     Ok(())
 }
 
-/// Changes the journal beside the daemon.
-fn change_journal(host: &Host, statements: &str) -> Result<(), Fault> {
+/// Changes the journal of a host whose daemon runs.
+fn change_journal_beside(host: &Host, statements: &str) -> Result<(), Fault> {
     let changed = Command::new(programs::other("sqlite3")?)
         .arg(host.dir().join("state/journal.sqlite"))
         .arg(format!("PRAGMA busy_timeout = 20000; {statements}"))
@@ -141,13 +135,12 @@ fn what_nobody_pursues_is_taken_up_with_the_next_alert_and_without_one() -> Resu
     host.wait_for_verdicts(&["no_longer_true"])?;
     for with_alert in [true, false] {
         let storm = Storm::raise(uid, b"hang-none", 6)?;
-        change_journal(&host, ABANDONED)?;
+        change_journal_beside(&host, ABANDONED)?;
         if with_alert {
             let answer = host.post(&[Post::storm(uid, "hang-none")])?;
             assert_eq!(answer.body, "0 accepted, 1 coalesced, 0 refused\n");
         }
-        wait::until("it is ended", SOON, || (storm.living().ok()? == 0).then_some(()))
-            .beside(|| host.daemon.log())?;
+        host.wait_until_dead(&storm)?;
         host.wait_for_verdicts(&["none_seen"])?;
     }
     Ok(())

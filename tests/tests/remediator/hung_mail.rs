@@ -76,7 +76,7 @@ fn storms_end_while_the_mail_file_system_hangs() -> Result<(), Fault> {
     host.stop()?;
     let disk = Disk::mount_over(host.dir());
     host.restart()?;
-    wait::until("ready", SOON, || (host.get("/-/ready").ok()?.status == 200).then_some(()))?;
+    host.wait_until_ready()?;
     let uids: [u32; 5] = claim_uids();
     let storms: Vec<Storm> =
         uids.iter().map(|&uid| Storm::raise(uid, b"frozen", 8)).collect::<Result<_, _>>()?;
@@ -108,7 +108,7 @@ fn storms_end_while_the_mail_file_system_hangs() -> Result<(), Fault> {
 
     // Once it answers, all is as before, and nothing of the failed attempts is in the archive.
     disk.thaw();
-    wait::until("ready", SOON, || (host.get("/-/ready").ok()?.status == 200).then_some(()))?;
+    host.wait_until_ready()?;
     host.wait_for_metric("procstorm_mailbox_lost_threads", 0.0)?;
     assert!(host.archived()?.iter().all(|path| path.ends_with("lost+found")));
     let [mailed, late] = claim_uids();
@@ -126,9 +126,9 @@ fn storms_end_while_the_mail_file_system_hangs() -> Result<(), Fault> {
     wait::until("it says that it is not ready", SOON, silent)?;
     let storm = Storm::raise(late, b"frozen", 8)?;
     host.post(&[Post::storm(late, "frozen")])?;
-    wait::until("the storm is dead", SOON, || (storm.living().unwrap() == 0).then_some(()))?;
+    host.wait_until_dead(&storm)?;
     disk.thaw();
-    wait::until("ready", SOON, || (host.get("/-/ready").ok()?.status == 200).then_some(()))
+    host.wait_until_ready()
 }
 
 #[test]

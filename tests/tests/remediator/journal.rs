@@ -7,7 +7,6 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use procstorm_testkit::fault::Fault;
@@ -15,39 +14,9 @@ use procstorm_testkit::uids::{claim_uid, claim_uids};
 use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::host::{Host, Post};
 use procstorm_tests::storm::Storm;
+use procstorm_tests::tmpfs::Tmpfs;
 
 const SOON: Duration = Duration::from_secs(60);
-
-/// A small file system in memory, until it is dropped.
-struct Tmpfs(std::path::PathBuf);
-
-impl Tmpfs {
-    fn mount(at: &Path, size: &str) -> Self {
-        fs::create_dir_all(at).unwrap();
-        run("mount", &["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "tmpfs"], at);
-        Self(at.to_owned())
-    }
-
-    /// It is busy as long as a file is open for writing: whoever looks into /proc at a program that
-    /// has just ended can hold its memory, and with it its files, a moment longer.
-    fn remount(&self, option: &str) {
-        let arguments = ["-o", &format!("remount,{option}")];
-        let mount = || Command::new("mount").args(arguments).arg(&self.0).output().unwrap();
-        let done = || mount().status.success().then_some(());
-        wait::until("the file system to be mounted anew", SOON, done).unwrap();
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        // Lazily, as the daemon may still be there.
-        drop(Command::new("umount").arg("-l").arg(&self.0).status());
-    }
-}
-
-fn run(program: &str, arguments: &[&str], last: &Path) {
-    assert!(Command::new(program).args(arguments).arg(last).status().unwrap().success());
-}
 
 fn is_out_of_order(host: &Host, word: &str) -> Result<(), Fault> {
     refuses(host, word)?;
@@ -69,7 +38,7 @@ fn refuses(host: &Host, word: &str) -> Result<(), Fault> {
 }
 
 fn is_in_order(host: &Host) -> Result<(), Fault> {
-    wait::until("ready again", SOON, || (host.get("/-/ready").ok()?.status == 200).then_some(()))?;
+    host.wait_until_ready()?;
     let answer = host.post(&[Post::storm(44_310, "core-j")])?;
     assert_eq!(answer.status, 200);
     Ok(())
@@ -85,20 +54,21 @@ fn fill(at: &Path) {
 fn a_full_disk_is_told_and_survived() -> Result<(), Fault> {
     needs_root!();
     let place = tempfile::tempdir().unwrap();
-    let disk = Tmpfs::mount(&place.path().join("state"), "1m");
-    let host = Host::start("core-j", "    settle: 0s", &format!("state: {}", disk.0.display()))?;
+    let disk = Tmpfs::mount(&place.path().join("state"), "1m")?;
+    let host =
+        Host::start("core-j", "    settle: 0s", &format!("state: {}", disk.path().display()))?;
     is_in_order(&host)?;
     fs::write(host.dir().join("arc/44310.1"), "an archive").unwrap();
     // The journal makes room for a while: its log becomes shorter when it is opened anew, which the
     // engine may do meanwhile for what was accepted before.
     let mut last = Ok(());
     wait::until("the journal is full", SOON, || {
-        fill(&disk.0);
+        fill(disk.path());
         last = is_out_of_order(&host, "full");
         last.is_ok().then_some(())
     })
     .map_err(|fault| Fault::new(format!("{}: {last:?}", fault.whole())))?;
-    fs::remove_file(disk.0.join("filler")).unwrap();
+    fs::remove_file(disk.path().join("filler")).unwrap();
     is_in_order(&host)?;
     assert_eq!(fs::read_to_string(host.dir().join("arc/44310.1")).unwrap(), "an archive");
     Ok(())
@@ -108,15 +78,15 @@ fn a_full_disk_is_told_and_survived() -> Result<(), Fault> {
 fn a_read_only_disk_is_told_and_survived() -> Result<(), Fault> {
     needs_root!();
     let place = tempfile::tempdir().unwrap();
-    let disk = Tmpfs::mount(&place.path().join("state"), "8m");
-    let top = format!("state: {}", disk.0.display());
+    let disk = Tmpfs::mount(&place.path().join("state"), "8m")?;
+    let top = format!("state: {}", disk.path().display());
     let mut host = Host::start("core-j", "    settle: 0s", &top)?;
     is_in_order(&host)?;
     host.stop()?;
-    disk.remount("ro");
+    disk.remount("ro")?;
     host.restart()?;
     is_out_of_order(&host, "Read-only")?;
-    disk.remount("rw");
+    disk.remount("rw")?;
     is_in_order(&host)
 }
 
@@ -145,7 +115,7 @@ fn a_damaged_journal_is_told_and_a_new_one_begun_when_it_is_moved_away() -> Resu
     is_in_order(&host)?;
     let storm = Storm::raise(uid, b"core-j", 6)?;
     host.post(&[Post::storm(uid, "core-j")])?;
-    wait::until("it works", SOON, || (storm.living().ok()? == 0).then_some(()))
+    host.wait_until_dead(&storm)
 }
 
 #[test]
@@ -153,7 +123,7 @@ fn two_daemons_do_not_share_a_journal() -> Result<(), Fault> {
     needs_root!();
     let mut first = Host::start("core-j", "", "")?;
     // Now the journal is its own.
-    wait::until("ready", SOON, || (first.get("/-/ready").ok()?.status == 200).then_some(()))?;
+    first.wait_until_ready()?;
     let top = format!("state: {}", first.dir().join("state").display());
     let second = Host::start("core-j", "", &top)?;
     is_out_of_order(&second, "another process")?;
@@ -197,7 +167,7 @@ fn saves_nothing(host: &Host, words: &[&str]) -> Result<(), Fault> {
 
 /// Whether it is ready and archives.
 fn saves(host: &Host, uid: u32) -> Result<(), Fault> {
-    wait::until("ready", SOON, || (host.get("/-/ready").ok()?.status == 200).then_some(()))?;
+    host.wait_until_ready()?;
     assert_eq!(host.metric("procstorm_archive_up")?, 1.0);
     assert!(host.archived()?.is_empty(), "whether it can is tried without a trace");
     host.put_mail(uid, b"mail")?;
@@ -229,10 +199,10 @@ fn an_archive_on_a_read_only_disk_is_told() -> Result<(), Fault> {
     let uid = claim_uid();
     let mut host = Host::start("core-arc", "    settle: 0s", "")?;
     host.stop()?;
-    let disk = Tmpfs::mount(&host.dir().join("arc"), "8m");
-    disk.remount("ro");
+    let disk = Tmpfs::mount(&host.dir().join("arc"), "8m")?;
+    disk.remount("ro")?;
     host.restart()?;
     saves_nothing(&host, &["Read-only file system"])?;
-    disk.remount("rw");
+    disk.remount("rw")?;
     saves(&host, uid)
 }

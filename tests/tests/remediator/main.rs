@@ -37,3 +37,32 @@ mod secrets;
 mod starved;
 mod status_page;
 mod web;
+
+use procstorm_remediator::journal::{Fault as JournalFault, Journal};
+use procstorm_tests::host::Host;
+use serde_json::Value;
+
+/// Works on the journal of a host whose daemon is stopped.
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+fn with_journal<T>(host: &Host, work: impl AsyncFnOnce(Journal) -> Result<T, JournalFault>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let journal = Journal::start(&host.dir().join("state")).unwrap();
+    runtime.block_on(async {
+        let value = work(journal.clone()).await;
+        journal.close().await;
+        value.unwrap()
+    })
+}
+
+/// Changes the journal of a host whose daemon is stopped.
+fn change_journal(host: &Host, statements: &str) {
+    let statements = statements.to_owned();
+    with_journal(host, async |journal| {
+        journal.write(move |transaction| Ok(transaction.execute_batch(&statements)?)).await
+    });
+}
+
+/// The text under a key; empty if there is none.
+fn text<'v>(value: &'v Value, key: &str) -> &'v str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
+}

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use procstorm_testkit::accounts::Accounts;
-use procstorm_testkit::fault::{Beside as _, Fault};
+use procstorm_testkit::fault::Fault;
 use procstorm_testkit::uids::{claim_uid, claim_uids};
 use procstorm_testkit::{needs_root, programs, wait};
 use procstorm_tests::host::{Host, Post, notification};
@@ -46,12 +46,11 @@ fn build_far(directory: &Path, further: &[&str]) -> PathBuf {
     build("far", directory, &definitions)
 }
 
-/// Waits until `/-/ready` says each of `parts`; with none, until it is ready.
+/// Waits until `/-/ready` says each of `parts`.
 fn wait_until_ready_says(host: &Host, parts: &[&str]) -> Result<(), Fault> {
     let said = || host.get("/-/ready").map(|answer| answer.body).unwrap_or_default();
-    wait::until("/-/ready says it", SOON, || match parts {
-        [] => (host.get("/-/ready").ok()?.status == 200).then_some(()),
-        parts => parts.iter().all(|part| said().contains(part)).then_some(()),
+    wait::until("/-/ready says it", SOON, || {
+        parts.iter().all(|part| said().contains(part)).then_some(())
     })
     .map_err(|fault| Fault::new(format!("{}: {:?}\n{}", fault.whole(), said(), host.daemon.log())))
 }
@@ -85,8 +84,7 @@ fn a_name_service_that_hangs_delays_no_answer_and_nobody_else() -> Result<(), Fa
     ])?;
     assert_eq!(answer.body, "3 accepted, 0 coalesced, 0 refused\n");
     for storm in [&other, &again] {
-        wait::until("the storm is dead", SOON, || (storm.living().ok()? == 0).then_some(()))
-            .beside(|| host.daemon.log())?;
+        host.wait_until_dead(storm)?;
     }
     // Whom nobody knows is left alone, waits, and is not forgotten.
     assert_eq!(stuck.living()?, 6);
@@ -95,7 +93,7 @@ fn a_name_service_that_hangs_delays_no_answer_and_nobody_else() -> Result<(), Fa
     assert_eq!(answer.body, "0 accepted, 1 coalesced, 0 refused\n");
 
     fs::remove_file(&hang).unwrap();
-    wait::until("the last storm is dead", SOON, || (stuck.living().ok()? == 0).then_some(()))?;
+    host.wait_until_dead(&stuck)?;
     host.wait_for_verdicts(&["none_seen"; 4])
 }
 
@@ -125,7 +123,7 @@ fn whoever_may_be_protected_is_left_alone_until_the_name_service_says() -> Resul
     assert_eq!((alices.living()?, bobs.living()?), (6, 6));
 
     fs::remove_file(&hang).unwrap();
-    wait::until("bob's storm is dead", SOON, || (bobs.living().ok()? == 0).then_some(()))?;
+    host.wait_until_dead(&bobs)?;
     wait::until("alice is refused", SOON, || {
         host.daemon.log().contains("protected_user").then_some(())
     })?;
@@ -165,8 +163,8 @@ fn accounts_that_the_sandbox_hides_are_named_and_not_called_unknown() -> Result<
         host.change_policy("core-f", playbook, &read)?;
         host.stop()?;
         host.restart()?;
-        wait_until_ready_says(&host, &[])?;
-        wait::until("the storm is dead", SOON, || (storm.living().ok()? == 0).then_some(()))?;
+        host.wait_until_ready()?;
+        host.wait_until_dead(&storm)?;
         host.wait_for_verdicts(&["none_seen"])?;
     }
     Ok(())
@@ -206,9 +204,9 @@ fn a_name_service_that_hangs_does_not_delay_the_start() -> Result<(), Fault> {
     assert!(host.daemon.log().contains("the name service does not answer within 1s"));
     let storm = Storm::raise(uid, b"core-h", 6)?;
     host.post(&[Post::storm(0, "core-h").with("user", "quick")])?;
-    wait::until("the storm is dead", SOON, || (storm.living().ok()? == 0).then_some(()))?;
+    host.wait_until_dead(&storm)?;
     fs::remove_file(&hang).unwrap();
-    wait_until_ready_says(&host, &[])
+    host.wait_until_ready()
 }
 
 #[test]

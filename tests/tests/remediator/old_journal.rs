@@ -8,12 +8,13 @@ use std::os::unix::fs::chown;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use procstorm_remediator::journal::{Fault as JournalFault, Journal};
 use procstorm_testkit::fault::Fault;
 use procstorm_testkit::{needs_root, programs, wait};
 use procstorm_tests::host::{Host, Post, Receiver};
 use procstorm_tests::storm::Storm;
 use serde_json::{Value, json};
+
+use crate::{text, with_journal};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -59,10 +60,6 @@ const ENDS: [&str; 15] = [
 /// The outcomes that waited for Alertmanager.
 const WAITING: [&str; 3] = ["11-1795896042939", "13-1795896043203", "14-1795896044464"];
 
-fn text<'v>(value: &'v Value, key: &str) -> &'v str {
-    value[key].as_str().unwrap_or_default()
-}
-
 fn events(receiver: &Receiver) -> Vec<String> {
     receiver.posts().iter().map(|post| text(&post["labels"], "event").to_owned()).collect()
 }
@@ -91,17 +88,6 @@ fn put_mail(host: &Host) {
     let mail = host.dir().join("mail/gina");
     fs::write(&mail, "From gina\n\nafter the upgrade\n").unwrap();
     chown(&mail, Some(GINA), Some(GINA)).unwrap();
-}
-
-/// Works on the journal of a daemon that does not run.
-fn with_journal<T>(host: &Host, work: impl AsyncFnOnce(Journal) -> Result<T, JournalFault>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let journal = Journal::start(&host.dir().join("state")).unwrap();
-    runtime.block_on(async {
-        let value = work(journal.clone()).await;
-        journal.close().await;
-        value.unwrap()
-    })
 }
 
 /// How many steps of that name the cut-off remediation has.

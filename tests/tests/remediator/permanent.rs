@@ -1,26 +1,17 @@
 //! What can never be done comes to an end, with a verdict, and people are told once: it is not
 //! tried for ever, and takes in no later alert.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 
-use procstorm_remediator::journal::Journal;
-use procstorm_testkit::fault::{Beside as _, Fault};
+use procstorm_testkit::fault::Fault;
 use procstorm_testkit::uids::claim_uid;
 use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::host::{Host, Post, Receiver};
 use procstorm_tests::storm::Storm;
 
-const SOON: Duration = Duration::from_secs(60);
+use crate::change_journal;
 
-/// Changes the journal of a host whose daemon is stopped.
-fn change_journal(host: &Host, statements: &'static str) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let journal = Journal::start(&host.dir().join("state")).unwrap();
-    let change = journal.write(move |transaction| Ok(transaction.execute_batch(statements)?));
-    runtime.block_on(change).unwrap();
-    runtime.block_on(journal.close());
-}
+const SOON: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_name_that_is_not_taken_ends_the_remediation_and_is_told_once() -> Result<(), Fault> {
@@ -90,8 +81,7 @@ fn a_record_that_cannot_be_read_ends_and_holds_up_no_later_alert() -> Result<(),
         // The next alert is acted on.
         let storm = Storm::raise(uid, b"perm-b", 6)?;
         host.post(&[Post::storm(uid, "perm-b")])?;
-        wait::until("ended", SOON, || (storm.living().ok()? == 0).then_some(()))
-            .beside(|| host.daemon.log())?;
+        host.wait_until_dead(&storm)?;
         host.stop()?;
         change_journal(&host, "DELETE FROM alerts; DELETE FROM remediations;");
         host.restart()?;

@@ -66,7 +66,7 @@ fn a_storm_that_has_taken_every_pid_is_archived_and_ended() -> Result<(), Fault>
     // With a group in the list, the name service is asked for more than the user.
     let top = "accounts: {protected: [\"@root\"]}";
     let host = Host::start_among(&users, "starved", playbook, top)?;
-    wait::until("ready", SOON, || (host.get("/-/ready").ok()?.status == 200).then_some(()))?;
+    host.wait_until_ready()?;
     let mail = host.put_mail(uid, b"mail")?;
     fs::rename(&mail, mail.with_file_name("alice")).unwrap();
     for round in 1..=2 {
