@@ -155,11 +155,12 @@ impl Daemon {
         let exposed = exposed(listeners)?;
         let token = read_token(start.config.token_file.as_deref())?;
         let security = start.web.security;
-        let guarded = token.is_some() || security.as_deref().is_some_and(asks_who_speaks);
+        let web_asks = security.as_deref().is_some_and(Security::asks_who_speaks);
+        let guarded = token.is_some() || web_asks;
         if let (Some(address), false) = (exposed, guarded) {
             return Err(StartError::Unguarded(address));
         }
-        announce(&start.config, token.is_some(), security.as_deref().is_some_and(asks_who_speaks));
+        announce(&start.config, token.is_some(), web_asks);
         let metrics = Metrics::new()?;
         metrics.prepare(&start.config);
         metrics.sandbox(&start.sandbox);
@@ -290,10 +291,6 @@ fn exposed(listeners: &[TcpListener]) -> io::Result<Option<SocketAddr>> {
         }
     }
     Ok(None)
-}
-
-fn asks_who_speaks(security: &Security) -> bool {
-    security.asks_for_password() || security.verifies_clients()
 }
 
 fn read_token(file: Option<&Path>) -> Result<Option<Token>, TokenError> {

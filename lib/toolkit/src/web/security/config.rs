@@ -106,6 +106,12 @@ impl WebConfig {
         !self.users.is_empty()
     }
 
+    /// Whether every request comes with a password, or every client has shown a certificate that
+    /// was verified.
+    pub(super) fn asks_who_speaks(&self) -> bool {
+        self.asks_for_password() || self.verifies_clients
+    }
+
     /// Puts the configured headers among those of an answer.
     pub(in crate::web) fn add_headers(&self, answer: &mut HeaderMap) {
         answer.extend(self.headers.clone());

@@ -81,7 +81,7 @@ impl Reading {
     /// certificate that was verified.
     #[must_use]
     pub fn asks_who_speaks(&self) -> bool {
-        !self.config.users.is_empty() || self.config.verifies_clients
+        self.config.asks_who_speaks()
     }
 }
 
@@ -130,7 +130,7 @@ impl Security {
     /// Whether every request comes with a password.
     #[must_use]
     pub fn asks_for_password(&self) -> bool {
-        !self.lock().config.users.is_empty()
+        self.lock().config.asks_for_password()
     }
 
     /// Whether connections are encrypted.
@@ -143,6 +143,13 @@ impl Security {
     #[must_use]
     pub fn verifies_clients(&self) -> bool {
         self.lock().config.verifies_clients
+    }
+
+    /// Whether every request comes with a password, or every client has shown a certificate that
+    /// was verified.
+    #[must_use]
+    pub fn asks_who_speaks(&self) -> bool {
+        self.lock().config.asks_who_speaks()
     }
 
     /// Reads the file again, changed or not, and puts it in force. Fails with all its faults; then
