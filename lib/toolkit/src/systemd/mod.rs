@@ -10,7 +10,7 @@ use std::error::Error;
 use std::io;
 
 use crate::chain::Chain;
-use crate::web::listen::ListenError;
+use crate::web::listen::ListenersError;
 use crate::web::security::config::ConfigError;
 
 pub mod notice;
@@ -50,10 +50,7 @@ pub fn exit_status(error: &(dyn Error + 'static)) -> u8 {
     let lasts = match error.downcast_ref::<ConfigError>() {
         Some(ConfigError::Unreadable { source, .. }) => is_not_there(source),
         Some(_) => true,
-        None => {
-            error.is::<sockets::SocketError>()
-                || error.downcast_ref::<ListenError>().is_some_and(ListenError::is_no_address)
-        }
+        None => error.downcast_ref::<ListenersError>().is_some_and(ListenersError::lasts),
     };
     if lasts { FAULTY_CONFIGURATION } else { FAULT }
 }

@@ -33,7 +33,7 @@ pub enum SocketError {
 }
 
 /// The sockets that were passed to this process, at least one.
-pub fn passed() -> Result<Vec<TcpListener>, SocketError> {
+pub(crate) fn passed() -> Result<Vec<TcpListener>, SocketError> {
     let mut passed = ListenFd::from_env();
     let mut listeners = Vec::new();
     for index in 0..passed.len() {

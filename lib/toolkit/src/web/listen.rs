@@ -29,6 +29,37 @@ impl ListenError {
     }
 }
 
+/// Why there is nothing to serve on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenersError {
+    /// systemd has passed no socket that can be used, or addresses are given as well.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// An address on which we cannot listen.
+    #[error(transparent)]
+    Address(#[from] ListenError),
+    /// The system refused a socket that systemd has passed, which may pass.
+    #[error("--web.systemd-socket: cannot serve on socket {number}")]
+    Passed {
+        /// Which, from 1 on.
+        number: usize,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl ListenersError {
+    /// Whether only a person can mend it, on the command line or in a unit.
+    #[must_use]
+    pub fn lasts(&self) -> bool {
+        match self {
+            Self::Socket(_) => true,
+            Self::Address(error) => error.is_no_address(),
+            Self::Passed { .. } => false,
+        }
+    }
+}
+
 /// The sockets to serve on: those that systemd passed, with `--web.systemd-socket`; else one for
 /// each of `addresses` (`--web.listen-address`), or for `default` where none is given. To be called
 /// within a runtime.
@@ -36,16 +67,16 @@ pub fn listeners(
     systemd_socket: bool,
     addresses: &[String],
     default: &str,
-) -> Result<Vec<TcpListener>, Box<dyn std::error::Error>> {
+) -> Result<Vec<TcpListener>, ListenersError> {
     if systemd_socket && !addresses.is_empty() {
         return Err(SocketError::Both.into());
     }
     let mut listeners = Vec::new();
     if systemd_socket {
-        for passed in sockets::passed()? {
-            let listener = TcpListener::from_std(passed)?;
-            rustix::net::listen(&listener, QUEUE)?;
-            listeners.push(listener);
+        for (number, passed) in (1..).zip(sockets::passed()?) {
+            let listener = TcpListener::from_std(passed).and_then(with_queue);
+            let failed = |source| ListenersError::Passed { number, source };
+            listeners.push(listener.map_err(failed)?);
         }
     } else if addresses.is_empty() {
         listeners.push(listen(default)?);
@@ -59,7 +90,7 @@ pub fn listeners(
 /// A socket that listens on `address`: `host:port`, `[host]:port`, or `:port` for all addresses
 /// of this machine, IPv6 and IPv4.
 /// Waits for the name service where `host` is a name. To be called within a runtime.
-pub fn listen(address: &str) -> Result<TcpListener, ListenError> {
+fn listen(address: &str) -> Result<TcpListener, ListenError> {
     let bound = match address.strip_prefix(':').map(str::parse::<u16>) {
         Some(Ok(port)) => match bind(&[(Ipv6Addr::UNSPECIFIED, port).into()]) {
             Ok(listener) => Ok(listener),
@@ -73,12 +104,15 @@ pub fn listen(address: &str) -> Result<TcpListener, ListenError> {
         // Here and not by tokio, which would need a further thread for it, and panic without one.
         None => address.to_socket_addrs().and_then(|all| bind(&all.collect::<Vec<_>>())),
     };
-    let queued = bound.and_then(|listener| {
-        // On a socket that listens already this changes the length of its queue (`man 2 listen`).
-        rustix::net::listen(&listener, QUEUE)?;
-        Ok(listener)
-    });
+    let queued = bound.and_then(with_queue);
     queued.map_err(|source| ListenError { address: address.to_owned(), source })
+}
+
+/// The same socket with our queue: `listen` on one that listens already changes its length
+/// (`man 2 listen`).
+fn with_queue(listener: TcpListener) -> io::Result<TcpListener> {
+    rustix::net::listen(&listener, QUEUE)?;
+    Ok(listener)
 }
 
 /// A socket on the first of these addresses on which there can be one.
@@ -86,4 +120,22 @@ fn bind(addresses: &[SocketAddr]) -> io::Result<TcpListener> {
     let listener = std::net::TcpListener::bind(addresses)?;
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::systemd::{FAULTY_CONFIGURATION, exit_status};
+
+    #[tokio::test]
+    async fn an_address_that_is_not_one_lasts_and_one_that_is_taken_may_pass() {
+        let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let taken = holder.local_addr().expect("its address").to_string();
+        for (address, lasts) in [("nowhere".to_owned(), true), (taken, false)] {
+            let error = listeners(false, std::slice::from_ref(&address), ":0").expect_err(&address);
+            assert_eq!(error.to_string(), format!("cannot listen on {address}"));
+            assert_eq!(error.lasts(), lasts, "{error}");
+            assert_eq!(exit_status(&error) == FAULTY_CONFIGURATION, lasts, "{error}");
+        }
+    }
 }
