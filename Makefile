@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Programs that tests/tools.sh unpacked come first, then the machine's own.
 export PATH := $(abspath $(TARGET))/tools/$(or $(PROCSTORM_STACK),.)/bin:$(abspath $(TARGET))/tools/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: help rust build release install packages demo run test field field-arm64 field-kernels generations check lint fmt docs deny \
+.PHONY: help rust build release install packages demo run test field field-arm64 field-kernels generations lint fmt docs deny \
     rules unit bench fuzz mutants clean
 
 help: ## list the targets

@@ -11,11 +11,12 @@ use procstorm_toolkit::systemd::notice::Notifier;
 use procstorm_toolkit::web;
 use tokio::net::TcpListener;
 
+use crate::scan::DESCRIPTORS;
 use crate::server::Exporter;
 
-/// Descriptors that connections must leave: three for a scan, two for each of the name service's
-/// four threads, the rest for the web configuration's files and a connection that is refused.
-const NOT_FOR_CONNECTIONS: u64 = 16;
+/// Descriptors that connections must leave: those of a scan, two for each of the name service's four
+/// threads, and five for the web configuration's files and a connection that is refused.
+const NOT_FOR_CONNECTIONS: usize = DESCRIPTORS + 2 * 4 + 5;
 
 /// Serves `exporter` on all of `listeners` until SIGTERM or SIGINT, with fewer connections than
 /// `settings` say where the limit of descriptors has no room for them. Fails if signals or threads

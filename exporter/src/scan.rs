@@ -14,6 +14,10 @@ use crate::census::Census;
 use crate::fold::{Counts, Folded, Limits, fold};
 use crate::names::Names;
 
+/// The descriptors that a scan holds open at once: the directory, a file in it, and one for the name
+/// service.
+pub(crate) const DESCRIPTORS: usize = 3;
+
 /// What is looked at, and how much of it is shown.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -90,7 +94,7 @@ impl Scanner {
     #[must_use]
     pub fn new(settings: Settings, service: NameService) -> Self {
         let names = Names::new(service);
-        let descriptors = Descriptors::hold();
+        let descriptors = Descriptors::hold(DESCRIPTORS);
         Self { settings, names, totals: Totals::default(), was_blind: false, descriptors }
     }
 

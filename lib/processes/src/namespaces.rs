@@ -57,21 +57,25 @@ impl ProcDir {
     /// a process of our own, more for one of a container. `None` where it is not said: the
     /// process is gone, the kernel is older than 4.1, or the /proc is a fixture.
     pub fn nesting(&self, pid: i32) -> io::Result<Option<usize>> {
-        let mut text = [0; STATUS_MAX];
-        match self.read(&CString::new(format!("{pid}/status"))?, &mut text) {
-            Ok(text) => Ok(nesting(text)),
-            Err(Errno::NOENT | Errno::SRCH) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        self.in_status(pid, nesting)
     }
 
     /// The pids of a process in each of the pid namespaces that it has one in: first that in the
     /// one of this /proc, last that in its own. `None` where it is not said, as by
     /// [`nesting`](Self::nesting).
     pub fn namespace_pids(&self, pid: i32) -> io::Result<Option<Vec<i32>>> {
+        self.in_status(pid, namespace_pids)
+    }
+
+    /// What `find` finds in the `status` file of a process. `None` if the process is gone.
+    fn in_status<T>(
+        &self,
+        pid: i32,
+        find: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> io::Result<Option<T>> {
         let mut text = [0; STATUS_MAX];
         match self.read(&CString::new(format!("{pid}/status"))?, &mut text) {
-            Ok(text) => Ok(namespace_pids(text)),
+            Ok(text) => Ok(find(text)),
             Err(Errno::NOENT | Errno::SRCH) => Ok(None),
             Err(error) => Err(error.into()),
         }

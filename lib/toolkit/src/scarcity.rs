@@ -26,42 +26,42 @@ pub fn is_shortage(error: &io::Error) -> bool {
         || shortages.iter().any(|errno| number == Some(errno.raw_os_error()))
 }
 
-/// What a scan holds open at once: the directory, a file in it, and one for the name service.
-const HELD: usize = 3;
-
-/// Descriptors held between scans, so that connections cannot take those that a scan needs.
+/// Descriptors held between scrapes, so that connections cannot take those that a scrape needs.
 #[derive(Debug)]
-pub struct Descriptors(Vec<OwnedFd>);
+pub struct Descriptors {
+    held: Vec<OwnedFd>,
+    wanted: usize,
+}
 
 impl Descriptors {
-    /// As many as there are to be had, up to what a scan needs.
+    /// Holds `count` descriptors, or as many as are available.
     #[must_use]
-    pub fn hold() -> Self {
-        let mut descriptors = Self(Vec::with_capacity(HELD));
+    pub fn hold(count: usize) -> Self {
+        let mut descriptors = Self { held: Vec::with_capacity(count), wanted: count };
         descriptors.take_back();
         descriptors
     }
 
     /// Lets go of them.
     pub fn free(&mut self) {
-        self.0.clear();
+        self.held.clear();
     }
 
-    /// Takes them back, as far as there are any; the rest after the next scan.
+    /// Takes them back, as far as there are any; the rest after the next scrape.
     pub fn take_back(&mut self) {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        while self.0.len() < HELD {
+        while self.held.len() < self.wanted {
             let Ok(descriptor) = openat(CWD, "/", flags, Mode::empty()) else { return };
-            self.0.push(descriptor);
+            self.held.push(descriptor);
         }
     }
 }
 
 /// How many connections may be held, so that `kept` of the descriptors that are free now stay free of
 /// them: at least one.
-pub fn room_for_connections(kept: u64) -> io::Result<usize> {
+pub fn room_for_connections(kept: usize) -> io::Result<usize> {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    Ok(room(limit, in_use()?, kept))
+    Ok(room(limit, in_use()?, u64::try_from(kept).unwrap_or(u64::MAX)))
 }
 
 /// How many descriptors are open: the kernel gives the lowest number that is free.

@@ -41,17 +41,6 @@ impl From<Missing> for std::io::Error {
     }
 }
 
-/// How many threads there are, and what they do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Occupation {
-    /// Threads that exist.
-    pub threads: usize,
-    /// Threads that are at work.
-    pub busy: usize,
-    /// Pieces of work that wait for a thread.
-    pub waiting: usize,
-}
-
 struct Handle {
     pool: Arc<Pool>,
 }
@@ -119,15 +108,13 @@ impl Workers {
     /// Fails if not all threads could be had: for a program that must not start without them.
     pub fn check(&self) -> Result<(), Missing> {
         let (name, wanted) = (self.handle.pool.name, self.handle.pool.wanted);
-        let threads = self.occupation().threads;
+        let threads = self.threads();
         if threads >= wanted { Ok(()) } else { Err(Missing { name, threads, wanted }) }
     }
 
-    /// How many threads there are, and what they do at the moment.
-    #[must_use]
-    pub fn occupation(&self) -> Occupation {
-        let state = self.handle.pool.lock();
-        Occupation { threads: state.threads, busy: state.busy, waiting: state.waiting.len() }
+    /// How many threads exist.
+    fn threads(&self) -> usize {
+        self.handle.pool.lock().threads
     }
 }
 
@@ -182,12 +169,12 @@ impl Drop for Handle {
 
 impl fmt::Debug for Workers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Occupation { threads, busy, waiting } = self.occupation();
+        let state = self.handle.pool.lock();
         f.debug_struct("Workers")
             .field("name", &self.handle.pool.name)
-            .field("threads", &threads)
-            .field("busy", &busy)
-            .field("waiting", &waiting)
+            .field("threads", &state.threads)
+            .field("busy", &state.busy)
+            .field("waiting", &state.waiting.len())
             .finish()
     }
 }
@@ -211,11 +198,11 @@ mod tests {
     #[test]
     fn the_threads_exist_before_there_is_work_and_after_it() {
         let workers = Workers::start("t-exist", 3);
-        assert_eq!(workers.occupation().threads, 3);
+        assert_eq!(workers.threads(), 3);
         let (say, said) = channel();
         workers.submit(move || say.send(std::thread::current().name().map(str::to_owned)).unwrap());
         assert_eq!(said.recv_timeout(LIMIT).unwrap().as_deref(), Some("t-exist"));
-        assert_eq!(workers.occupation().threads, 3);
+        assert_eq!(workers.threads(), 3);
     }
 
     #[tokio::test]
@@ -225,7 +212,7 @@ mod tests {
         assert_eq!(fault, Err(Panicked("in the middle".to_owned())));
         workers.submit(|| panic!("unasked"));
         assert_eq!(workers.run(|| 7).await, Ok(7));
-        assert_eq!(workers.occupation().threads, 1);
+        assert_eq!(workers.threads(), 1);
     }
 
     #[tokio::test]

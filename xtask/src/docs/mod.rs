@@ -26,10 +26,9 @@ use markup::Format;
 use tables::Table;
 
 /// The documents with generated tables, from the project's directory.
-const DOCUMENTS: [&str; 5] = [
+const DOCUMENTS: [&str; 4] = [
     "README.md",
     "remediator/README.md",
-    "rules/RUNBOOK.md",
     "exporter/procstorm-exporter.8",
     "remediator/procstorm-remediator.8",
 ];

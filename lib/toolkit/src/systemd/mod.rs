@@ -22,7 +22,7 @@ pub mod sockets;
 pub const FAULTY_CONFIGURATION: u8 = 78;
 
 /// The exit status of any other fault: it may pass, so the units start the daemon again.
-pub const FAULT: u8 = 1;
+const FAULT: u8 = 1;
 
 /// An error that came from another thread, which only its text can leave.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ impl Carried {
 }
 
 /// With which status a program ends because of `error`: [`FAULTY_CONFIGURATION`] if only a person
-/// can mend it, else [`FAULT`].
+/// can mend it, else 1.
 #[must_use]
 pub fn exit_status(error: &(dyn Error + 'static)) -> u8 {
     if let Some(carried) = error.downcast_ref::<Carried>() {
