@@ -48,4 +48,4 @@ fi
 "${RUSTC:-rustc}" --version >&2
 CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="" \
-    "${CARGO:-cargo}" build --release --target "$triple" -p procstorm-exporter -p procstorm-remediator
+    ${CARGO:-cargo} build --release --target "$triple" -p procstorm-exporter -p procstorm-remediator

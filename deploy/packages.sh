@@ -103,7 +103,7 @@ if [ -z "${PROGRAMS:-}" ]; then
         deploy/cross.sh "$arch"
         PROGRAMS=$target/$rpm_arch-unknown-linux-gnu/release
         # This one runs here.
-        "${CARGO:-cargo}" build -p xtask
+        ${CARGO:-cargo} build -p xtask
         XTASK=$target/debug/xtask
     fi
 fi

@@ -3,12 +3,12 @@
 # with the command that installs it, and its check is skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-CARGO=${CARGO:-cargo}
+cargo=${CARGO:-cargo}
 
 skipped() { echo "lint: NOT CHECKED: $1; $2" >&2; }
 
 # The library alone, with no feature that another crate of the workspace turns on.
-"$CARGO" check --quiet -p procstorm-toolkit
+$cargo check --quiet -p procstorm-toolkit
 
 # The oldest Rust that Cargo.toml promises, in a target directory of its own.
 oldest=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)

@@ -6,10 +6,12 @@
 #
 # Slow: each change builds a crate and its tests.  Nothing here is changed: it works on a copy.
 # Changes that no test can notice are in .cargo/mutants.toml, each with its reason.
-# Ends with 1 if a change was missed; target/mutants/MODULE/mutants.out says which.
+# Ends with 1 if a change was missed; target/mutants/MODULE/mutants.out says which
+# (CARGO_TARGET_DIR names another directory than target).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo=${CARGO:-cargo}
+target=${CARGO_TARGET_DIR:-target}
 $cargo mutants --version >/dev/null 2>&1 ||
     { echo "mutants: cargo install cargo-mutants" >&2; exit 1; }
 
@@ -41,9 +43,9 @@ while read -r module crate files tests; do
     [ -n "$module" ] || continue
     if [ $# -gt 0 ] && ! printf '%s\n' "$@" | grep -qx "$module"; then continue; fi
     echo "mutants: $module"
-    mkdir -p "target/mutants/$module"
+    mkdir -p "$target/mutants/$module"
     # shellcheck disable=SC2086 # words
     $cargo mutants --package "$crate" --file "$files" --jobs 1 --no-shuffle \
-        --output "target/mutants/$module" -- $tests </dev/null || missed+=" $module"
+        --output "$target/mutants/$module" -- $tests </dev/null || missed+=" $module"
 done <<<"$modules"
 [ -z "$missed" ] || { echo "mutants: changes were missed in$missed" >&2; exit 1; }
