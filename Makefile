@@ -52,7 +52,8 @@ test: rust ## run everything that must hold: formatter, lints, docs, rules, all 
 	@if [ "$$PROCSTORM_STACK" = bookworm ]; then $(MAKE) --no-print-directory generations; \
 	else echo "SKIPPED: make generations: PROCSTORM_STACK is $$PROCSTORM_STACK"; fi
 
-# With the control: twenty mailboxes that SIGTERM leaves whole, and what SIGKILL at once does to them.
+# Among the tests: twenty mailboxes stay whole if SIGTERM comes first. As a control, the same test
+# sends SIGKILL at once, which must harm some of them.
 field: build ## run what takes too long for make test: mail servers, arm64, other kernels
 	@tests/tools.sh test
 	tests/field.sh servers

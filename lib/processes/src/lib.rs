@@ -10,9 +10,9 @@
 //!
 //! # What counts as a process
 //!
-//! Both programs take a process for what has a directory `/proc/PID`: threads are not processes, and
-//! kernel threads belong to no user. A process belongs to its effective uid (the owner of its
-//! directory) and is called by the kernel's name of it (`comm`). They differ in two points:
+//! To both programs, a process is what has a directory `/proc/PID`. Threads are not processes. A
+//! process belongs to its effective uid (the owner of its directory), and its name is the kernel's
+//! (`comm`). The programs differ in three points:
 //!
 //! | | exporter (counts) | remediator (kills) |
 //! |---|---|---|

@@ -35,8 +35,8 @@ impl fmt::Display for Blindness {
     }
 }
 
-/// What hides processes in `proc` from this process; `None` if nothing does. Where the system has no
-/// descriptor or no memory to find out, nothing is taken for seen: [`NoPid1`](Blindness::NoPid1).
+/// What hides processes in `proc` from this process; `None` if nothing does. If the system has no
+/// descriptor or memory to find out, returns [`NoPid1`](Blindness::NoPid1).
 #[must_use]
 pub fn blindness(proc: &ProcDir) -> Option<Blindness> {
     look(proc).unwrap_or(Some(Blindness::NoPid1))

@@ -241,7 +241,7 @@ fn pages<S>(program: &str, routes: &[Route<S>]) -> Table {
         let macro_name = if path == "/" { "Pa" } else { macro_name };
         Entry {
             term: format!("{macro_name} {name}"),
-            cells: vec![format!("`{method} {path}`"), sentence(who), route.about.to_owned()],
+            cells: vec![format!("`{method} {path}`"), who.to_owned(), route.about.to_owned()],
             text: format!("{method}. {} For {}", route.about, sentence(who)),
         }
     });

@@ -13,9 +13,9 @@
 //! - `seldom`: keeps what clients can have logged within bounds.
 //! - `stall`: a stream that gives up on a peer that stops reading.
 //!
-//! Idle connections cannot keep others out: when the house is full, the one that has waited
-//! longest without a request of its own in work is closed in the newcomer's favour. Nor can busy
-//! ones: a request in work is safe only if its handler knows who sent it ([`Standing`]).
+//! When all connection slots are in use, the connection that has been idle longest is closed. A
+//! connection with a request in progress is safe only if its handler knows who sent it
+//! ([`Standing`]).
 
 pub mod body;
 pub mod guard;
