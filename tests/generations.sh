@@ -22,7 +22,7 @@ for generation; do
     export PROCSTORM_STACK=$generation
     rules/check.sh
     # shellcheck disable=SC2086 # words
-    tests/totals.sh $cargo test --quiet -p procstorm-tests --test e2e --test rules -- $essential
+    tests/totals.sh $cargo test --quiet --no-fail-fast -p procstorm-tests --test e2e --test rules -- $essential
     # shellcheck disable=SC2086
     $cargo run --quiet -p procstorm-tests --bin demo
     echo "generations: $generation: all holds ($((SECONDS - begun)) s)"
