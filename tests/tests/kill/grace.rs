@@ -161,6 +161,31 @@ fn a_client_that_reconnects_is_not_fought_for_ever() {
     }
 }
 
+/// A user who stays at one process for three rounds, and then forks again, is fought on.
+#[test]
+fn whoever_lies_low_and_then_comes_back_in_strength_is_ended_in_the_same_kill() {
+    needs_root!();
+    let uid = claim_uid();
+    for grace in [Duration::ZERO, Duration::from_millis(300), SOON] {
+        // A busy server may be so slow that it is seen in none of the scans.
+        let confirm_pause = Duration::from_secs(1);
+        let bounds = Bounds { threshold: 20, confirm_pause, ..bounds(grace) };
+        // On a busy machine they may come back too late: then it is tried with others.
+        let report = (0..20)
+            .find_map(|_| {
+                let storm = Opponent::start("lurkers", uid, b"imapd", 30, "3").unwrap();
+                let report = end(uid, &bounds);
+                drop(storm);
+                (report.ended() >= 60).then_some(report)
+            })
+            .unwrap();
+        assert_eq!(report.verdict, KillVerdict::BelowThreshold, "{report:?}");
+        // All of them twice, and one at a time between and after.
+        assert!(report.ended() >= 65 && report.rounds >= 7, "{report:?}");
+        assert!(report.left.is_some_and(|left| left <= 1), "{report:?}");
+    }
+}
+
 /// Fewer than the threshold do not exit, one always comes back, and once nobody is fought any more,
 /// others come that make it a storm again.
 #[test]

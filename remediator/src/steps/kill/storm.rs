@@ -10,7 +10,7 @@
 //! moment in which to replace a dead one, and a storm that forks on runs into its user's limit of
 //! processes, for those that are stopped still count. Three rounds in a row that leave fewer than
 //! the threshold are enough, if there are fewer and not more a second later: a few that come back one
-//! by one are not a storm.
+//! by one are not a storm. If they are one again by then, the rounds go on within their bounds.
 //!
 //! A process that comes while the grace lasts is sent SIGTERM as well: a mail client reconnects at
 //! once, and its new session rewrites the mail file like the old one.
@@ -174,8 +174,12 @@ impl<'a> Storm<'a> {
                 } else {
                     each(&mut self.hands, Hand::kill_held)?;
                 }
-                if has_ebbed && let Some(end) = self.ebbed()? {
-                    return Ok(end);
+                if has_ebbed {
+                    if let Some(end) = self.ebbed()? {
+                        return Ok(end);
+                    }
+                    // It is a storm again: three more rounds must leave few.
+                    ebb = Ebb::new(bounds.threshold);
                 }
             } else if waits {
                 self.errand.begin_grace();
@@ -234,9 +238,9 @@ impl<'a> Storm<'a> {
         })
     }
 
-    /// Lets those that live be, and counts them until they are a storm again, or until their number
-    /// has not grown for a while. `None` where some were sent SIGTERM and do not exit: they are
-    /// killed after their grace, together with those that join them to make a storm.
+    /// Lets those that live be, and counts them until their number has not grown for a while. `None`
+    /// where the rounds must go on: there are enough to be a storm again (a user may lie low for
+    /// three rounds and then fork on), or some were sent SIGTERM and do not exit in their grace.
     fn ebbed(&mut self) -> Result<Option<End>, Halt> {
         let Errand { proc_dir, target, bounds, untouchables, .. } = self.errand;
         let (mut most, mut grown) = (0, Instant::now());
@@ -255,7 +259,7 @@ impl<'a> Storm<'a> {
                 (most, grown) = (living, Instant::now());
             }
             if living >= bounds.threshold {
-                return Ok((!any_asked).then_some(End::Bound));
+                return Ok(None);
             }
             if !any_asked && grown.elapsed() >= EBB_PAUSE {
                 return Ok(Some(End::Ebbed));

@@ -26,7 +26,7 @@ pub(crate) struct Role {
     pub(crate) play: fn(&Cast) -> Result<(), Fault>,
 }
 
-const ROLES: [Role; 24] = [
+const ROLES: [Role; 25] = [
     Role { name: "sleepers", reaps: true, play: sleepers },
     Role { name: "unreaped", reaps: false, play: sleepers },
     Role { name: "zombies", reaps: true, play: zombies },
@@ -49,6 +49,7 @@ const ROLES: [Role; 24] = [
     Role { name: "polite", reaps: true, play: polite },
     Role { name: "breeders", reaps: true, play: breeders },
     Role { name: "reconnecting", reaps: true, play: reconnecting },
+    Role { name: "lurkers", reaps: true, play: lurkers },
     Role { name: "traced", reaps: true, play: traced },
     Role { name: "writer", reaps: true, play: writer },
 ];
@@ -472,6 +473,19 @@ fn wait_for_sigterm(cast: &Cast) {
 
 /// Root starts them; when they die, one of them comes back, and always one.
 fn reconnecting(cast: &Cast) -> Result<(), Fault> {
+    come_back(cast, |_| 1)
+}
+
+/// Root starts them; when they die, one of them comes back, and after `extra` times that, once, all
+/// of them at once.
+fn lurkers(cast: &Cast) -> Result<(), Fault> {
+    let text = cast.extra.to_str().ok_or_else(|| Fault::new("no number"))?;
+    let low: u32 = text.parse().or_fault("no number")?;
+    come_back(cast, |time| if time == low { cast.count } else { 1 })
+}
+
+/// Root starts them; when all are dead for the nth time, counted from 0, `how_many(n)` come back.
+fn come_back(cast: &Cast, how_many: impl Fn(u32) -> usize) -> Result<(), Fault> {
     fork(&cast.ledger, || {
         set_name(c"server");
         die_with_parent();
@@ -482,13 +496,15 @@ fn reconnecting(cast: &Cast) -> Result<(), Fault> {
                 }
             })
         };
-        let mut alive = (0..cast.count).filter_map(|_| start()).count();
+        let start = |count| (0..count).filter_map(|_| start()).count();
+        let (mut alive, mut time) = (start(cast.count), 0);
         while !cast.is_over() {
             if wait(WaitOptions::empty()).is_ok() {
                 alive = alive.saturating_sub(1);
             }
-            if alive == 0 && start().is_some() {
-                alive = 1;
+            if alive == 0 {
+                alive = start(how_many(time));
+                time += 1;
             }
         }
     });
