@@ -6,10 +6,14 @@ use serde_json::Value;
 
 use crate::prometheus::Prometheus;
 
-/// What a reader has chosen, who chooses nothing: everything, over the last ten minutes.
-const VARIABLES: [(&str, &str); 5] = [
+/// What a reader has chosen, who chooses nothing: everything, over the last ten minutes. A name
+/// that begins another one comes after it.
+const VARIABLES: [(&str, &str); 8] = [
     ("$__rate_interval", "20s"),
+    ("$__interval", "20s"),
+    ("$__range_s", "600"),
     ("$__range", "10m"),
+    ("$job", ".*"),
     ("$host", ".*"),
     ("$role", ".*"),
     ("$user", ".*"),
@@ -71,6 +75,19 @@ impl Dashboard {
     #[must_use]
     pub fn uid(&self) -> &str {
         text(&self.0, "uid")
+    }
+
+    /// The queries of the panel with this title.
+    pub fn panel(&self, title: &str) -> Result<Vec<Query>, Fault> {
+        let found = self.panels().into_iter().find(|(name, _)| name == title);
+        let (_, queries) = found.ok_or_else(|| Fault::new(format!("no panel {title:?}")))?;
+        Ok(queries)
+    }
+
+    /// The file itself, for what a panel looks like.
+    #[must_use]
+    pub fn json(&self) -> &Value {
+        &self.0
     }
 
     /// The titles of all panels, annotations and variables that show nothing. A query that

@@ -8,6 +8,10 @@ use procstorm_tests::dashboard::Dashboard;
 use procstorm_tests::stack::{Person, Stack, Timing};
 use procstorm_tests::storm::Storm;
 
+/// The panels that need a dry run.
+const DRY: [&str; 3] =
+    ["Alert to decision", "What a dry run would have done", "Dry runs over time"];
+
 const LIMIT: Duration = Duration::from_secs(120);
 
 #[test]
@@ -19,16 +23,18 @@ fn each_panel_shows_data_in_a_real_storm() {
     let (alice, bob) = (Person::new("alice", 46_900), Person::new("bob", 46_901));
     let stack = Stack::start(dir.path(), &[alice.clone(), bob.clone()], Timing::Fast).unwrap();
     stack.site.put_mail(&alice, "alice", b"From alice\n", 0o600).unwrap();
-    // One storm that is ended, and one that no playbook ends: it stays to be looked at.
+    // One storm that is ended, and one that is refused, since its playbook ends another command: it
+    // stays to be looked at.
     let _ended = Storm::raise(alice.uid, b"imapd", 95).unwrap();
-    let _stays = Storm::raise(bob.uid, b"vi", 35).unwrap();
+    let _stays = Storm::raise(bob.uid, b"imapd-ssl", 95).unwrap();
+    // Some show an event for some seconds only: each has shown data once. The remediator is live,
+    // so there is nothing of dry runs.
+    let mut missing: Vec<String> = dashboard.empty(&stack.prometheus).unwrap();
+    let live = |title: &String| !DRY.contains(&title.as_str());
     let full = wait::until("data everywhere", LIMIT, || {
-        dashboard.empty(&stack.prometheus).unwrap().is_empty().then_some(())
+        let empty = dashboard.empty(&stack.prometheus).unwrap();
+        missing.retain(|title| live(title) && empty.contains(title));
+        missing.is_empty().then_some(())
     });
-    assert!(
-        full.is_ok(),
-        "without data: {:?}\n{}",
-        dashboard.empty(&stack.prometheus),
-        stack.remediator.log()
-    );
+    assert!(full.is_ok(), "without data: {missing:?}\n{}", stack.remediator.log());
 }
