@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::unistd::{Group, Uid, User};
 
-use crate::account::Protected;
+use crate::account::Listed;
 use crate::policy::Identity;
 pub use sample::Sample;
 use services::Services;
@@ -105,17 +105,17 @@ impl Reach {
 
     /// Which of `list` protects a uid by what was known outside of it alone. Fails for a group that
     /// the sandbox hides: who is in it cannot be told.
-    pub fn protected_by(&self, list: &[Protected], uid: u32) -> Result<Option<Protected>, String> {
+    pub fn protected_by(&self, list: &[Listed], uid: u32) -> Result<Option<Listed>, String> {
         let state = self.lock();
         for Difference { question, outside, .. } in &state.different {
             let Answer::Known(id) = outside else { continue };
-            let is_meant = |entry: &&Protected| match (entry, question) {
-                (Protected::Name(name), Question::Account(asked)) => name.as_str() == asked,
-                (Protected::Group(name), Question::Group(asked)) => name == asked,
-                (Protected::Name(_) | Protected::Uid(_) | Protected::Group(_), _) => false,
+            let is_meant = |entry: &&Listed| match (entry, question) {
+                (Listed::Name(name), Question::Account(asked)) => name.as_str() == asked,
+                (Listed::Group(name), Question::Group(asked)) => name == asked,
+                (Listed::Name(_) | Listed::Uid(_) | Listed::Group(_), _) => false,
             };
             match list.iter().find(is_meant) {
-                Some(Protected::Group(_)) => {
+                Some(Listed::Group(_)) => {
                     return Err(format!("the sandbox hides who is in {question}"));
                 }
                 Some(entry) if *id == uid => return Ok(Some(entry.clone())),
@@ -316,8 +316,7 @@ mod tests {
     #[test]
     fn an_account_that_the_sandbox_hides_stays_protected() {
         let reach = reach("passwd: files far\n");
-        let list =
-            ["far-alias", "@far-staff"].map(|text| Protected::parse(text).expect("an entry"));
+        let list = ["far-alias", "@far-staff"].map(|text| Listed::parse(text).expect("an entry"));
         assert_eq!(reach.protected_by(&list, 4711), Ok(None));
         reach.ask(Question::Account("far-alias".to_owned()), Answer::Known(4711));
         assert_eq!(reach.protected_by(&list, 4711), Ok(list.first().cloned()));

@@ -155,6 +155,8 @@ verdicts! {
         "the user is the daemon's own";
     ProtectedUser = "protected_user", Info, Never, good: false, watched: false,
         "`accounts.protected` covers the user";
+    ExcludedUser = "excluded_user", Info, Never, good: false, watched: false,
+        "`accounts.only` is set and does not cover the user";
     Resolved = "resolved", Info, Never, good: false, watched: false,
         "the alert no longer fires";
     OtherHost = "other_host", Info, Never, good: false, watched: false,
@@ -253,7 +255,7 @@ mod tests {
             stuck denied unfinished interrupted blind failed refused aborted shared_uid \
             unresolved_user bad_user_name limit_reached archive_failed archived dry_run silenced \
             unknown_user alias nameless_uid root system_uid own_uid protected_user resolved \
-            other_host no_playbook unknown_playbook alert_not_allowed other_command";
+            other_host no_playbook unknown_playbook alert_not_allowed other_command excluded_user";
         for label in published.split_whitespace() {
             assert!(labels.contains(&label), "{label} is gone: queries and journals have it");
         }

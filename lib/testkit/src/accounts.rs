@@ -1,5 +1,5 @@
-//! Users that exist only for the programs that we start: an /etc/passwd with root
-//! and a few of ours, laid over the real one in a mount namespace of the program's own, and with
+//! Users that exist only for the programs that we start: an /etc/passwd and an /etc/group with root
+//! and a few of ours, laid over the real ones in a mount namespace of the program's own, and with
 //! it an /etc/nsswitch.conf that asks no other source.
 //!
 //! The machine's own users are not among them. To a remediator each of those is a uid without a
@@ -28,14 +28,24 @@ impl Accounts {
         Self { dir: None, module: None }
     }
 
-    /// Root, and `ours`, each a name and a uid; no others. The files that say so are kept in
-    /// `dir`. Needs root when a program is started with it.
+    /// Root, and `ours`, each a name and a uid; no others. A name such as `@staff:alice,bob` is a
+    /// group with these members, and the number its gid. The files that say so are kept in `dir`.
+    /// Needs root when a program is started with it.
     pub fn only(ours: &[(&str, u32)], dir: &Path) -> Result<Self, Fault> {
         let mut passwd = String::from("root:x:0:0:root:/root:/bin/sh\n");
+        let mut group = String::from("root:x:0:\n");
         for (name, uid) in ours {
+            if let Some((name, members)) = name.strip_prefix('@').and_then(|it| it.split_once(':'))
+            {
+                group += &format!("{name}:x:{uid}:{members}\n");
+                continue;
+            }
             passwd += &format!("{name}:x:{uid}:{uid}:procstorm test:/nonexistent:/bin/false\n");
         }
-        for (name, text) in [("passwd", passwd.as_str()), ("nsswitch.conf", "passwd: files\n")] {
+        let nsswitch = "passwd: files\ngroup: files\n";
+        for (name, text) in
+            [("passwd", passwd.as_str()), ("group", &group), ("nsswitch.conf", nsswitch)]
+        {
             let path = dir.join(name);
             fs::write(&path, text).or_fault(format!("cannot write {}", path.display()))?;
         }
@@ -46,7 +56,7 @@ impl Accounts {
     /// from the start: the sandbox of a daemon would not let it be read later.
     pub fn served_by(mut self, service: &str, module: &Path) -> Result<Self, Fault> {
         if let Some(dir) = &self.dir {
-            let text = format!("passwd: files {service}\n");
+            let text = format!("passwd: files {service}\ngroup: files\n");
             fs::write(dir.join("nsswitch.conf"), text).or_fault("cannot write nsswitch.conf")?;
         }
         self.module = Some(module.to_owned());
@@ -71,6 +81,7 @@ impl Accounts {
 /// and it knows the machine's users.
 const MOUNT_AND_RUN: &str = r#"
 mount --bind "$0/passwd" /etc/passwd || exit
+mount --bind "$0/group" /etc/group || exit
 if [ -e /etc/nsswitch.conf ]; then
     mount --bind "$0/nsswitch.conf" /etc/nsswitch.conf || exit
 fi

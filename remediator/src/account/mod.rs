@@ -1,8 +1,10 @@
 //! Whose mail and processes: names that are safe in a file name, and the account behind a name.
 //!
-//! - [`protection`]: whom the policy protects, by uid.
+//! - [`list`]: whom a list of the policy covers, by uid.
+//! - [`standing`]: what the two lists say together about an account.
 
-pub mod protection;
+pub mod list;
+pub mod standing;
 
 use std::fmt;
 
@@ -74,9 +76,9 @@ impl From<UserName> for String {
     }
 }
 
-/// One entry of `accounts.protected`.
+/// One entry of `accounts.protected` or `accounts.only`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Protected {
+pub enum Listed {
     /// An account, by one of its names.
     Name(UserName),
     /// An account, by its uid.
@@ -85,7 +87,7 @@ pub enum Protected {
     Group(String),
 }
 
-impl Protected {
+impl Listed {
     /// Reads an entry: a name, a uid in digits, or `@group`.
     pub fn parse(text: &str) -> Result<Self, NameFault> {
         if let Some(group) = text.strip_prefix('@') {
@@ -108,7 +110,7 @@ impl Protected {
     }
 }
 
-impl fmt::Display for Protected {
+impl fmt::Display for Listed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(name) => f.write_str(name.as_str()),

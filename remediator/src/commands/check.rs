@@ -10,7 +10,7 @@ use procstorm_toolkit::web::security::config::ConfigError;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use crate::account::protection::Protection;
+use crate::account::standing::Lists;
 use crate::commands::agreement::routes::Routing;
 use crate::commands::agreement::rules::{ReadError, Rules};
 use crate::commands::agreement::webhook::{Here, WebAsks};
@@ -68,8 +68,11 @@ pub fn report(question: &Question<'_>) -> Result<String, CheckError> {
     for warning in config.warnings(&std::fs::read_to_string(file).unwrap_or_default()) {
         writeln!(text, "{}:{}: warning: {warning}", file.display(), warning.line).ok();
     }
-    for doubt in Protection::resolve(&config.accounts.protected, &names(), None).doubts() {
-        writeln!(text, "{}: warning: accounts.protected: {doubt}", file.display()).ok();
+    let accounts = &config.accounts;
+    let lists = Lists::resolve(&accounts.protected, accounts.only.as_deref(), &names(), None);
+    text.push_str(&lists.meanings());
+    for doubt in lists.doubts().into_iter().chain(lists.contradictions(accounts.min_uid)) {
+        writeln!(text, "{}: warning: {doubt}", file.display()).ok();
     }
     for place in config.sandbox.read.iter().filter(|place| !place.exists()) {
         writeln!(

@@ -66,7 +66,14 @@ fn accounts(config: &Config, f: &mut Formatter<'_>) -> fmt::Result {
     if !protected.is_empty() {
         write!(f, " and {}", protected.join(", "))?;
     }
-    writeln!(f, ".")
+    writeln!(f, ".")?;
+    match &accounts.only {
+        None => Ok(()),
+        Some(only) => {
+            let only: Vec<_> = only.iter().map(ToString::to_string).collect();
+            writeln!(f, "Of all others, only these are acted on: {}.", only.join(", "))
+        }
+    }
 }
 
 fn mail(config: &Config, f: &mut Formatter<'_>) -> fmt::Result {

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use procstorm_processes::name_service::NameService;
 use procstorm_toolkit::chain::Chain;
 
-use crate::account::protection::Protection;
-use crate::account::{Account, Protected, UserName};
+use crate::account::standing::{Lists, Standing, Unknown};
+use crate::account::{Account, UserName};
 use crate::active::Force;
 use crate::alertmanager::{Alert, BadPayload, Notification};
 use crate::args::Args;
@@ -127,9 +127,8 @@ impl Looker<'_> {
         let candidate = request
             .candidate(config, &identity, self.own_uid)
             .map_err(|refusal| refusal.to_string())?;
-        let protected_by = self.protected_by(candidate.account())?;
-        let authorised =
-            candidate.authorise(protected_by).map_err(|refusal| refusal.to_string())?;
+        let standing = self.standing(candidate.account())?;
+        let authorised = candidate.authorise(standing).map_err(|refusal| refusal.to_string())?;
         let target = Target { uid: authorised.account().uid, command: *authorised.command() };
         let found = survey(self.procfs, &target).map_err(|error| Chain(&error).to_string())?;
         let found = found.with_nested(authorised.playbook().kills_nested());
@@ -174,23 +173,17 @@ impl Looker<'_> {
         }
     }
 
-    fn protected_by(&self, account: &Account) -> Result<Option<Protected>, String> {
-        let protected = &self.force.config.accounts.protected;
-        let protection = Protection::resolve(protected, self.confined.unwrap_or(self.names), None);
-        if let Some(protected) = protection.of(account, &[]) {
-            return Ok(Some(protected.clone()));
+    fn standing(&self, account: &Account) -> Result<Standing, String> {
+        let accounts = &self.force.config.accounts;
+        let names = self.confined.unwrap_or(self.names);
+        let lists = Lists::resolve(&accounts.protected, accounts.only.as_deref(), names, None);
+        let mut known = lists.standing(account, None);
+        if known == Err(Unknown::Groups)
+            && let Some(groups) = groups(names, account.uid)
+        {
+            known = lists.standing(account, Some(&groups));
         }
-        if let Some(entry) = protection.unanswered() {
-            return Err(format!("the name service does not say who {} is", entry.kind()));
-        }
-        let silent =
-            || format!("the name service does not say in which groups {} is", account.name);
-        let groups = if protection.has_groups() {
-            groups(self.confined.unwrap_or(self.names), account.uid).ok_or_else(silent)?
-        } else {
-            Vec::new()
-        };
-        Ok(protection.of(account, &groups).cloned())
+        known.map_err(|unknown| unknown.told(account))
     }
 
     fn shared_with(&self, authorised: &Authorised) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! Who a user is, and what protects an account: questions to the name service, with patience.
+//! Who a user is, and what the policy's lists say of an account: questions to the name service, with patience.
 
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,8 +9,9 @@ use procstorm_toolkit::chain::Chain;
 use procstorm_toolkit::workers::Workers;
 
 use super::context::Context;
-use crate::account::protection::{Protection, groups_of};
-use crate::account::{Account, Protected, UserName};
+use crate::account::list::groups_of;
+use crate::account::standing::{Lists, Standing, Unknown};
+use crate::account::{Account, UserName};
 use crate::policy::{Config, Identity};
 use crate::stopping::Stopping;
 
@@ -20,8 +21,9 @@ const ASKERS: usize = 4;
 /// How long the name service may take for one question.
 const NAME_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How long it holds what the name service said of the protected accounts.
-const PROTECTION_HOLDS: Duration = Duration::from_secs(30);
+/// How long it holds what the name service said of the policy's lists: a storm of many users asks
+/// once, and yet each judgement has an answer of its own moment.
+const LISTS_HOLD: Duration = Duration::from_secs(5);
 
 /// How long after a name service did not answer it is asked again,
 const NAME_RETRY: Duration = Duration::from_secs(5);
@@ -36,14 +38,23 @@ pub(super) struct AccountLookup {
     names: NameService,
     /// Who waits for the name service: up to some seconds for each name.
     askers: Workers,
-    /// Whom the policy protects, and when the name service was asked for them.
-    protection: Mutex<Option<(Instant, Arc<Protection>)>>,
+    /// Whom the policy's lists cover.
+    known: Mutex<Option<Known>>,
+}
+
+/// What the name service said of the policy's lists.
+#[derive(Clone, Debug)]
+struct Known {
+    asked: Instant,
+    lists: Arc<Lists>,
+    /// Whether no reload came since.
+    is_current: bool,
 }
 
 impl AccountLookup {
     pub(super) fn new(context: Context) -> Self {
         let (names, askers) = (NameService::default(), Workers::start("ask", ASKERS));
-        Self { context, names, askers, protection: Mutex::default() }
+        Self { context, names, askers, known: Mutex::default() }
     }
 
     /// Who the user is. A name service that does not answer is asked again for a while, unless the
@@ -89,51 +100,51 @@ impl AccountLookup {
         }
     }
 
-    /// What protects an account, by its uid and groups; as the inner error why that cannot be told.
-    /// A name service that does not answer is asked again for a while, as for the account itself:
-    /// a user who may be protected is left alone.
-    pub(super) async fn protected_by(
+    /// What the policy's lists say about an account, by its uid and groups; as the inner error why
+    /// that cannot be told. A name service that does not answer is asked again for a while, as for
+    /// the account itself: a user who may be protected is left alone, and so is one who may be
+    /// allowed.
+    pub(super) async fn standing(
         &self,
         config: &Config,
         account: &Account,
-    ) -> Result<Result<Option<Protected>, String>, Stopping> {
+    ) -> Result<Result<Standing, String>, Stopping> {
         let (begun, user) = (Instant::now(), account.name.as_str());
         loop {
-            let protection = self.protection(config).await;
-            if let Some(protected) = protection.of(account, &[]) {
-                return Ok(Ok(Some(protected.clone())));
-            }
+            let known = match self.lists(config).await {
+                Ok(lists) => self.standing_in(&lists, account).await,
+                Err(why) => Err(why),
+            };
             let hidden =
                 self.context.parts.reach.protected_by(&config.accounts.protected, account.uid);
-            if let Ok(Some(protected)) = hidden {
-                return Ok(Ok(Some(protected)));
-            }
-            let why = if let Err(why) = hidden {
-                why
-            } else if let Some(entry) = protection.unanswered() {
-                format!("the name service does not say who {} is", entry.kind())
-            } else if !protection.has_groups() {
-                return Ok(Ok(None));
-            } else if let Some(groups) = self.groups_of(account.uid).await {
-                return Ok(Ok(protection.of(account, &groups).cloned()));
-            } else {
-                let known = || self.context.parts.journal.last_known_uid(user.to_owned());
-                if self.context.persist(known).await? == Some(account.uid) {
-                    tracing::warn!(
-                        user,
-                        "name service unavailable; taken to be in no group, as at the last \
-                         remediation"
-                    );
-                    return Ok(Ok(None));
+            let why = match (known, hidden) {
+                (Ok(Standing::Protected(entry)), _) | (_, Ok(Some(entry))) => {
+                    return Ok(Ok(Standing::Protected(entry)));
                 }
-                format!("the name service does not say in which groups {user} is")
+                (Ok(standing), Ok(None)) => return Ok(Ok(standing)),
+                (_, Err(why)) | (Err(why), Ok(None)) => why,
             };
-            tracing::warn!(user, error = why, "cannot tell whether the account is protected");
+            tracing::warn!(
+                user,
+                error = why,
+                "cannot tell whether the policy protects the account"
+            );
             if begun.elapsed() >= NAME_PATIENCE {
                 return Ok(Err(why));
             }
             self.context.pause(NAME_RETRY).await?;
         }
+    }
+
+    /// What these lists say about an account, or why that is not known.
+    async fn standing_in(&self, lists: &Lists, account: &Account) -> Result<Standing, String> {
+        let mut known = lists.standing(account, None);
+        if known == Err(Unknown::Groups)
+            && let Some(groups) = self.groups_of(account.uid).await
+        {
+            known = lists.standing(account, Some(&groups));
+        }
+        known.map_err(|unknown| unknown.told(account))
     }
 
     /// The groups of an account; `None` where the name service does not answer.
@@ -142,13 +153,16 @@ impl AccountLookup {
         self.askers.run(move || groups(&names, uid)).await.ok()?
     }
 
-    /// Has the policy's list of protected accounts looked up at the start and at each reload, so
-    /// that it is said at once what of it protects nobody.
+    /// Has the policy's lists of accounts looked up at the start and at each reload, so that it is
+    /// said at once what of them covers nobody.
     pub(super) async fn look_after(self: Arc<Self>) {
         let (mut force, mut stop) = (self.context.parts.force.clone(), self.context.stop.clone());
         loop {
             let now = Arc::clone(&force.borrow_and_update());
-            self.protection(&now.config).await;
+            self.forget();
+            if let Err(error) = self.lists(&now.config).await {
+                tracing::warn!(error, "cannot tell whom the policy's lists cover; will ask again");
+            }
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
                 changed = force.changed() => if changed.is_err() { return },
@@ -156,33 +170,41 @@ impl AccountLookup {
         }
     }
 
-    /// Whom the policy protects, as the name service says now or said a moment ago. Says what of the
-    /// list protects nobody.
-    async fn protection(&self, config: &Config) -> Arc<Protection> {
-        let list = config.accounts.protected.clone();
-        let before = self.protection.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((asked, before)) = &before
-            && asked.elapsed() < PROTECTION_HOLDS
-            && before.is_of(&list)
-        {
-            return Arc::clone(before);
+    /// Forgets what the lists meant: after a reload, a group that is not found is none.
+    fn forget(&self) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.as_mut() {
+            known.lists = Arc::new(known.lists.forgotten());
+            known.is_current = false;
         }
-        let before = before.map(|(_, before)| before);
+    }
+
+    /// Whom the policy's lists cover, as the name service says now or said a moment ago. Says what of
+    /// them covers nobody.
+    async fn lists(&self, config: &Config) -> Result<Arc<Lists>, String> {
+        let (protected, only) = (config.accounts.protected.clone(), config.accounts.only.clone());
+        let before = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(Known { asked, lists, is_current: true }) = &before
+            && asked.elapsed() < LISTS_HOLD
+            && lists.are_of(&protected, only.as_deref())
+        {
+            return Ok(Arc::clone(lists));
+        }
+        let before = before.map(|known| known.lists);
         let (names, known) = (self.names.clone(), before.clone());
-        let ask = move || Protection::resolve(&list, &names, known.as_deref());
-        let Ok(now) = self.askers.run(ask).await else {
-            return before.unwrap_or_default();
-        };
-        if before.as_deref().map(Protection::doubts).as_ref() != Some(&now.doubts()) {
+        let ask = move || Lists::resolve(&protected, only.as_deref(), &names, known.as_deref());
+        let asked = self.askers.run(ask).await;
+        let now = asked.map_err(|error| format!("the name service's task panicked: {error}"))?;
+        if before.as_deref().map(Lists::doubts).as_ref() != Some(&now.doubts()) {
             for doubt in now.doubts() {
-                tracing::warn!("accounts.protected: {doubt}");
+                tracing::warn!("{doubt}");
             }
         }
-        self.context.parts.metrics.void_protection(now.void());
-        let now = Arc::new(now);
-        *self.protection.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((Instant::now(), Arc::clone(&now)));
-        now
+        self.context.parts.metrics.void_protection(now.protected.void());
+        let lists = Arc::new(now);
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Known { asked: Instant::now(), lists: Arc::clone(&lists), is_current: true });
+        Ok(lists)
     }
 }
 

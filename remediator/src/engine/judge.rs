@@ -102,8 +102,8 @@ impl Judge {
                 Ok(candidate) => candidate,
                 Err(refusal) => return Ok(Err(refusal)),
             };
-        Ok(match self.accounts.protected_by(&force.config, candidate.account()).await? {
-            Ok(protected_by) => candidate.authorise(protected_by),
+        Ok(match self.accounts.standing(&force.config, candidate.account()).await? {
+            Ok(standing) => candidate.authorise(standing),
             Err(why) => {
                 Err(Refusal::UnresolvedUser { user: candidate.account().name.clone(), why })
             }

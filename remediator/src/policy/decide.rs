@@ -4,7 +4,7 @@
 //! and none is made twice:
 //! - [`admit`] makes a [`Request`] of an alert that the policy takes by itself;
 //! - [`Request::candidate`] makes a [`Candidate`] of it, whose account may be acted on by its uid;
-//! - [`Candidate::authorise`] makes it [`Authorised`]: its account is not protected;
+//! - [`Candidate::authorise`] makes it [`Authorised`]: the policy's lists allow its account;
 //! - [`decide`] makes a [`Plan`] of that, if the [`Facts`] say so; nobody acts without one.
 //!
 //! - [`Refusal`]: why not, with a verdict and a sentence that names its object.
@@ -18,7 +18,8 @@ use procstorm_processes::process::Command;
 use super::duration::spoken;
 use super::file::{Config, Limits, Playbook, Step};
 use super::values::Rate;
-use crate::account::{Account, NameFault, Protected, UserName};
+use crate::account::standing::Standing;
+use crate::account::{Account, Listed, NameFault, UserName};
 use crate::alertmanager::Muted;
 use crate::alertmanager::{Alert, Status};
 use crate::verdict::{Mailed, Verdict};
@@ -58,8 +59,8 @@ impl Request {
     }
 }
 
-/// A request whose account the policy allows by its name and uid. What the policy protects by group
-/// or by another name of the uid is not known yet.
+/// A request whose account the policy allows by its name and uid. What the policy's lists say of its
+/// groups or of another name of the uid is not known yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     request: Request,
@@ -73,12 +74,13 @@ impl Candidate {
         &self.account
     }
 
-    /// The request, unless an entry of `accounts.protected` covers the account.
-    pub fn authorise(self, protected_by: Option<Protected>) -> Result<Authorised, Refusal> {
+    /// The request, unless the policy's lists leave the account alone.
+    pub fn authorise(self, standing: Standing) -> Result<Authorised, Refusal> {
         let Self { request, account } = self;
-        match protected_by {
-            Some(entry) => Err(Refusal::ProtectedUser { user: account.name, entry }),
-            None => Ok(Authorised { request, account }),
+        match standing {
+            Standing::Open => Ok(Authorised { request, account }),
+            Standing::Protected(entry) => Err(Refusal::ProtectedUser { user: account.name, entry }),
+            Standing::Excluded => Err(Refusal::ExcludedUser(account.name)),
         }
     }
 }
@@ -297,8 +299,11 @@ pub enum Refusal {
         /// The user.
         user: UserName,
         /// The entry that covers it.
-        entry: Protected,
+        entry: Listed,
     },
+    /// The configuration allows others only.
+    #[error("user {0} is not among those who may be acted on (accounts.only)")]
+    ExcludedUser(UserName),
     /// Other users' mail belongs to the same uid, and so do their processes.
     #[error(
         "uid {uid} of user {user} owns other users' mail as well ({}): their processes cannot be told \
@@ -386,6 +391,7 @@ impl Refusal {
             Self::Alias { .. } => Verdict::Alias,
             Self::NamelessUid(_) => Verdict::NamelessUid,
             Self::ProtectedUser { .. } => Verdict::ProtectedUser,
+            Self::ExcludedUser(_) => Verdict::ExcludedUser,
             Self::SharedUid { .. } => Verdict::SharedUid,
             Self::Root(_) => Verdict::Root,
             Self::OwnUid(_) => Verdict::OwnUid,
@@ -461,7 +467,7 @@ pub fn admit(config: &Config, alert: &Alert) -> Result<Request, Refusal> {
 
 /// Whether a name is none that is protected, by the name alone.
 fn unprotected(config: &Config, user: &UserName) -> Result<(), Refusal> {
-    let is_named = |entry: &&Protected| matches!(entry, Protected::Name(name) if name == user);
+    let is_named = |entry: &&Listed| matches!(entry, Listed::Name(name) if name == user);
     match config.accounts.protected.iter().find(is_named) {
         Some(entry) => Err(Refusal::ProtectedUser { user: user.clone(), entry: entry.clone() }),
         None => Ok(()),

@@ -21,7 +21,7 @@ use super::keys::{Entry, Fallback, Form, Key, keys};
 use super::tree::{Fault, Faults, Section, Wrong, boolean, list, number, parsed, path, some, text};
 use super::values::{self, Rate, Reserve, Retention};
 use super::yaml;
-use crate::account::Protected;
+use crate::account::Listed;
 
 /// The largest configuration file that is read.
 const FILE_MAX: u64 = 1 << 20;
@@ -93,7 +93,11 @@ keys! {
         /// compared: a second name of the same uid is protected as well. An entry that names no
         /// account or group on this machine protects nobody; --check, the log and
         /// procstorm_protected_entries_void say so.
-        pub protected: Vec<Protected> => [PROTECTED, "[]"],
+        pub protected: Vec<Listed> => [PROTECTED, "[]"],
+        /// The only users who are acted on, written as in `protected`, which still applies. Without
+        /// this key, every user may be. An entry that names no account or group on this machine
+        /// allows nobody.
+        pub only: Option<Vec<Listed>> => [ONLY, none],
         /// Whether the daemon may act on the uid that it runs as.
         pub allow_own_uid: bool => [BOOLEAN, "false"],
         /// Whether it may act on a uid without a name.
@@ -423,8 +427,9 @@ const RESERVE: Form<Reserve> = Form {
 };
 const RATE: Form<Rate> =
     Form { words: "a rate such as `12/h` or `3/15m`", read: |value| parsed(value, values::rate) };
-const PROTECTED: Form<Vec<Protected>> =
-    Form { words: "a list of names, uids, groups", read: |value| list(value, protected) };
+const PROTECTED: Form<Vec<Listed>> =
+    Form { words: "a list of names, uids, groups", read: |value| list(value, listed) };
+const ONLY: Form<Vec<Listed>> = Form { words: "a list of names, uids, groups", read: only };
 const READABLE: Form<Vec<PathBuf>> =
     Form { words: "a list of absolute paths", read: |value| list(value, readable) };
 const NAMES: Form<Vec<String>> = Form { words: "a list of names", read: |value| some(value, text) };
@@ -481,10 +486,22 @@ fn alertmanager(value: &Value) -> Result<Uri, Wrong> {
     Ok(uri)
 }
 
+/// Nobody could be acted on if it were empty, which `dry_run` says more plainly.
+fn only(value: &Value) -> Result<Vec<Listed>, Wrong> {
+    match list(value, listed)? {
+        items if items.is_empty() => {
+            Err("must not be empty, which would allow nobody; delete the \
+                                          key to allow every user, or write dry_run: true"
+                .into())
+        }
+        items => Ok(items),
+    }
+}
+
 /// A name, a uid or `@group`.
-fn protected(value: &Value) -> Result<Protected, Wrong> {
+fn listed(value: &Value) -> Result<Listed, Wrong> {
     let entry = if let Value::Number(uid) = value { uid.to_string() } else { text(value)? };
-    Ok(Protected::parse(&entry).map_err(|fault| fault.to_string())?)
+    Ok(Listed::parse(&entry).map_err(|fault| fault.to_string())?)
 }
 
 fn command(value: &Value) -> Result<Command, Wrong> {

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Answer, Question, Reach, Services};
-use crate::account::Protected;
+use crate::account::Listed;
 use crate::policy::Config;
 
 /// How long the start waits for the answers. Those that come later count as well.
@@ -22,8 +22,8 @@ const LISTED_MAX: usize = 100_000;
 /// How many accounts that are not in /etc/passwd are taken from a list.
 const FROM_A_LIST: usize = 8;
 
-/// How many entries of `accounts.protected` are asked for.
-const PROTECTED_MAX: usize = 64;
+/// How many entries of the lists of accounts are asked for.
+const LISTS_MAX: usize = 64;
 
 /// Nobody's name. A service that cannot read its accounts does not say "not found" but fails.
 const NOBODY: &str = "procstorm-no-such-account";
@@ -37,17 +37,19 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Asks, and waits a second at most: for root, for nobody, for those whom the policy protects,
+    /// Asks, and waits a second at most: for root, for nobody, for those whom the policy lists,
     /// and for some accounts that are not in /etc/passwd. A name service that hangs keeps the
     /// threads that ask it, which then stay outside of the sandbox; they do nothing else.
     #[must_use]
     pub fn take(config: &Config) -> Self {
         let (give, later) = channel();
-        let (protected, spool) = (config.accounts.protected.clone(), config.mail.spool.clone());
+        let only = config.accounts.only.iter().flatten();
+        let listed: Vec<_> = config.accounts.protected.iter().chain(only).cloned().collect();
+        let spool = config.mail.spool.clone();
         // Apart, since a mail file system may hang as well.
         let owners = give.clone();
         start("sample-spool", move || ask_for_owners(&spool, &owners));
-        start("sample-names", move || ask_for_others(&protected, &give));
+        start("sample-names", move || ask_for_others(&listed, &give));
         let mut early = Vec::new();
         let end = Instant::now() + PATIENCE;
         loop {
@@ -90,11 +92,11 @@ fn start(name: &str, work: impl FnOnce() + Send + 'static) {
     }
 }
 
-fn ask_for_others(protected: &[Protected], give: &Sender<(Question, Answer)>) {
-    let listed = protected.iter().take(PROTECTED_MAX).map(|entry| match entry {
-        Protected::Name(name) => Question::Account(name.to_string()),
-        Protected::Uid(uid) => Question::Uid(*uid),
-        Protected::Group(group) => Question::Group(group.clone()),
+fn ask_for_others(listed: &[Listed], give: &Sender<(Question, Answer)>) {
+    let listed = listed.iter().take(LISTS_MAX).map(|entry| match entry {
+        Listed::Name(name) => Question::Account(name.to_string()),
+        Listed::Uid(uid) => Question::Uid(*uid),
+        Listed::Group(group) => Question::Group(group.clone()),
     });
     let nobody = [Question::Account(NOBODY.to_owned()), Question::Group(NOBODY.to_owned())];
     for question in [Question::Uid(0)].into_iter().chain(nobody).chain(listed) {

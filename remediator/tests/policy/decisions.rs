@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use procstorm_processes::process::Command;
-use procstorm_remediator::account::{Account, Protected, UserName};
+use procstorm_remediator::account::standing::Standing;
+use procstorm_remediator::account::{Account, Listed, UserName};
 use procstorm_remediator::alertmanager::Muted;
 use procstorm_remediator::alertmanager::{Alert, Status};
 use procstorm_remediator::policy::{
@@ -64,11 +65,11 @@ fn account(name: &str, uid: u32) -> Identity {
 struct Who {
     identity: Identity,
     own_uid: u32,
-    protected_by: Option<Protected>,
+    standing: Standing,
 }
 
 fn alice() -> Who {
-    Who { identity: account("alice", 1001), own_uid: 998, protected_by: None }
+    Who { identity: account("alice", 1001), own_uid: 998, standing: Standing::Open }
 }
 
 /// A storm of hers, and nothing done before.
@@ -86,7 +87,7 @@ fn facts() -> Facts {
 fn authorised(config: &Config, who: &Who) -> Result<Authorised, Refusal> {
     let request = admit(config, &alert(&[]))?;
     let candidate = request.candidate(config, &who.identity, who.own_uid)?;
-    candidate.authorise(who.protected_by.clone())
+    candidate.authorise(who.standing.clone())
 }
 
 fn judged(config: &Config, facts: &Facts) -> Decision {
@@ -192,9 +193,11 @@ fn the_wrong_account_is_refused() {
     }
     assert_eq!(barred(&config, &Who { own_uid: 1001, ..alice() }).0, "own_uid");
     // Another name of the same uid, or a group's member.
-    let protected_by = Some(Protected::Group("staff".to_owned()));
-    let (label, text) = barred(&config, &Who { protected_by, ..alice() });
+    let standing = Standing::Protected(Listed::Group("staff".to_owned()));
+    let (label, text) = barred(&config, &Who { standing, ..alice() });
     assert_eq!((label, text.contains("@staff")), ("protected_user", true), "{text}");
+    let (label, text) = barred(&config, &Who { standing: Standing::Excluded, ..alice() });
+    assert_eq!((label, text.contains("accounts.only")), ("excluded_user", true), "{text}");
 }
 
 #[test]
@@ -336,7 +339,7 @@ proptest! {
         };
         let last = last.map(|seconds| now() - SignedDuration::from_secs(seconds));
         let history = History { last, for_user, in_total };
-        let who = Who { identity: identity.clone(), own_uid, protected_by: None };
+        let who = Who { identity: identity.clone(), own_uid, standing: Standing::Open };
         let facts = Facts { living, history, ..facts() };
         let Ok(authorised) = authorised(&config, &who) else { return Ok(()) };
         let decision = decide(&config, authorised, &facts);

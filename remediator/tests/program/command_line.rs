@@ -281,3 +281,28 @@ fn explain_names_a_file_that_is_no_notification() {
     let text = said(&output);
     assert!(text.contains("post.json: not an Alertmanager notification"), "{text}");
 }
+
+#[test]
+fn check_says_whom_the_lists_cover_on_this_machine_and_what_of_them_covers_nobody() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let path = folder.path().join("remediator.yml");
+    let playbook = "playbooks: {storm: {alerts: [A], command: imapd, threshold: 90, \
+                    steps: [kill_user_proc]}}";
+    let accounts = "accounts: {protected: [\"@daemon\", root], only: [root, nosuchuser]}";
+    fs::write(&path, format!("host: here\n{accounts}\n{playbook}\n")).expect("a policy");
+    let output = remediator(&["--check", "--config.file", path.to_str().expect("a path")]);
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    for part in [
+        "Of all others, only these are acted on: root, nosuchuser.",
+        "accounts.protected covers:\n  @daemon (gid 1; the group lists ",
+        "\n  root (uid 0",
+        "\n  nosuchuser (none on this machine)\n",
+        "warning: accounts.only: there is no account \"nosuchuser\" on this machine; the entry \
+         allows nobody",
+        "warning: accounts.only: root has uid 0, and uids below 1000 (accounts.min_uid) are never",
+        "warning: accounts.only: root is protected as well",
+    ] {
+        assert!(said.contains(part), "{part:?} is not in:\n{said}");
+    }
+}

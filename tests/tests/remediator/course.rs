@@ -311,6 +311,51 @@ fn a_protected_name_protects_every_name_of_its_uid_and_one_of_nobody_is_told() -
 }
 
 #[test]
+fn nobody_is_acted_on_but_those_whom_the_policy_allows_under_any_name() -> Result<(), Fault> {
+    needs_root!();
+    let [carla, dora, eve] = claim_uids();
+    let storms = [
+        Storm::raise(carla, b"core-only", 6)?,
+        Storm::raise(dora, b"core-only", 6)?,
+        Storm::raise(eve, b"core-only", 6)?,
+    ];
+    // The policy allows carla by her second name, and dora by her group.
+    let users =
+        [("carla", carla), ("clerk", carla), ("dora", dora), ("eve", eve), ("@team:dora", 59_990)];
+    let top = "accounts: {only: [clerk, \"@team\", nosuchuser]}";
+    let host = Host::start_among(&users, "core-only", "", top)?;
+    wait::until("what allows nobody is said", SOON, || {
+        let told = "accounts.only: there is no account \\\"nosuchuser\\\"";
+        host.daemon.log().contains(told).then_some(())
+    })
+    .beside(|| host.daemon.log())?;
+    host.post(&[Post::storm(eve, "core-only").with("user", "eve")])?;
+    host.wait_for_verdicts(&["excluded_user"])?;
+    for user in ["carla", "dora"] {
+        host.post(&[Post::storm(0, "core-only").with("user", user)])?;
+    }
+    host.wait_for_verdicts(&["excluded_user", "none_seen", "none_seen"])?;
+    let living: Result<Vec<_>, _> = storms.iter().map(Storm::living).collect();
+    assert_eq!(living?, [0, 0, 6]);
+    // Protected wins.
+    let top = "accounts: {only: [eve, dora], protected: [\"@team\"]}";
+    host.change_policy("core-only", "", top)?;
+    host.reload()?;
+    let again = Storm::raise(dora, b"core-only", 6)?;
+    host.post(&[Post::storm(0, "core-only").with("user", "eve")])?;
+    host.post(&[Post::storm(0, "core-only").with("user", "dora")])?;
+    host.wait_for_verdicts(&[
+        "excluded_user",
+        "none_seen",
+        "none_seen",
+        "none_seen",
+        "protected_user",
+    ])?;
+    assert_eq!(again.living()?, 6);
+    Ok(())
+}
+
+#[test]
 fn alertmanagers_own_word_of_a_silence_counts_before_ours() -> Result<(), Fault> {
     needs_root!();
     for (status, word) in [

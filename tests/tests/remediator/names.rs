@@ -5,10 +5,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use procstorm_testkit::accounts::Accounts;
-use procstorm_testkit::fault::Fault;
+use procstorm_testkit::fault::{Beside as _, Fault};
 use procstorm_testkit::uids::{claim_uid, claim_uids};
 use procstorm_testkit::{needs_root, programs, wait};
 use procstorm_tests::host::{Host, Post, notification};
@@ -118,7 +118,8 @@ fn whoever_may_be_protected_is_left_alone_until_the_name_service_says() -> Resul
     host.post(&[alert("alice"), alert("bob")])?;
     wait::until("it says that it cannot tell", SOON, || {
         let log = host.daemon.log();
-        (log.matches("cannot tell whether the account is protected").count() >= 2).then_some(())
+        (log.matches("cannot tell whether the policy protects the account").count() >= 2)
+            .then_some(())
     })?;
     assert_eq!((alices.living()?, bobs.living()?), (6, 6));
 
@@ -128,6 +129,50 @@ fn whoever_may_be_protected_is_left_alone_until_the_name_service_says() -> Resul
         host.daemon.log().contains("protected_user").then_some(())
     })?;
     assert_eq!(alices.living()?, 6);
+    Ok(())
+}
+
+#[test]
+fn a_group_that_cannot_be_read_at_the_moment_holds_every_kill_back() -> Result<(), Fault> {
+    needs_root!();
+    let [member, other] = claim_uids();
+    let directory = tempfile::tempdir().unwrap();
+    let hang = directory.path().join("hang");
+    let module = build_hanging(directory.path(), &hang);
+    let service = Some(("hang", module.as_path()));
+    // Only the service that hangs knows who the group's member is.
+    let group = format!("@crew:nss{member}");
+    let users = [("bob", other), (group.as_str(), 59_991)];
+    let top = "accounts: {protected: [\"@crew\"]}";
+    let host =
+        Host::start_served(&users, service, "core-c", "    settle: 0s\n    cooldown: 0s", top)?;
+    let alert = |user: &str| Post::storm(0, "core-c").with("user", user);
+    let bobs = Storm::raise(other, b"core-c", 6)?;
+    let members = Storm::raise(member, b"core-c", 6)?;
+    host.post(&[alert("bob"), alert(&format!("nss{member}"))])?;
+    host.wait_until_dead(&bobs)?;
+    wait::until("the member is refused", SOON, || {
+        host.daemon.log().contains("protected_user").then_some(())
+    })?;
+
+    // What was answered holds for a moment only.
+    fs::write(&hang, "").unwrap();
+    wait::until("the answer is too old", SOON, {
+        let begun = Instant::now();
+        move || (begun.elapsed() > Duration::from_secs(6)).then_some(())
+    })?;
+    let bobs = Storm::raise(other, b"core-c", 6)?;
+    host.post(&[alert("bob")])?;
+    wait::until("it says that it cannot tell", SOON, || {
+        let told = "does not say who group \\\"crew\\\" is";
+        (host.daemon.log().matches(told).count() >= 2).then_some(())
+    })
+    .beside(|| host.daemon.log())?;
+    assert_eq!(bobs.living()?, 6, "bob may be a member by now");
+
+    fs::remove_file(&hang).unwrap();
+    host.wait_until_dead(&bobs)?;
+    assert_eq!(members.living()?, 6);
     Ok(())
 }
 
