@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::alertmanager::Alertmanager;
+use crate::alertmanager::Members;
 use crate::policy::{Config, Mail};
 use crate::steps::archive::Settings;
 use crate::steps::archive::mailroom::Mailroom;
@@ -16,7 +16,7 @@ pub struct Force {
     /// The host's policy.
     pub config: Config,
     /// Where outcomes go, if anywhere.
-    pub alertmanager: Option<Alertmanager>,
+    pub alertmanager: Option<Members>,
     /// Where mail files are saved.
     pub mailroom: Mailroom,
 }
@@ -33,7 +33,7 @@ impl Force {
             Some(before) => before.mailroom.with_settings(settings),
             None => Mailroom::new(settings, config.parallel),
         };
-        let alertmanager = config.alertmanager.clone().map(Alertmanager::new);
+        let alertmanager = Members::new(&config.alertmanager, &config.alertmanager_http);
         Self { config, alertmanager, mailroom }
     }
 }

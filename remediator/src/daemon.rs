@@ -3,6 +3,7 @@
 //! - [`run`]: serves on given sockets, under a given configuration, until told to stop.
 //! - [`StartError`]: why it does not even begin.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,8 +24,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::active::{Force, InForce};
-use crate::alertmanager::Alertmanager;
-use crate::delivery::{CONFIRM, Outbox};
+use crate::alertmanager::Members;
+use crate::delivery::{CONFIRM, Outbox, SETTLED};
 use crate::engine::{self, Engine};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
@@ -228,6 +229,7 @@ impl Daemon {
             letters: Arc::clone(&self.letters),
             metrics: self.metrics.clone(),
             confirm: CONFIRM,
+            settled: SETTLED,
         }
     }
 
@@ -264,6 +266,15 @@ impl Daemon {
         }
         if closed && config.sandbox.read != before.config.sandbox.read {
             return Err(ReloadError::Fixed("with the sandbox, sandbox.read"));
+        }
+        let access = |config: &Config| {
+            let files = config.alertmanager_http.files().filter_map(Path::parent);
+            files.map(Path::to_owned).collect::<BTreeSet<_>>()
+        };
+        if closed && !access(&config).is_subset(&access(&before.config)) {
+            return Err(ReloadError::Fixed(
+                "with the sandbox, the directories of the files in alertmanager_http",
+            ));
         }
         let web = self.security.as_ref().map(|security| security.read()).transpose()?;
         let guarded = web.as_ref().is_some_and(Reading::asks_who_speaks);
@@ -315,7 +326,7 @@ fn announce(config: &Config, token: bool, guarded: bool) {
             "no token_file: every local process can send alerts; the policy decides what is done"
         ),
     }
-    if config.alertmanager.is_none() {
+    if config.alertmanager.is_empty() {
         tracing::warn!("no alertmanager in the policy: outcomes are logged and not mailed");
     }
     if config.dry_run {
@@ -345,7 +356,7 @@ const READING: Duration = Duration::from_secs(15);
 
 /// Whether this host's clock is far from Alertmanager's. One that is ahead would forget all at once.
 fn is_clock_off(force: &InForce) -> bool {
-    let skew = force.borrow().alertmanager.as_ref().and_then(Alertmanager::skew);
+    let skew = force.borrow().alertmanager.as_ref().and_then(Members::skew);
     skew.is_some_and(|skew| skew.abs() > TRUSTED_SKEW)
 }
 

@@ -168,6 +168,7 @@ struct Telling {
     pending: IntGauge,
     /// Without labels, so that there is no series as long as it is not known.
     skew: GaugeVec,
+    members: GaugeVec,
 }
 
 /// How the daemon is.
@@ -267,6 +268,17 @@ impl Metrics {
             // There may be none to remove.
             None => gauge.remove_label_values::<&str>(&[]).unwrap_or_default(),
         }
+    }
+
+    /// Whether a member of Alertmanager's cluster answered last.
+    pub fn member_up(&self, member: &str, up: bool) {
+        self.telling.members.with_label_values(&[member]).set(if up { 1.0 } else { 0.0 });
+    }
+
+    /// A member that is not in force any more, or is asked anew.
+    pub fn forget_member(&self, member: &str) {
+        // It may never have answered.
+        self.telling.members.remove_label_values(&[member]).unwrap_or_default();
     }
 
     /// The configuration was read.
@@ -431,6 +443,10 @@ impl Telling {
             "procstorm_alertmanager_clock_skew_seconds",
             "How far this host's clock is ahead of Alertmanager's, by the Date of its answers; absent until it is known.",
         );
+        let members = Opts::new(
+            "procstorm_alertmanager_up",
+            "Whether this Alertmanager answered when it was last asked or given an outcome.",
+        );
         Ok(Self {
             outcomes: counters(
                 registry,
@@ -444,6 +460,7 @@ impl Telling {
                 "Outcomes that Alertmanager has not taken yet.",
             )?,
             skew: registered(registry, GaugeVec::new(skew, &[])?)?,
+            members: registered(registry, GaugeVec::new(members, &["alertmanager"])?)?,
         })
     }
 }

@@ -49,6 +49,7 @@ pub fn prepare(args: &Args) -> Result<Start, Box<dyn Error>> {
     } else {
         let mut files = security.as_ref().map(|security| security.files()).unwrap_or_default();
         files.push(args.config_file.clone());
+        files.extend(config.alertmanager_http.files().map(Path::to_owned));
         // A certificate is often a symlink to what was issued last, in another directory.
         let ends: Vec<_> = files.iter().filter_map(|file| file.canonicalize().ok()).collect();
         let files: Vec<_> = files.iter().chain(&ends).map(PathBuf::as_path).collect();

@@ -1,6 +1,7 @@
 //! A real Alertmanager on a free port, alone or one of a cluster.
 
-use std::path::Path;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use procstorm_testkit::fault::{Fault, OrFault as _};
@@ -24,6 +25,10 @@ pub struct Alertmanager {
     pub daemon: Daemon,
     url: String,
     http: Http,
+    /// How it was started.
+    config: PathBuf,
+    dir: PathBuf,
+    flags: Vec<String>,
 }
 
 impl Alertmanager {
@@ -41,8 +46,24 @@ impl Alertmanager {
         dir: &Path,
         peer_timeout: Duration,
     ) -> Result<[Self; 2], Fault> {
+        let members = Self::start_cluster(config, dir, 2, peer_timeout)?;
+        members.try_into().map_err(|_members| Fault::new("not a pair"))
+    }
+
+    /// Starts so many of them, as [`start_pair`](Self::start_pair) does two.
+    pub fn start_cluster(
+        config: &Path,
+        dir: &Path,
+        count: usize,
+        peer_timeout: Duration,
+    ) -> Result<Vec<Self>, Fault> {
         let first = format!("127.0.0.1:{}", free_port()?);
-        let start = |name: &str, listen: &str, peer: Option<&str>| {
+        let mut members = Vec::new();
+        for index in 0..count {
+            let listen = match index {
+                0 => first.clone(),
+                _ => format!("127.0.0.1:{}", free_port()?),
+            };
             let mut flags = vec![
                 format!("--cluster.listen-address={listen}"),
                 format!("--cluster.peer-timeout={}ms", peer_timeout.as_millis()),
@@ -50,27 +71,71 @@ impl Alertmanager {
                 "--cluster.pushpull-interval=1s".to_owned(),
                 "--cluster.settle-timeout=30s".to_owned(),
             ];
-            flags.extend(peer.map(|peer| format!("--cluster.peer={peer}")));
-            let dir = dir.join(name);
+            flags.extend((index > 0).then(|| format!("--cluster.peer={first}")));
+            let dir = dir.join(format!("member-{index}"));
             std::fs::create_dir(&dir).or_fault(format!("cannot make {}", dir.display()))?;
-            Self::start_with(config, &dir, &flags)
-        };
-        let one = start("one", &first, None)?;
-        let other = start("other", &format!("127.0.0.1:{}", free_port()?), Some(&first))?;
-        for member in [&one, &other] {
-            wait::until("a cluster of two", SETTLE_LIMIT, || member.is_one_of(2).then_some(()))?;
+            members.push(Self::start_with(config, &dir, &flags)?);
         }
-        Ok([one, other])
+        for member in &members {
+            let whole = || member.is_one_of(count).then_some(());
+            wait::until(&format!("a cluster of {count}"), SETTLE_LIMIT, whole)?;
+        }
+        Ok(members)
+    }
+
+    /// Starts it, alone, with a web configuration that asks for TLS: so it answers nobody here, and
+    /// is taken to be ready when it listens.
+    pub fn start_guarded(config: &Path, dir: &Path, web_config: &Path) -> Result<Self, Fault> {
+        let flags = [
+            "--cluster.listen-address=".to_owned(),
+            format!("--web.config.file={}", web_config.display()),
+        ];
+        let mut started = Self::launch(config, dir, &flags, &free_address()?)?;
+        let address = started.url.trim_start_matches("http://").to_owned();
+        started.daemon.ready(|| TcpStream::connect(&address).is_ok())?;
+        started.url = format!("https://{address}");
+        Ok(started)
+    }
+
+    /// Kills it, as a crash of its machine does: what it had in memory is lost.
+    pub fn kill(&mut self) -> Result<(), Fault> {
+        self.daemon.kill()
+    }
+
+    /// Starts it again, on the same address and with the same files.
+    pub fn restart(&mut self) -> Result<(), Fault> {
+        let address = self.url.trim_start_matches("http://").to_owned();
+        *self = Self::launch(&self.config, &self.dir, &self.flags, &address)?;
+        self.await_ready()
     }
 
     fn start_with(config: &Path, dir: &Path, flags: &[String]) -> Result<Self, Fault> {
+        let mut started = Self::launch(config, dir, flags, &free_address()?)?;
+        started.await_ready()?;
+        Ok(started)
+    }
+
+    fn launch(config: &Path, dir: &Path, flags: &[String], address: &str) -> Result<Self, Fault> {
         let mut command = with_pages(&programs::other("alertmanager")?);
         command.arg(format!("--config.file={}", config.display()));
         command.arg(format!("--storage.path={}", dir.join("alertmanager").display()));
+        command.arg(format!("--web.listen-address={address}"));
         command.args(flags);
-        let http = Http::new()?;
-        let (daemon, url) = Daemon::serve("alertmanager", command, dir, &http)?;
-        Ok(Self { daemon, url, http })
+        let daemon = Daemon::start("alertmanager", &command, &dir.join("alertmanager.log"))?;
+        Ok(Self {
+            daemon,
+            url: format!("http://{address}"),
+            http: Http::new()?,
+            config: config.to_owned(),
+            dir: dir.to_owned(),
+            flags: flags.to_owned(),
+        })
+    }
+
+    fn await_ready(&mut self) -> Result<(), Fault> {
+        let url = format!("{}/-/ready", self.url);
+        let http = &self.http;
+        self.daemon.ready(|| http.is_ok(&url))
     }
 
     /// Where it answers, without a slash at the end.
@@ -144,4 +209,8 @@ impl Alertmanager {
         }
         Ok(serde_json::from_str(&answer.body).unwrap_or_default())
     }
+}
+
+fn free_address() -> Result<String, Fault> {
+    Ok(format!("127.0.0.1:{}", free_port()?))
 }

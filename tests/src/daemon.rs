@@ -145,6 +145,13 @@ impl Daemon {
         })
     }
 
+    /// Kills it (SIGKILL), and waits for its end.
+    pub fn kill(&mut self) -> Result<(), Fault> {
+        self.child.kill().or_fault(format!("cannot kill {}", self.name))?;
+        self.child.wait().or_fault(format!("cannot wait for {}", self.name))?;
+        Ok(())
+    }
+
     /// Lets it go on (SIGCONT).
     pub fn resume(&self) -> Result<(), Fault> {
         self.signal(Signal::CONT)

@@ -4,6 +4,7 @@
 //! - [`Alertmanager::now`]: what time it is there, by the `Date` of its answers.
 //! - [`Alertmanager::post`]: gives it outcomes.
 //! - [`Alertmanager::known_events`]: which outcomes it still has.
+//! - [`Alertmanager::failures`]: how often it could not deliver a notification.
 //! - [`Alertmanager::muted_by`]: what keeps it from sending an alert; [`Muted`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,11 +13,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::header::{ACCEPT, CONTENT_TYPE, DATE, HeaderMap};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap};
 use hyper::{Method, Request, StatusCode, Uri};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
 use regex::Regex;
@@ -24,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::resolver::Resolver;
+use super::line::{Line, LineError};
 
 /// The name of the alerts that say what was done.
 pub const OUTCOME: &str = "ProcstormOutcome";
@@ -70,6 +68,9 @@ pub enum ApiError {
     /// No address can be made of the configured one.
     #[error("{0}")]
     Address(String),
+    /// What the daemon needs to ask it cannot be had.
+    #[error(transparent)]
+    Line(#[from] LineError),
 }
 
 impl ApiError {
@@ -104,7 +105,7 @@ pub struct Posted {
 #[derive(Clone, Debug)]
 pub struct Alertmanager {
     base: Uri,
-    client: Client<HttpConnector<Resolver>, Full<Bytes>>,
+    line: Line,
     clock: Arc<Mutex<Option<Reading>>>,
 }
 
@@ -125,11 +126,14 @@ const TOLERANCE: SignedDuration = SignedDuration::from_secs(3);
 
 impl Alertmanager {
     /// A client of the Alertmanager at `base`.
+    pub(super) fn new(base: Uri, line: Line) -> Self {
+        Self { base, line, clock: Arc::default() }
+    }
+
+    /// Its address, as the policy has it, for people and as a label.
     #[must_use]
-    pub fn new(base: Uri) -> Self {
-        let client = Client::builder(TokioExecutor::new())
-            .build(HttpConnector::new_with_resolver(Resolver::default()));
-        Self { base, client, clock: Arc::default() }
+    pub fn name(&self) -> String {
+        self.base.to_string().trim_end_matches('/').to_owned()
     }
 
     /// What time it is at Alertmanager, which is asked for it. Without a `Date` in its answer, what
@@ -220,10 +224,18 @@ impl Alertmanager {
         Ok(covering(&told, labels).map(Muted::Silence))
     }
 
+    /// How many attempts to deliver a notification have failed there, by webhook excepted: those of
+    /// hosts that are down fail all the time. `None` if it does not say so.
+    pub async fn failures(&self) -> Result<Option<f64>, ApiError> {
+        let page = self.ask(Method::GET, self.uri("/metrics")?, Bytes::new()).await?;
+        Ok(failures(&String::from_utf8_lossy(&page)))
+    }
+
     fn uri(&self, path: &str) -> Result<Uri, ApiError> {
         let prefix = self.base.path().trim_end_matches('/');
         let authority = self.base.authority().map(ToString::to_string).unwrap_or_default();
-        format!("http://{authority}{prefix}{path}")
+        let scheme = self.base.scheme_str().unwrap_or("http");
+        format!("{scheme}://{authority}{prefix}{path}")
             .parse()
             .map_err(|error| ApiError::Address(format!("{}{path}: {error}", self.base)))
     }
@@ -236,17 +248,21 @@ impl Alertmanager {
 
     async fn ask(&self, method: Method, uri: Uri, body: Bytes) -> Result<Bytes, ApiError> {
         let transport = |source| ApiError::Transport { uri: uri.clone(), source };
-        let request = Request::builder()
+        let line = self.line.open().await?;
+        let mut request = Request::builder()
             .method(method)
             .uri(uri.clone())
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json")
             .body(Full::new(body))
             .map_err(|error| transport(Box::new(error)))?;
+        if let Some(login) = line.login {
+            request.headers_mut().insert(AUTHORIZATION, login);
+        }
         let asked = Timestamp::now();
         let answer = async {
             let response =
-                self.client.request(request).await.map_err(|error| transport(Box::new(error)))?;
+                line.http.request(request).await.map_err(|error| transport(Box::new(error)))?;
             self.read_clock(response.headers(), asked);
             let status = response.status();
             let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
@@ -254,7 +270,7 @@ impl Alertmanager {
                 Ok(_) => transport(format!("the answer is over {ANSWER_MAX} bytes").into()),
                 Err(error) => transport(error),
             })?;
-            Ok((status, body.to_bytes()))
+            Ok::<_, ApiError>((status, body.to_bytes()))
         };
         let (status, body) = timeout(DEADLINE, answer)
             .await
@@ -265,6 +281,16 @@ impl Alertmanager {
         let text = String::from_utf8_lossy(&body).chars().take(200).collect();
         Err(ApiError::Status { uri, status, text })
     }
+}
+
+/// The sum of the failed requests on a metrics page, those by webhook left out. `None` if there are
+/// no such series: an Alertmanager shows all of them from its start.
+fn failures(page: &str) -> Option<f64> {
+    let series = "alertmanager_notification_requests_failed_total{";
+    let mut lines = page.lines().filter_map(|line| line.strip_prefix(series)).peekable();
+    lines.peek()?;
+    let values = lines.filter(|line| !line.contains("integration=\"webhook\""));
+    values.map(|line| line.rsplit_once(' ').and_then(|(_, value)| value.parse::<f64>().ok())).sum()
 }
 
 /// What keeps Alertmanager from sending an alert.
@@ -471,6 +497,18 @@ mod tests {
         ] {
             assert_eq!(muted(&[held(ours.clone(), silenced, inhibited)]), Some(expected));
         }
+    }
+
+    #[test]
+    fn failures_are_those_of_mail_and_the_like() {
+        let name = "alertmanager_notification_requests_failed_total";
+        let page = format!(
+            "# TYPE {name} counter\n{name}{{integration=\"email\"}} 3\n\
+             {name}{{integration=\"slack\"}} 2\n{name}{{integration=\"webhook\"}} 400\nup 1\n"
+        );
+        assert_eq!(failures(&page), Some(5.0));
+        assert_eq!(failures("up 1\n"), None);
+        assert_eq!(failures(&format!("{name}{{integration=\"email\"}} three\n")), None);
     }
 
     #[test]

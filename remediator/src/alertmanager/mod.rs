@@ -2,11 +2,16 @@
 //!
 //! - [`notification`]: what it posts to the webhook.
 //! - [`client`]: its API, which takes outcomes and knows of silences.
-//! - `resolver`: host names, looked up without a new thread.
+//! - [`members`]: all members of a cluster.
+//! - `line`: certificates and passwords; `resolver`: host names, looked up without a new thread.
 
 pub mod client;
+mod line;
+pub mod members;
 pub mod notification;
 mod resolver;
 
 pub use client::{Alertmanager, ApiError, Muted, OUTCOME, Posted};
+pub use line::LineError;
+pub use members::Members;
 pub use notification::{Alert, BadPayload, Notification, Status};

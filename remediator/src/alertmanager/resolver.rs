@@ -14,18 +14,16 @@ use hyper_util::client::legacy::connect::dns::Name;
 use procstorm_toolkit::workers::Workers;
 use tower_service::Service;
 
-/// So many names are looked up at once; one that hangs does so for some seconds.
-const THREADS: usize = 2;
-
 /// Looks names up. Clones share the threads.
 #[derive(Clone, Debug)]
 pub(super) struct Resolver {
     threads: Workers,
 }
 
-impl Default for Resolver {
-    fn default() -> Self {
-        Self { threads: Workers::start("resolve", THREADS) }
+impl Resolver {
+    /// One that looks up so many names at once; one that hangs does so for some seconds.
+    pub(super) fn of(threads: usize) -> Self {
+        Self { threads: Workers::start("resolve", threads) }
     }
 }
 
@@ -50,14 +48,13 @@ impl Service<Name> for Resolver {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     #[test]
     fn a_name_is_looked_up() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let name: Name = "localhost".parse().expect("a name");
-        let mut resolver = Resolver::default();
+        let mut resolver = Resolver::of(2);
         let found = runtime.block_on(resolver.call(name)).expect("addresses");
         assert!(found.into_iter().all(|address| address.ip().is_loopback()));
     }

@@ -30,9 +30,11 @@ impl Display for Explanation<'_> {
                  --web.config.file, the daemon listens on loopback addresses only."
             )?,
         }
-        match &config.alertmanager {
-            Some(uri) => writeln!(f, "Outcomes are posted to {uri}.")?,
-            None => writeln!(f, "Outcomes are posted nowhere, and so not mailed.")?,
+        let members: Vec<_> = config.alertmanager.iter().map(ToString::to_string).collect();
+        match members.as_slice() {
+            [] => writeln!(f, "Outcomes are posted nowhere, and so not mailed.")?,
+            [uri] => writeln!(f, "Outcomes are posted to {uri}.")?,
+            members => writeln!(f, "Outcomes are posted to each of {}.", members.join(", "))?,
         }
         accounts(config, f)?;
         mail(config, f)?;

@@ -129,22 +129,37 @@ impl Journal {
         .await
     }
 
-    /// What Alertmanager has taken and is still to keep.
+    /// What a member of Alertmanager's cluster has taken, is still to keep, and may not have mailed
+    /// yet: every member should have it.
     pub async fn live(&self, now: Timestamp) -> Result<Vec<Letter>, Fault> {
         self.read(move |connection| {
-            let condition = "taken_ms IS NOT NULL AND ends_ms > ?1 ORDER BY id";
+            let condition = "taken_ms IS NOT NULL AND ends_ms > ?1 AND settled_ms IS NULL
+                             ORDER BY id";
             letters(connection, condition, ms(now))
         })
         .await
     }
 
-    /// Alertmanager has taken these, to keep until `ends`.
-    pub async fn taken(&self, ids: Vec<i64>, now: Timestamp, ends: Timestamp) -> Result<(), Fault> {
+    /// Alertmanager has taken this one, to keep until `ends`. Returns whether no other member had
+    /// taken it before.
+    pub async fn taken(&self, id: i64, now: Timestamp, ends: Timestamp) -> Result<bool, Fault> {
+        self.write(move |tx| {
+            let mut update = tx.prepare_cached(
+                "UPDATE outcomes SET taken_ms = ?2, ends_ms = ?3, dropped = NULL
+                 WHERE id = ?1 AND taken_ms IS NULL",
+            )?;
+            Ok(update.execute(params![id, ms(now), ms(ends)])? > 0)
+        })
+        .await
+    }
+
+    /// Alertmanager has had these for long enough to mail them, and nothing hindered it.
+    pub async fn settled(&self, ids: Vec<i64>, now: Timestamp) -> Result<(), Fault> {
         self.write(move |tx| {
             let mut update =
-                tx.prepare_cached("UPDATE outcomes SET taken_ms = ?2, ends_ms = ?3 WHERE id = ?1")?;
+                tx.prepare_cached("UPDATE outcomes SET settled_ms = ?2 WHERE id = ?1")?;
             for id in ids {
-                update.execute(params![id, ms(now), ms(ends)])?;
+                update.execute(params![id, ms(now)])?;
             }
             Ok(())
         })
@@ -163,11 +178,14 @@ impl Journal {
         .await
     }
 
-    /// Alertmanager will never take this one: why.
-    pub async fn drop_letter(&self, id: i64, why: String) -> Result<(), Fault> {
+    /// Alertmanager will never take this one: why. Returns whether it still waited.
+    pub async fn drop_letter(&self, id: i64, why: String) -> Result<bool, Fault> {
         self.write(move |tx| {
-            tx.execute("UPDATE outcomes SET dropped = ?2 WHERE id = ?1", params![id, why])?;
-            Ok(())
+            let dropped = tx.execute(
+                &format!("UPDATE outcomes SET dropped = ?2 WHERE id = ?1 AND {WAITS}"),
+                params![id, why],
+            )?;
+            Ok(dropped > 0)
         })
         .await
     }

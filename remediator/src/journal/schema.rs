@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::Fault;
 
 /// What makes each version out of the one before.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
 
 const VERSION_1: &str = r"
 -- Every alert that was posted here, taken or not.
@@ -100,6 +100,11 @@ FROM remediations r;
 /// Each verdict that nothing could be done is mailed once in a while, not only that of a limit.
 const VERSION_2: &str = r"
 CREATE INDEX told ON remediations (playbook, user, verdict, ended_ms);
+";
+
+/// An outcome that Alertmanager has had time to mail is not posted again after a crash of Alertmanager.
+const VERSION_3: &str = r"
+ALTER TABLE outcomes ADD COLUMN settled_ms INTEGER;
 ";
 
 /// Brings the journal to the newest version, each step in a transaction of its own.

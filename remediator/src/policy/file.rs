@@ -31,7 +31,7 @@ const COMMAND_MAX: usize = 15;
 
 keys! {
     /// The host's policy.
-    pub struct Config, RawConfig checked by nothing_more {
+    pub struct Config, RawConfig checked by check_config {
         /// The label `host` of alerts for this machine; alerts for others are refused. It must equal
         /// the name of Prometheus' target without the port.
         pub host: String => [HOST, given "this machine's name, as hostname(1) prints it"],
@@ -43,9 +43,13 @@ keys! {
         /// Without it the daemon listens on loopback only, unless the web configuration asks for
         /// passwords or certificates.
         pub token_file: Option<PathBuf> => [TOKEN_FILE, none],
-        /// Where outcomes are posted and silences are queried. Without it outcomes are only logged,
-        /// not mailed.
-        pub alertmanager: Option<Uri> => [ALERTMANAGER, none],
+        /// Where outcomes are posted and silences are queried: one address, or a list of all members
+        /// of a cluster, which do not pass alerts on to each other. An outcome counts as delivered
+        /// as soon as one member has it; the others get it as soon as they answer. Without an
+        /// address outcomes are only logged, not mailed.
+        pub alertmanager: Vec<Uri> => [ALERTMANAGER, or_empty],
+        /// How the daemon proves to Alertmanager who it is, and how it recognizes Alertmanager.
+        pub alertmanager_http: Access => [section Access],
         /// Report what would be done, and do nothing, whatever the playbook.
         pub dry_run: bool => [BOOLEAN, "false"],
         /// How many remediations act at once. A change needs a restart.
@@ -60,6 +64,28 @@ keys! {
         pub sandbox: Readable => [section Readable],
         /// What may be done, by name.
         pub playbooks: BTreeMap<String, Playbook> => [named Playbook],
+    }
+}
+
+keys! {
+    /// How the daemon proves to Alertmanager who it is, and how it recognizes Alertmanager. The files
+    /// are read again when they change.
+    #[derive(Default)]
+    pub struct Access, RawAccess checked by check_access {
+        /// The certificates in PEM of the authorities that may sign Alertmanager's certificate:
+        /// needed for `https://`. For public authorities name the system's bundle, such as
+        /// /etc/ssl/certs/ca-certificates.crt.
+        pub ca_file: Option<PathBuf> => [PATH, none],
+        /// The daemon's client certificate in PEM, with the certificates that lead to its authority.
+        pub cert_file: Option<PathBuf> => [PATH, none],
+        /// The private key of `cert_file` in PEM.
+        pub key_file: Option<PathBuf> => [PATH, none],
+        /// The user name for basic authentication.
+        pub username: Option<String> => [NAME, none],
+        /// A file with the password of `username`.
+        pub password_file: Option<PathBuf> => [SECRET_FILE, none],
+        /// A file with a bearer token, in place of user name and password.
+        pub credentials_file: Option<PathBuf> => [SECRET_FILE, none],
     }
 }
 
@@ -175,6 +201,20 @@ impl Config {
     #[must_use]
     pub fn keys() -> Vec<Key> {
         Entry::keys(Self::ENTRIES, "")
+    }
+}
+
+impl Access {
+    /// The files that it names.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let files = [
+            &self.ca_file,
+            &self.cert_file,
+            &self.key_file,
+            &self.password_file,
+            &self.credentials_file,
+        ];
+        files.into_iter().filter_map(Option::as_deref)
     }
 }
 
@@ -383,6 +423,50 @@ fn doubtful_command(command: &str) -> Option<String> {
 /// No fault that a value has not alone.
 fn nothing_more<R>(_raw: &mut R, _section: &mut Section<'_>) {}
 
+fn check_config(config: &mut RawConfig, section: &mut Section<'_>) {
+    let (Some(members), Some(access)) = (&config.alertmanager, &config.alertmanager_http) else {
+        return;
+    };
+    let encrypted = |uri: &&Uri| uri.scheme_str() == Some("https");
+    if let (Some(uri), None) = (members.iter().find(encrypted), &access.ca_file) {
+        section.fault("alertmanager", format!("{uri} needs alertmanager_http.ca_file"));
+    }
+    if members.iter().find(encrypted).is_none()
+        && let Some(file) = access.ca_file.as_ref().or(access.cert_file.as_ref())
+    {
+        // Whoever names them expects encryption.
+        section.fault(
+            "alertmanager",
+            format!("no address begins with https://, so {} would not be used", file.display()),
+        );
+    }
+    if members.is_empty() && access.files().next().is_some() {
+        section.fault("alertmanager_http", "is of no use without alertmanager");
+    }
+}
+
+fn check_access(access: &mut RawAccess, section: &mut Section<'_>) {
+    let has = |file: &Option<Option<PathBuf>>| matches!(file, Some(Some(_)));
+    for (one, other, is, its) in [
+        ("cert_file", "key_file", has(&access.cert_file), has(&access.key_file)),
+        (
+            "username",
+            "password_file",
+            matches!(access.username, Some(Some(_))),
+            has(&access.password_file),
+        ),
+    ] {
+        match (is, its) {
+            (true, false) => section.fault(one, format!("needs {other}")),
+            (false, true) => section.fault(other, format!("needs {one}")),
+            (true, true) | (false, false) => {}
+        }
+    }
+    if has(&access.credentials_file) && has(&access.password_file) {
+        section.fault("credentials_file", "must not stand beside password_file");
+    }
+}
+
 fn check_mail(mail: &mut RawMail, section: &mut Section<'_>) {
     if mail.spool.is_some() && mail.spool == mail.archive {
         section.fault("archive", "must be another directory than the spool");
@@ -409,7 +493,10 @@ fn check_playbook(book: &mut RawPlaybook, section: &mut Section<'_>) {
 const HOST: Form<String> = Form { words: "a name", read: host };
 const PATH: Form<PathBuf> = Form { words: "an absolute path", read: path };
 const TOKEN_FILE: Form<PathBuf> = Form { words: "an absolute path", read: token_file };
-const ALERTMANAGER: Form<Uri> = Form { words: "`http://HOST[:PORT][/PREFIX]`", read: alertmanager };
+const SECRET_FILE: Form<PathBuf> = Form { words: "an absolute path", read: secret_file };
+const NAME: Form<String> = Form { words: "a name", read: user_name };
+const ALERTMANAGER: Form<Vec<Uri>> =
+    Form { words: "`http[s]://HOST[:PORT][/PREFIX]`, or a list", read: alertmanagers };
 const COUNT: Form<u32> = Form { words: "a whole number from 1", read: number };
 const THRESHOLD: Form<u64> = Form { words: "a whole number from 1", read: number };
 const BOOLEAN: Form<bool> = Form { words: "`true` or `false`", read: boolean };
@@ -469,6 +556,38 @@ fn token_file(value: &Value) -> Result<PathBuf, Wrong> {
     })
 }
 
+/// Not quoted where it is wrong: it may be the secret itself.
+fn secret_file(value: &Value) -> Result<PathBuf, Wrong> {
+    path(value).map_err(|_quoted| "must be an absolute path of a file that holds the secret".into())
+}
+
+fn user_name(value: &Value) -> Result<String, Wrong> {
+    let name = text(value)?;
+    // RFC 7617: a colon would end the name.
+    if name.is_empty() || name.len() > 255 || name.contains(|c: char| c == ':' || c.is_control()) {
+        return Err("must be a name without a colon, of at most 255 bytes".into());
+    }
+    Ok(name)
+}
+
+/// The members of a cluster are few: each is asked at each outcome.
+const MEMBERS_MAX: usize = 16;
+
+fn alertmanagers(value: &Value) -> Result<Vec<Uri>, Wrong> {
+    if !value.is_array() {
+        return Ok(vec![alertmanager(value)?]);
+    }
+    let members = some(value, alertmanager)?;
+    let twice = |uri: &&Uri| members.iter().filter(|other| other == uri).count() > 1;
+    if let Some(uri) = members.iter().find(twice) {
+        return Err(format!("names {uri} twice").into());
+    }
+    match members.len() {
+        0..=MEMBERS_MAX => Ok(members),
+        count => Err(format!("must have at most {MEMBERS_MAX} addresses, not {count}").into()),
+    }
+}
+
 fn alertmanager(value: &Value) -> Result<Uri, Wrong> {
     let address = text(value)?;
     // Before anything is quoted.
@@ -477,8 +596,9 @@ fn alertmanager(value: &Value) -> Result<Uri, Wrong> {
     }
     let fault = |problem: &str| Wrong::from(format!("{address:?} {problem}"));
     let uri: Uri = address.parse().map_err(|_uri| fault("is not a URL"))?;
-    if uri.scheme_str() != Some("http") || uri.host().is_none_or(str::is_empty) {
-        return Err(fault("must be http://HOST[:PORT][/PREFIX]"));
+    let known = matches!(uri.scheme_str(), Some("http" | "https"));
+    if !known || uri.host().is_none_or(str::is_empty) {
+        return Err(fault("must be http://HOST[:PORT][/PREFIX] or https://HOST[:PORT][/PREFIX]"));
     }
     if uri.query().is_some() {
         return Err(fault("must not hold a query"));

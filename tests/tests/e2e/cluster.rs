@@ -1,4 +1,4 @@
-//! A real pair of Alertmanagers before a remediator: whatever they repeat, double or lose, nothing
+//! A real pair of Alertmanagers, or three, before a remediator: whatever they repeat, double or lose, nothing
 //! is done twice and nothing is left undone.
 //!
 //! What Alertmanager does, and the test that holds the remediator right under it; without a file,
@@ -19,12 +19,13 @@
 //! | leaves alerts out at `max_alerts` | `what_alertmanager_leaves_out_is_counted_and_told` |
 //! | has other fields in other versions | unit test `payload`: `an_alert_is_read_and_what_is_new_is_ignored` |
 //! | logs the answer | `remediator_web`: `nonsense_is_answered_in_one_line_and_nothing_panics` |
+//! | keeps alerts from its peers: each member must be given an outcome | `a_member_that_hangs_delays_no_mail_and_gets_the_outcome_when_it_answers` |
 //! | does not tell of a silence made since | `a_silence_made_at_one_of_the_pair_stops_the_repeat` |
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use procstorm_testkit::fault::{Fault, OrFault as _};
 use procstorm_testkit::uids::claim_uid;
@@ -420,5 +421,49 @@ fn a_silence_made_at_one_of_the_pair_stops_the_repeat() -> Result<(), Fault> {
     })?;
     let second = scene.host.raise_until_silenced(uid, b"pair-h")?;
     assert_eq!(second.living()?, 8);
+    Ok(())
+}
+
+#[test]
+fn a_member_that_hangs_delays_no_mail_and_gets_the_outcome_when_it_answers() -> Result<(), Fault> {
+    needs_root!();
+    let uid = claim_uid();
+    let host = Host::start("pair-i", "    settle: 120s", "")?;
+    let sink = Sink::start(None)?;
+    let dir = tempfile::tempdir().or_fault("no directory")?;
+    let config = dir.path().join("alertmanager.yml");
+    fs::write(&config, configuration(&host, &sink, &WISH)).or_fault("no configuration")?;
+    let members = Alertmanager::start_cluster(&config, dir.path(), 3, Duration::from_secs(1))?;
+    let urls: Vec<_> = members.iter().map(Alertmanager::url).collect();
+    let top = format!("alertmanager: [{}]", urls.join(", "));
+    host.change_policy("pair-i", "    settle: 120s", &top)?;
+    host.reload()?;
+    let ups = || -> Result<Vec<f64>, Fault> {
+        let series = |url: &&str| format!("procstorm_alertmanager_up{{alertmanager=\"{url}\"}}");
+        urls.iter().map(|url| host.metric(&series(url))).collect()
+    };
+    wait::until("all answer", SOON, || (ups().ok()? == [1.0, 1.0, 1.0]).then_some(()))?;
+    // The first of the list: no other may wait for it.
+    members[0].daemon.halt()?;
+    let storm = Storm::raise(uid, b"pair-i", 10)?;
+    host.post(&[Post::storm(uid, "pair-i")])?;
+    host.wait_for_verdicts(&["none_seen"])?;
+    assert_eq!(storm.living()?, 0);
+    let ended = Instant::now();
+    let killed =
+        || sink.mails().iter().filter(|mail| mail.subject().contains("killed all")).count();
+    wait::until("the mail", SOON, || (killed() == 1).then_some(()))?;
+    eprintln!("mailed {:.1} s after the end, one of three hangs", ended.elapsed().as_secs_f64());
+    host.wait_for_metric("procstorm_outcomes_pending", 0.0)?;
+    members[0].daemon.resume()?;
+    let has_it = |member: &Alertmanager| {
+        let alerts = member.alerts().unwrap_or_default();
+        alerts.iter().any(|alert| alert["labels"]["alertname"] == "ProcstormOutcome")
+    };
+    wait::until("all have it", SOON, || members.iter().all(has_it).then_some(()))?;
+    let flushed = |member: &Alertmanager| member.metric("alertmanager_nflog_queries_total", &[]);
+    let before = flushed(&members[0])?;
+    wait::until("its turn", SOON, || (flushed(&members[0]).ok()? > before + 2.0).then_some(()))?;
+    assert_eq!(killed(), 1, "mailed once");
     Ok(())
 }
