@@ -216,7 +216,10 @@ fn a_renewed_certificate_elsewhere_is_read_in_the_sandbox() -> Result<(), Fault>
         connect()?.write_all(b"no handshake").ok();
         host.daemon.log().contains("web configuration reloaded").then_some(())
     })?;
-    assert!(!host.daemon.log().contains("reload failed"), "{}", host.daemon.log());
+    // Between the two renames the key is still the old one: then the old pair serves on.
+    let log = host.daemon.log();
+    let failed = |line: &&str| line.contains("reload failed") && !line.contains("KeyMismatch");
+    assert_eq!(log.lines().find(failed), None, "{log}");
     Ok(())
 }
 
