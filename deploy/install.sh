@@ -50,6 +50,7 @@ for daemon in exporter remediator; do
     put "$completions/fish/$name.fish" "$share/fish/vendor_completions.d/$name.fish"
 done
 put exporter/web.example.yml "$share/doc/procstorm-exporter/web.example.yml"
+put exporter/procstorm-exporter-bpf.conf "$share/doc/procstorm-exporter/bpf.conf"
 put remediator/procstorm-remediator.sysusers "$PREFIX/lib/sysusers.d/procstorm-remediator.conf"
 # The policy is an example outside of /etc: until a person writes a policy, nothing is killed.
 put remediator/remediator.yml "$share/doc/procstorm-remediator/remediator.yml"

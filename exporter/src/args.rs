@@ -8,6 +8,7 @@ use procstorm_toolkit::logging::{Format, Level};
 
 use crate::fold::Limits;
 use crate::scan;
+use crate::source::Choice;
 
 /// The default listen address.
 pub const LISTEN: &str = ":9957";
@@ -55,6 +56,14 @@ pub struct Args {
     #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]
     pub procfs: PathBuf,
 
+    /// Where the counts come from: auto, bpf or procfs.
+    ///
+    /// bpf counts in the kernel, which costs a tenth of reading /proc. It needs CAP_BPF and CAP_PERFMON,
+    /// and the kernel's BTF. auto does so where it can, and else reads /proc; the log says why. With bpf
+    /// the program does not start where it cannot. A /proc of another pid namespace is always read.
+    #[arg(long = "collector.source", value_name = "SOURCE", default_value_t)]
+    pub source: Choice,
+
     /// Count the kernel's own threads, too.
     #[arg(long = "collector.kernel-threads")]
     pub kernel_threads: bool,
@@ -86,6 +95,10 @@ pub struct Args {
     /// `RUNTIME_DIRECTORY`.
     #[arg(long, value_name = "PID")]
     pub reload: Option<u32>,
+
+    /// Load the BPF program, and hand it over through the socket that is standard input.
+    #[arg(long, hide = true)]
+    pub load_bpf: bool,
 
     /// What is logged to standard error: debug, info, warn or error.
     #[arg(long = "log.level", value_name = "LEVEL", default_value_t)]
@@ -159,6 +172,7 @@ mod tests {
             "--web.telemetry-path=/metrics#all",
             "--collector.max-series=0",
             "--collector.max-commands-per-user=few",
+            "--collector.source=ebpf",
             "--log.level=loud",
             "--log.format=xml",
         ] {

@@ -1,6 +1,7 @@
 //! How many processes each user has of each command.
 //!
-//! [`Census::take`] counts them all, the dead included, as cheaply as the kernel allows.
+//! [`Census::take`] counts them all, the dead included, as cheaply as /proc allows;
+//! [`TaskIterator::census`](crate::bpf::TaskIterator::census) counts the same in the kernel.
 //!
 //! A user is the effective uid, a command the kernel's name of the process (see
 //! [`process`](procstorm_processes::process)): `ps -eo user,comm` shows the same. Threads are not processes.
@@ -56,15 +57,17 @@ impl Census {
         Ok(census)
     }
 
-    fn add(&mut self, glance: Glance) {
+    pub(crate) fn add(&mut self, glance: Glance) {
         match glance {
-            Glance::Process { uid, command } => {
-                *self.groups.entry(Group { uid, command }).or_default() += 1;
-                self.processes += 1;
-            }
+            Glance::Process { uid, command } => self.add_many(Group { uid, command }, 1),
             Glance::KernelThread => {}
             Glance::Vanished => self.vanished += 1,
             Glance::Denied => self.denied += 1,
         }
+    }
+
+    pub(crate) fn add_many(&mut self, group: Group, n: u64) {
+        *self.groups.entry(group).or_default() += n;
+        self.processes += n;
     }
 }

@@ -57,6 +57,7 @@ pub fn families() -> Vec<MetricFamily> {
 
 fn of_scan(scan: &Scan) -> Vec<MetricFamily> {
     let mut families = vec![processes(scan), user_processes(scan)];
+    families.push(source(scan));
     families.extend(health(scan));
     families.push(build_info());
     families
@@ -78,6 +79,12 @@ fn user_processes(scan: &Scan) -> MetricFamily {
     });
     let help = "Processes of each effective user, whatever their commands are called.";
     family("procstorm_user_processes", help, MetricType::GAUGE, metrics.collect())
+}
+
+fn source(scan: &Scan) -> MetricFamily {
+    let metric = gauge(&[("source", scan.origin.label())], 1.0);
+    let help = "A constant 1, labelled by where the scan's counts are from: bpf or procfs.";
+    family("procstorm_scan_source", help, MetricType::GAUGE, vec![metric])
 }
 
 fn build_info() -> MetricFamily {

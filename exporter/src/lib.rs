@@ -4,9 +4,11 @@
 //! is `procstorm_toolkit`.
 //!
 //! - [`census`]: how many processes each user has of each command, the dead included.
+//! - [`bpf`]: the same, counted in the kernel.
+//! - [`source`]: which of the two counts.
 //! - [`names`]: which name each uid is shown by.
 //! - [`fold`]: keeps the number of series bounded.
-//! - [`scan`]: one look at /proc, counted, named, folded.
+//! - [`scan`]: one look at all processes, counted, named, folded.
 //! - [`exposition`]: a scan as text.
 //!
 //! The program:
@@ -15,6 +17,7 @@
 //! - [`daemon`]: from start to stop.
 
 pub mod args;
+pub mod bpf;
 pub mod census;
 pub mod daemon;
 pub mod exposition;
@@ -22,3 +25,4 @@ pub mod fold;
 pub mod names;
 pub mod scan;
 pub mod server;
+pub mod source;

@@ -1,18 +1,18 @@
-//! One look at /proc, made ready to be shown: counted, named, folded.
+//! One look at all processes, made ready to be shown: counted, named, folded.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use procstorm_processes::name_service::NameService;
-use procstorm_processes::proc_dir::ProcDir;
-use procstorm_processes::visibility::{Blindness, look};
+use procstorm_processes::visibility::Blindness;
 use procstorm_toolkit::scarcity::{Descriptors, is_shortage};
 
 use crate::census::Census;
 use crate::fold::{Counts, Folded, Limits, fold};
 use crate::names::Names;
+use crate::source::{Origin, Source, Taken};
 
 /// The descriptors that a scan holds open at once: the directory, a file in it, and one for the name
 /// service.
@@ -38,6 +38,8 @@ pub struct Scan {
     pub processes: u64,
     /// How many processes could not be looked at.
     pub denied: u64,
+    /// Where the counts are from.
+    pub origin: Origin,
     /// What was folded to keep the number of series bounded.
     pub folded: Folded,
     /// What hides processes from us.
@@ -82,6 +84,7 @@ impl ScanError {
 #[derive(Debug)]
 pub struct Scanner {
     settings: Settings,
+    source: Source,
     names: Names,
     totals: Totals,
     was_blind: bool,
@@ -92,13 +95,14 @@ pub struct Scanner {
 impl Scanner {
     /// A scanner that has not scanned yet.
     #[must_use]
-    pub fn new(settings: Settings, service: NameService) -> Self {
+    pub fn new(settings: Settings, source: Source, service: NameService) -> Self {
         let names = Names::new(service);
         let descriptors = Descriptors::hold(DESCRIPTORS);
-        Self { settings, names, totals: Totals::default(), was_blind: false, descriptors }
+        let totals = Totals::default();
+        Self { settings, source, names, totals, was_blind: false, descriptors }
     }
 
-    /// Looks at all processes. Fails if the directory cannot be read.
+    /// Looks at all processes. Fails if /proc is to be read and cannot.
     pub fn scan(&mut self) -> Result<Scan, ScanError> {
         self.descriptors.free();
         let scan = self.look_at_all();
@@ -108,10 +112,10 @@ impl Scanner {
 
     fn look_at_all(&mut self) -> Result<Scan, ScanError> {
         let start = Instant::now();
-        let mut proc = open(&self.settings.procfs)?;
-        let fault = |source| ScanError { path: self.settings.procfs.clone(), source };
-        let census = Census::take(&mut proc, self.settings.kernel_threads).map_err(fault)?;
-        let hidden = look(&proc).map_err(fault)?;
+        let procfs = &self.settings.procfs;
+        let taken = self.source.take(procfs, self.settings.kernel_threads);
+        let Taken { census, hidden, origin } =
+            taken.map_err(|source| ScanError { path: procfs.clone(), source })?;
         let (processes, vanished, denied) = (census.processes, census.vanished, census.denied);
         let mut counts = self.name(census, start);
         let folded = fold(&mut counts, self.settings.limits);
@@ -125,6 +129,7 @@ impl Scanner {
             counts,
             processes,
             denied,
+            origin,
             folded,
             blindness,
             overdue_names: self.names.overdue(Instant::now()),
@@ -163,8 +168,4 @@ impl Scanner {
         }
         self.was_blind = blindness.is_some();
     }
-}
-
-fn open(path: &Path) -> Result<ProcDir, ScanError> {
-    ProcDir::open(path).map_err(|source| ScanError { path: path.to_owned(), source })
 }

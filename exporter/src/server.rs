@@ -28,6 +28,7 @@ use tokio::time::timeout;
 use crate::args::Args;
 use crate::exposition::{CONTENT_TYPE, Exposition};
 use crate::scan::Scanner;
+use crate::source::Source;
 
 /// The header in which Prometheus says how long it will wait.
 const SCRAPE_TIMEOUT: &str = "x-prometheus-scrape-timeout-seconds";
@@ -87,6 +88,8 @@ pub struct Exporter {
 struct Inner {
     telemetry_path: String,
     procfs: PathBuf,
+    /// Whether the kernel is asked, and not /proc.
+    counts_in_kernel: bool,
     max_requests: usize,
     scrapes: Semaphore,
     scanner: Mutex<Scanner>,
@@ -125,12 +128,13 @@ struct Page {
 }
 
 impl Exporter {
-    /// An exporter as the command line describes it; `security` is that of its server. Starts the
-    /// threads that a scan needs: [`check_threads`](Self::check_threads) says whether they could be
+    /// An exporter as the command line describes it; `source` is where its counts come from, and
+    /// `security` that of its server. Starts the threads that a scan needs: [`check_threads`](Self::check_threads) says whether they could be
     /// had.
     #[must_use]
-    pub fn new(args: &Args, security: Option<Arc<Security>>) -> Self {
-        let scanner = Scanner::new(args.scan_settings(), NameService::default());
+    pub fn new(args: &Args, source: Source, security: Option<Arc<Security>>) -> Self {
+        let counts_in_kernel = source.is_kernel();
+        let scanner = Scanner::new(args.scan_settings(), source, NameService::default());
         let permits = match args.max_requests {
             0 => Semaphore::MAX_PERMITS,
             n => n.min(Semaphore::MAX_PERMITS),
@@ -138,6 +142,7 @@ impl Exporter {
         let inner = Inner {
             telemetry_path: args.telemetry_path.clone(),
             procfs: args.procfs.clone(),
+            counts_in_kernel,
             max_requests: args.max_requests,
             scrapes: Semaphore::new(permits),
             scanner: Mutex::new(scanner),
@@ -202,6 +207,9 @@ impl Exporter {
     }
 
     async fn ready(&self) -> Response {
+        if self.inner.counts_in_kernel {
+            return reply::ready(None);
+        }
         let procfs = self.inner.procfs.clone();
         let look = self.inner.look.run(move || obstacle(&procfs));
         let obstacle = match timeout(READY_PATIENCE, look).await {

@@ -152,6 +152,7 @@ fn the_exporters_package_installs_its_files_and_leaves_nothing() {
         "644 root:root /usr/share/fish/vendor_completions.d/procstorm-exporter.fish",
         "644 root:root /usr/share/doc/procstorm-exporter/changelog.gz",
         "644 root:root /usr/share/doc/procstorm-exporter/copyright",
+        "644 root:root /usr/share/doc/procstorm-exporter/bpf.conf",
         "644 root:root /usr/share/doc/procstorm-exporter/web.example.yml",
         "conffile /etc/default/procstorm-exporter",
         concat!("procstorm-exporter ", env!("CARGO_PKG_VERSION")),

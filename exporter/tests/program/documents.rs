@@ -32,6 +32,22 @@ fn the_unit_does_not_blind_the_exporter() {
     }
 }
 
+/// The drop-in gives what loading needs, and nothing else.
+#[test]
+fn the_drop_in_gives_two_capabilities_and_two_calls() {
+    let drop_in = read("procstorm-exporter-bpf.conf");
+    let lines: Vec<&str> = drop_in.lines().filter(|line| !line.starts_with('#')).collect();
+    let expected = [
+        "",
+        "[Service]",
+        "CapabilityBoundingSet=CAP_BPF CAP_PERFMON",
+        "AmbientCapabilities=CAP_BPF CAP_PERFMON",
+        "SystemCallFilter=bpf capset",
+        "LimitMEMLOCK=16M",
+    ];
+    assert_eq!(lines, expected);
+}
+
 #[test]
 fn the_example_is_valid_but_for_its_files() {
     let directory = tempfile::tempdir().unwrap();

@@ -9,6 +9,7 @@
 //! - `scarcity`: no pid, no descriptor, no memory.
 //! - `truth`: the sum holds whatever processes do; `ps` counts the same.
 //! - `prometheus`: the real one scrapes over mutual TLS with a password.
+//! - `source`: whether the kernel counts or /proc is read, and what is said of it.
 //! - `property`: any names, read back by a parser of our own.
 //! - `documents`: manual page and unit agree with the program.
 #![expect(
@@ -29,5 +30,6 @@ mod prometheus;
 mod property;
 mod scarcity;
 mod scrapes;
+mod source;
 mod truth;
 mod world;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use procstorm_exporter::exposition::Exposition;
 use procstorm_exporter::fold::Limits;
 use procstorm_exporter::scan::{Scanner, Settings};
+use procstorm_exporter::source::Source;
 use procstorm_processes::name_service::NameService;
 use procstorm_testkit::needs_root;
 use procstorm_testkit::procfs::Fixture;
@@ -62,7 +63,7 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
 fn expose(proc: &Fixture) -> String {
     let limits = Limits { max_series: 5000, max_commands_per_user: 200 };
     let settings = Settings { procfs: proc.path().to_owned(), kernel_threads: false, limits };
-    let mut scanner = Scanner::new(settings, NameService::default());
+    let mut scanner = Scanner::new(settings, Source::default(), NameService::default());
     // On a busy machine a name may come too late for the first.
     let scan = for_value("a scan with all names", || {
         Some(scanner.scan().unwrap()).filter(|scan| scan.overdue_names == 0)

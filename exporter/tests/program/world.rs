@@ -15,6 +15,7 @@ pub(crate) struct Program {
     child: Child,
     address: SocketAddr,
     log: Receiver<String>,
+    first_lines: String,
 }
 
 impl Program {
@@ -35,11 +36,20 @@ impl Program {
                 sender.send(line).unwrap_or_default();
             }
         });
-        let mut program = Self { child, address: ([0; 4], 0).into(), log };
-        let line = program.logged("listening");
-        let address = line.split("address=").nth(1).unwrap();
+        let first_lines = String::new();
+        let mut program = Self { child, address: ([0; 4], 0).into(), log, first_lines };
+        while !program.first_lines.contains("listening") {
+            program.first_lines += &program.log.recv_timeout(PATIENCE).unwrap();
+            program.first_lines += "\n";
+        }
+        let address = program.first_lines.split("address=").nth(1).unwrap();
         program.address = address.split_whitespace().next().unwrap().parse().unwrap();
         program
+    }
+
+    /// Its log until it listened.
+    pub(crate) fn first_lines(&self) -> &str {
+        &self.first_lines
     }
 
     /// The next line of its log that holds `text`.

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use procfs::process::Process;
-use rustix::fs::{Mode, OFlags, openat, readlinkat};
+use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, fstatfs, openat, readlinkat};
 use rustix::io::{DupFlags, Errno, dup3, pread};
 
 use crate::proc_dir::ProcDir;
@@ -32,6 +32,16 @@ impl ProcDir {
     pub fn own_pid(&self) -> Option<i32> {
         let link = readlinkat(&self.fd, "self", Vec::new()).ok()?;
         link.to_str().ok()?.parse().ok()
+    }
+
+    /// Whether this is a proc file system that shows the caller's own pid namespace, with the uids
+    /// that the kernel itself uses. Then whatever else the kernel says of its processes has the same
+    /// pids and uids.
+    #[must_use]
+    pub fn shows_own_namespaces(&self) -> bool {
+        let is_proc = fstatfs(&self.fd).is_ok_and(|fs| fs.f_type == PROC_SUPER_MAGIC);
+        let own = self.own_pid().and_then(|pid| self.nesting(pid).ok().flatten());
+        is_proc && own == Some(1) && self.unknown_uid().is_none()
     }
 
     /// How many descriptors the caller has open, a few that counting takes among them.
@@ -201,6 +211,13 @@ mod tests {
         assert!(Status::from_buf_read(rest).is_err(), "procfs can do without a line");
         assert!(Status::from_buf_read(&*status).is_err(), "procfs itself could be used");
         assert!(nesting(&status).is_some());
+    }
+
+    #[test]
+    fn a_directory_that_is_no_proc_shows_no_namespaces() {
+        let open = |path| ProcDir::open(std::path::Path::new(path)).expect("a directory");
+        assert!(!open("/sys").shows_own_namespaces());
+        assert!(!open("/proc/sys").shows_own_namespaces());
     }
 
     #[test]

@@ -43,6 +43,19 @@ impl Command {
     }
 }
 
+impl From<[u8; 16]> for Command {
+    /// The name as the kernel keeps it (`TASK_COMM_LEN`): what stands before the first NUL.
+    fn from(comm: [u8; 16]) -> Self {
+        let mut command = Self { bytes: [0; COMMAND_MAX], len: 0 };
+        let name = comm.into_iter().take_while(|&byte| byte != 0);
+        for (place, byte) in command.bytes.iter_mut().zip(name) {
+            *place = byte;
+            command.len += 1;
+        }
+        command
+    }
+}
+
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\"", self.as_bytes().escape_ascii())
@@ -141,6 +154,13 @@ mod tests {
             assert_eq!(stat.command.as_bytes(), command);
             assert_eq!((stat.pid, stat.parent, stat.threads, stat.start_time), (42, 7, 1, 9876));
         }
+    }
+
+    #[test]
+    fn a_name_of_the_kernel_s_ends_before_its_first_nul() {
+        assert_eq!(Some(Command::from(*b"imapd\0old name\0\0")), Command::new(b"imapd"));
+        assert_eq!(Some(Command::from(*b"sixteen bytes !!")), Command::new(b"sixteen bytes !!"));
+        assert_eq!(Some(Command::from([0; 16])), Command::new(b""));
     }
 
     #[test]

@@ -50,6 +50,14 @@ pub struct UnknownWord {
     known: &'static str,
 }
 
+impl UnknownWord {
+    /// `word` is not one of those in `known`.
+    #[must_use]
+    pub fn new(word: &str, known: &'static str) -> Self {
+        Self { word: word.to_owned(), known }
+    }
+}
+
 impl FromStr for Level {
     type Err = UnknownWord;
 
@@ -59,7 +67,7 @@ impl FromStr for Level {
             "info" => Ok(Self::Info),
             "warn" => Ok(Self::Warn),
             "error" => Ok(Self::Error),
-            _ => Err(UnknownWord { word: word.to_owned(), known: "debug, info, warn, error" }),
+            _ => Err(UnknownWord::new(word, "debug, info, warn, error")),
         }
     }
 }
@@ -82,7 +90,7 @@ impl FromStr for Format {
         match word {
             "logfmt" => Ok(Self::Logfmt),
             "json" => Ok(Self::Json),
-            _ => Err(UnknownWord { word: word.to_owned(), known: "logfmt, json" }),
+            _ => Err(UnknownWord::new(word, "logfmt, json")),
         }
     }
 }
