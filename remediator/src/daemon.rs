@@ -329,8 +329,16 @@ fn announce(config: &Config, token: bool, guarded: bool) {
     if config.alertmanager.is_empty() {
         tracing::warn!("no alertmanager in the policy: outcomes are logged and not mailed");
     }
-    if config.dry_run {
+    let (live, dry): (Vec<_>, Vec<_>) =
+        config.playbooks.keys().map(String::as_str).partition(|name| !config.is_dry_run(name));
+    if live.is_empty() {
         tracing::warn!("dry_run: nothing is saved and nothing is killed");
+    } else if !dry.is_empty() {
+        tracing::warn!(
+            live = live.join(" "),
+            dry_run = dry.join(" "),
+            "some playbooks are dry runs"
+        );
     }
     for warning in config.warnings("") {
         tracing::warn!("{warning}");

@@ -7,7 +7,7 @@ use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{LabelPair, Metric, MetricFamily};
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
+    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
@@ -157,8 +157,8 @@ struct Work {
     gone: IntCounter,
     archives: IntCounterVec,
     archived_bytes: IntCounter,
-    alert_to_action: Histogram,
-    duration: Histogram,
+    alert_to_action: HistogramVec,
+    duration: HistogramVec,
 }
 
 /// What the delivery of outcomes shows.
@@ -227,8 +227,9 @@ impl Metrics {
     }
 
     /// A remediation has ended.
-    pub fn remediation(&self, playbook: &str, verdict: Verdict) {
-        self.work.remediations.with_label_values(&[playbook, verdict.label()]).inc();
+    pub fn remediation(&self, playbook: &str, verdict: Verdict, dry_run: bool) {
+        let labels = [playbook, verdict.label(), boolean(dry_run)];
+        self.work.remediations.with_label_values(&labels).inc();
     }
 
     /// `count` processes have been killed, `terminated` of them by SIGTERM alone. `gone` more exited
@@ -245,14 +246,16 @@ impl Metrics {
         self.work.archived_bytes.inc_by(bytes);
     }
 
-    /// The first step begins so long after the alert.
-    pub fn reaction(&self, time: Duration) {
-        self.work.alert_to_action.observe(time.as_secs_f64());
+    /// The first step begins so long after the alert; in a dry run, after the notification.
+    pub fn reaction(&self, time: Duration, dry_run: bool) {
+        let labels = [boolean(dry_run)];
+        self.work.alert_to_action.with_label_values(&labels).observe(time.as_secs_f64());
     }
 
     /// The steps took so long.
-    pub fn duration(&self, time: Duration) {
-        self.work.duration.observe(time.as_secs_f64());
+    pub fn duration(&self, time: Duration, dry_run: bool) {
+        let labels = [boolean(dry_run)];
+        self.work.duration.with_label_values(&labels).observe(time.as_secs_f64());
     }
 
     /// What became of an outcome, or of an attempt to post it.
@@ -299,9 +302,15 @@ impl Metrics {
     pub fn prepare(&self, config: &Config) {
         for playbook in config.playbooks.keys() {
             for verdict in Verdict::ALL {
-                let labels = [playbook.as_str(), verdict.label()];
-                self.work.remediations.with_label_values(&labels).inc_by(0);
+                for dry_run in MODES {
+                    let labels = [playbook.as_str(), verdict.label(), boolean(dry_run)];
+                    self.work.remediations.with_label_values(&labels).inc_by(0);
+                }
             }
+        }
+        for dry_run in MODES {
+            self.work.alert_to_action.with_label_values(&[boolean(dry_run)]);
+            self.work.duration.with_label_values(&[boolean(dry_run)]);
         }
         // Without such a file there is none that could be bad.
         self.web_config(true);
@@ -387,8 +396,8 @@ impl Work {
             remediations: counters(
                 registry,
                 "procstorm_remediations_total",
-                "Remediations that have ended, by playbook and verdict.",
-                &["playbook", "verdict"],
+                "Remediations that have ended, by playbook and verdict, and whether they were dry runs.",
+                &["playbook", "verdict", "dry_run"],
             )?,
             pending: gauge(
                 registry,
@@ -421,13 +430,13 @@ impl Work {
                 "procstorm_mailbox_archived_bytes_total",
                 "Bytes of the mail files that were saved.",
             )?,
-            alert_to_action: histogram(
+            alert_to_action: histograms(
                 registry,
                 "procstorm_alert_to_action_seconds",
-                "From the start of the alert to the first step.",
+                "From the start of the alert to the first step; in a dry run, from the notification.",
                 &REACTION_BUCKETS,
             )?,
-            duration: histogram(
+            duration: histograms(
                 registry,
                 "procstorm_remediation_duration_seconds",
                 "From the first step to the end of the last.",
@@ -557,14 +566,22 @@ fn gauge(registry: &mut Catalogue, name: &str, help: &str) -> Result<IntGauge, p
     registered(registry, IntGauge::new(name, help)?)
 }
 
-fn histogram(
+/// A histogram, apart for dry runs.
+fn histograms(
     registry: &mut Catalogue,
     name: &str,
     help: &str,
     buckets: &[f64],
-) -> Result<Histogram, prometheus::Error> {
+) -> Result<HistogramVec, prometheus::Error> {
     let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-    registered(registry, Histogram::with_opts(opts)?)
+    registered(registry, HistogramVec::new(opts, &["dry_run"])?)
+}
+
+/// The values of the label `dry_run`.
+const MODES: [bool; 2] = [false, true];
+
+fn boolean(value: bool) -> &'static str {
+    if value { "true" } else { "false" }
 }
 
 #[cfg(test)]
@@ -575,17 +592,18 @@ mod tests {
     fn every_metric_has_a_good_name_and_shows() {
         let metrics = Metrics::new().expect("good names");
         metrics.reloaded(true);
-        metrics.remediation("imapd_storm", Verdict::NoneSeen);
+        metrics.remediation("imapd_storm", Verdict::NoneSeen, false);
+        metrics.reaction(Duration::from_secs(1), true);
         metrics.killed(95, 93, 4);
         let text = String::from_utf8(metrics.render().expect("text")).expect("UTF-8");
         for line in [
             "procstorm_config_last_reload_successful 1",
-            "procstorm_remediations_total{playbook=\"imapd_storm\",verdict=\"none_seen\"} 1",
+            "procstorm_remediations_total{dry_run=\"false\",playbook=\"imapd_storm\",verdict=\"none_seen\"} 1",
             "procstorm_processes_killed_total 95",
             "procstorm_processes_terminated_total 93",
             "procstorm_processes_gone_total 4",
             "procstorm_outcomes_pending 0",
-            "procstorm_alert_to_action_seconds_count 0",
+            "procstorm_alert_to_action_seconds_count{dry_run=\"true\"} 1",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} in {text}");
         }
@@ -600,7 +618,11 @@ mod tests {
         let text = String::from_utf8(metrics.render().expect("text")).expect("UTF-8");
         let has = |line: &str| assert!(text.lines().any(|shown| shown == line), "{line}");
         for verdict in Verdict::ALL {
-            has(&format!("procstorm_remediations_total{{playbook=\"p\",verdict=\"{verdict}\"}} 0"));
+            for dry_run in MODES {
+                has(&format!(
+                    "procstorm_remediations_total{{dry_run=\"{dry_run}\",playbook=\"p\",verdict=\"{verdict}\"}} 0"
+                ));
+            }
         }
         for result in WebhookResult::ALL {
             let result = result.label();

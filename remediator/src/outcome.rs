@@ -24,6 +24,8 @@ pub struct Subject<'a> {
     pub playbook: &'a str,
     /// How many processes lived before, if known.
     pub before: Option<u64>,
+    /// Whether it is only said what would be done.
+    pub dry_run: bool,
 }
 
 impl Subject<'_> {
@@ -60,11 +62,16 @@ impl End {
         Self { verdict, severity: verdict.severity(), summary, after: None }
     }
 
-    /// Nothing was done, although there is a storm, or there may be one.
+    /// Nothing was done, although there is a storm, or there may be one. In a dry run that is not
+    /// critical: nothing would have been done in any case.
     #[must_use]
     pub fn nothing(subject: &Subject<'_>, verdict: Verdict, why: &str) -> Self {
-        let summary = format!("did not act on {} processes: {why}", subject.whose());
-        Self { severity: Severity::Critical, ..Self::of(verdict, summary) }
+        let (did, severity) = match subject.dry_run {
+            true => ("dry run: would not act", Severity::Warning),
+            false => ("did not act", Severity::Critical),
+        };
+        let summary = format!("{did} on {} processes: {why}", subject.whose());
+        Self { severity, ..Self::of(verdict, summary) }
     }
 
     /// The daemon was restarted in the middle, and so many were left, too few for a storm.
@@ -226,9 +233,10 @@ impl Told {
             ("severity", self.severity.label()),
             ("event", &event),
         ];
+        let dry_run = story.subject.dry_run.then_some(("dry_run", "true"));
         let annotations = [("summary", &self.summary), ("description", &self.description)];
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-        let labels: BTreeMap<_, _> = labels.into_iter().map(owned).collect();
+        let labels: BTreeMap<_, _> = labels.into_iter().chain(dry_run).map(owned).collect();
         let annotations =
             annotations.into_iter().map(|(name, value)| owned((name, value))).collect();
         NewLetter { event, labels, annotations }
@@ -263,6 +271,7 @@ mod tests {
         command: "imapd",
         playbook: "imapd_storm",
         before: Some(95),
+        dry_run: false,
     };
 
     fn story(end: End, archives: Option<&[FormNote]>) -> Story<'static> {

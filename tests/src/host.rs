@@ -372,6 +372,7 @@ fn launch(
 pub struct Post {
     status: &'static str,
     labels: Vec<(String, String)>,
+    starts_at: &'static str,
 }
 
 impl Post {
@@ -386,7 +387,7 @@ impl Post {
             ("command", command),
         ];
         let owned = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Self { status: "firing", labels: owned.to_vec() }
+        Self { status: "firing", labels: owned.to_vec(), starts_at: "2026-11-23T13:51:45.789Z" }
     }
 
     /// The same, with another label.
@@ -394,6 +395,13 @@ impl Post {
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.labels.retain(|(known, _)| known != name);
         self.labels.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same, of another episode.
+    #[must_use]
+    pub fn since(mut self, starts_at: &'static str) -> Self {
+        self.starts_at = starts_at;
         self
     }
 
@@ -433,7 +441,7 @@ pub fn notification(alerts: &[Post]) -> Value {
                 "status": alert.status,
                 "labels": labels,
                 "annotations": {"inline": "  95 alice imapd"},
-                "startsAt": "2026-11-23T13:51:45.789Z",
+                "startsAt": alert.starts_at,
                 "endsAt": "0001-01-01T00:00:00Z",
                 "generatorURL": "http://prometheus/graph",
                 "fingerprint": "f005e9953eb1eb68",

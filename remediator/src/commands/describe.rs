@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use crate::policy::duration::spoken;
-use crate::policy::{Config, Playbook, Rate, Reserve};
+use crate::policy::{Config, DryRun, Playbook, Rate, Reserve};
 use crate::steps;
 
 impl Config {
@@ -43,13 +43,53 @@ impl Display for Explanation<'_> {
                 config.sandbox.read.iter().map(|path| path.display().to_string()).collect();
             writeln!(f, "In its sandbox the daemon also reads {}.", read.join(", "))?;
         }
-        if config.dry_run {
-            writeln!(f, "DRY RUN: nothing is written to the archive and nothing is signalled.")?;
-        }
+        mode(config, f)?;
         writeln!(f, "At most {} remediations act at once.", config.parallel)?;
         writeln!(f, "The journal in {} keeps {}.", config.state.display(), spoken(config.history))?;
-        config.playbooks.iter().try_for_each(|(name, book)| playbook(name, book, f))
+        config.playbooks.iter().try_for_each(|(name, book)| {
+            playbook(name, book, f)?;
+            match config.is_dry_run(name) {
+                true => writeln!(
+                    f,
+                    "  DRY RUN: it kills and saves nothing; it reports what it would do."
+                ),
+                false => writeln!(f, "  LIVE: it acts."),
+            }
+        })
     }
+}
+
+/// Whether anything is killed, and what to write to change that.
+fn mode(config: &Config, f: &mut Formatter<'_>) -> fmt::Result {
+    let live: Vec<_> = config.live_playbooks().collect();
+    let all: Vec<_> = config.playbooks.keys().map(String::as_str).collect();
+    if live.is_empty() {
+        writeln!(
+            f,
+            "DRY RUN: nothing is killed and nothing is saved. Outcomes say what would be done."
+        )?;
+    } else if live.len() == all.len() {
+        return writeln!(f, "LIVE: every playbook acts. To stop them all, write `dry_run: true`.");
+    } else {
+        let dry: Vec<_> = all.iter().filter(|name| !live.contains(name)).copied().collect();
+        writeln!(f, "LIVE: {}. DRY RUN: {}.", live.join(", "), dry.join(", "))?;
+    }
+    let own: Vec<_> = config.playbooks.iter().filter(|(_, book)| book.dry_run).collect();
+    let own: Vec<_> = own.into_iter().map(|(name, _)| name.as_str()).collect();
+    if live.is_empty() && own.len() < all.len() {
+        let one = all.iter().find(|name| !own.contains(name)).copied().unwrap_or_default();
+        write!(f, "To arm every playbook, write `dry_run: false`")?;
+        if all.len() > 1 {
+            write!(f, "; to arm {one} alone, `dry_run: {{except: [{one}]}}`")?;
+        }
+        write!(f, ". ")?;
+    } else if config.dry_run != DryRun::Own {
+        write!(f, "To arm every playbook, write `dry_run: false`. ")?;
+    }
+    if !own.is_empty() {
+        write!(f, "`dry_run: true` of its own keeps {} from acting. ", own.join(", "))?;
+    }
+    writeln!(f, "Then reload: systemctl reload procstorm-remediator.")
 }
 
 fn accounts(config: &Config, f: &mut Formatter<'_>) -> fmt::Result {
@@ -118,9 +158,6 @@ fn playbook(name: &str, book: &Playbook, f: &mut Formatter<'_>) -> fmt::Result {
         book.told_commands(),
         steps.join(", then "),
     )?;
-    if book.dry_run {
-        writeln!(f, "  DRY RUN: it only says what it would do.")?;
-    }
     for remark in book.steps.iter().flat_map(|step| steps::of(*step).remarks(book)) {
         writeln!(f, "  {remark}")?;
     }

@@ -163,6 +163,7 @@ impl Looker<'_> {
             living: count(&found.living),
             left_alone: count(&found.nested),
             history: History::default(),
+            newcomers: None,
             muted_by: None,
             now: Timestamp::now(),
         };
@@ -198,7 +199,7 @@ impl Looker<'_> {
         let (account, playbook) = (plan.account(), plan.authorised().request().name());
         let mut lines = vec![format!(
             "  Playbook {playbook} would run{}: {} processes of uid {} live.",
-            if plan.is_dry_run() { " DRY" } else { "" },
+            if plan.is_dry_run() { " as a dry run, which kills and saves nothing" } else { "" },
             found.living.len(),
             account.uid
         )];
@@ -216,8 +217,12 @@ impl Looker<'_> {
             spool: &self.force.config.mail.spool,
         };
         for step in plan.steps() {
-            let planned = steps::of(*step).plan(&look).into_iter();
+            let outlook = steps::of(*step).plan(&look);
+            let planned = outlook.lines.into_iter();
             lines.extend(planned.map(|line| format!("  {}: {line}", step.label())));
+            if outlook.stops {
+                break;
+            }
         }
         lines.join("\n")
     }

@@ -11,9 +11,10 @@ use super::attempt::{Attempt, unread_of};
 use super::context::Context;
 use super::endings::Endings;
 use super::lanes::Lanes;
+use super::since;
 use crate::active::Force;
 use crate::journal::Remediation;
-use crate::outcome::{End, Part, Story};
+use crate::outcome::{End, Part, Story, Subject};
 use crate::policy::Plan;
 use crate::steps;
 use crate::steps::count;
@@ -48,7 +49,7 @@ impl Actor {
         let (began, clock) = (Timestamp::now(), Instant::now());
         let before = remediation.before.unwrap_or_else(|| count(&survey.living));
         if remediation.repeats.is_none() && remediation.acted.is_none() {
-            self.count_reaction(remediation, force, began);
+            self.count_reaction(remediation, force, plan, began);
         }
         tracing::info!(
             remediation = remediation.id, user = request.user().as_str(), command = %request.command().to_text(),
@@ -61,20 +62,33 @@ impl Actor {
         let work = self.context.work(attempt, before);
         let done = take_steps(&work, plan, &survey.living, source.as_ref()).await?;
         let subject = work.subject;
-        self.context.parts.metrics.duration(clock.elapsed());
+        self.context.parts.metrics.duration(clock.elapsed(), plan.is_dry_run());
         let nothing = || End::nothing(&subject, Verdict::Failed, "the playbook has no step");
         let end = done.end.unwrap_or_else(nothing);
         let story = Story { subject, recurrence: 0, end, parts: done.parts };
         self.endings.conclude(attempt, story).await
     }
 
+    /// A dry run counts from the notification: an alert may have stood for days when the daemon begins
+    /// to watch. Else it is from the alert's start.
+    ///
     /// The alert's start is by the clock of Prometheus, which Alertmanager's stands for. What
     /// would have begun before its alert was measured by a clock that is wrong, and is left out.
-    fn count_reaction(&self, remediation: &Remediation, force: &Force, began: Timestamp) {
+    fn count_reaction(
+        &self,
+        remediation: &Remediation,
+        force: &Force,
+        plan: &Plan,
+        began: Timestamp,
+    ) {
+        let metrics = &self.context.parts.metrics;
+        if plan.is_dry_run() {
+            return metrics.reaction(since(remediation.accepted, began), true);
+        }
         let alertmanager = force.alertmanager.as_ref();
         let began = alertmanager.map_or(began, |alertmanager| alertmanager.here(began));
         match Duration::try_from(began.duration_since(remediation.alert.starts_at)) {
-            Ok(time) => self.context.parts.metrics.reaction(time),
+            Ok(time) => metrics.reaction(time, false),
             Err(_) => tracing::warn!(
                 remediation = remediation.id,
                 starts_at = %remediation.alert.starts_at,
@@ -98,7 +112,8 @@ impl Actor {
             parts.extend(step.cut_off(&work).await?);
         }
         parts.push(Part::unread(&unread));
-        let subject = work.subject;
+        // What was cut off was begun under the policy of that time.
+        let subject = Subject { dry_run: attempt.remediation.dry_run, ..work.subject };
         let end = End::interrupted(&subject, living);
         let story = Story { subject, recurrence: 0, end, parts };
         self.endings.conclude(attempt, story).await

@@ -33,6 +33,7 @@ impl<'a> Attempt<'a> {
             command: text(self.authorised.command()),
             playbook: self.authorised.request().name(),
             before,
+            dry_run: self.authorised.request().is_dry_run(),
         }
     }
 }

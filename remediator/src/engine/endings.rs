@@ -7,10 +7,11 @@ use procstorm_toolkit::chain::Chain;
 
 use super::attempt::Attempt;
 use super::context::Context;
+use super::playbook_of;
 use crate::active::Force;
-use crate::journal::Remediation;
 use crate::journal::course::Ending;
 use crate::journal::records::Recurrence;
+use crate::journal::{Remediation, State};
 use crate::outcome::{Story, Subject, Told};
 use crate::policy::{Refusal, Request};
 use crate::steps::kill::{Source, SurveyError, told};
@@ -68,6 +69,8 @@ impl Endings {
         watch_until: Option<Timestamp>,
         is_posted: bool,
     ) -> Result<(), Stopping> {
+        let dry_run = story.subject.dry_run;
+        let is_posted = is_posted && !(dry_run && self.was_told(id).await?);
         let now = Timestamp::now();
         let event = format!("{id}-{}", now.as_millisecond());
         let ending = Ending {
@@ -76,6 +79,7 @@ impl Endings {
             after: told.after,
             letter: (is_posted && force.alertmanager.is_some()).then(|| told.letter(story, event)),
             watch_until,
+            dry_run: story.subject.dry_run,
         };
         let journal = &self.context.parts.journal;
         self.context.persist(|| journal.end(id, ending.clone(), now)).await?;
@@ -87,14 +91,27 @@ impl Endings {
             playbook,
             verdict = told.verdict.label(),
             severity = told.severity.label(),
+            dry_run,
             before,
             after = told.after,
             summary = told.summary,
             "ended"
         );
-        self.context.parts.metrics.remediation(playbook, told.verdict);
+        self.context.parts.metrics.remediation(playbook, told.verdict, dry_run);
         self.context.parts.letters.notify_one();
         Ok(())
+    }
+
+    /// Whether people have been told of the alert of this dry run already. What cannot be read of it was
+    /// not told.
+    async fn was_told(&self, id: i64) -> Result<bool, Stopping> {
+        let journal = &self.context.parts.journal;
+        match self.context.persist(|| journal.remediation(id)).await? {
+            Ok(remediation) => {
+                self.context.persist(|| journal.was_told_in_dry_run(&remediation)).await
+            }
+            Err(_unreadable) => Ok(false),
+        }
     }
 
     /// Writes down why nothing is done. An alert that came after the look at the facts asks for
@@ -117,7 +134,8 @@ impl Endings {
             return self.give_up(remediation, force, refusal, window, request, seen).await;
         }
         let reason = refusal.to_string();
-        if self.dismiss(remediation, refusal.verdict(), &reason).await? {
+        let dry_run = is_dry_run(remediation, force);
+        if self.dismiss(remediation, refusal.verdict(), &reason, dry_run).await? {
             tracing::info!(
                 remediation = remediation.id,
                 user = remediation.alert.label("user"),
@@ -137,12 +155,15 @@ impl Endings {
         remediation: &Remediation,
         verdict: Verdict,
         reason: &str,
+        dry_run: bool,
     ) -> Result<bool, Stopping> {
         let journal = &self.context.parts.journal;
-        let refuse = || journal.refuse(remediation, verdict, reason.to_owned(), Timestamp::now());
+        let refuse =
+            || journal.refuse(remediation, verdict, reason.to_owned(), dry_run, Timestamp::now());
         let refused = self.context.persist(refuse).await?;
         if refused {
-            self.context.parts.metrics.remediation(remediation.alert.label("playbook"), verdict);
+            let playbook = remediation.alert.label("playbook");
+            self.context.parts.metrics.remediation(playbook, verdict, dry_run);
         }
         Ok(refused)
     }
@@ -161,7 +182,8 @@ impl Endings {
         let (user, playbook) = (request.user().as_str(), request.name());
         let command = request.command().to_text();
         let (host, before) = (force.config.host.as_str(), seen.living);
-        let subject = Subject { host, user, command: &command, playbook, before };
+        let dry_run = is_dry_run(remediation, force);
+        let subject = Subject { host, user, command: &command, playbook, before, dry_run };
         let parts = seen.source.iter().map(told::source_part).collect();
         let story = Story { parts, ..Story::nothing(subject, refusal.verdict(), &reason) };
         let journal = &self.context.parts.journal;
@@ -173,7 +195,7 @@ impl Endings {
             })
             .await?;
         if told_before {
-            if self.dismiss(remediation, refusal.verdict(), &reason).await? {
+            if self.dismiss(remediation, refusal.verdict(), &reason, dry_run).await? {
                 tracing::warn!(remediation = remediation.id, user, playbook, reason, "refused");
             }
             return Ok(());
@@ -211,9 +233,21 @@ impl Endings {
             command: &whose.command,
             playbook: &whose.playbook,
             before: None,
+            dry_run: whose.dry_run,
         };
         let story = Story::nothing(subject, Verdict::Failed, why);
         self.end(id, &force, &story.tell(), &story, None, true).await?;
         Ok(None)
+    }
+}
+
+/// Whether what ends without steps is a dry run: by the policy in force, unless steps were begun under
+/// another, or the policy has its playbook no more.
+fn is_dry_run(remediation: &Remediation, force: &Force) -> bool {
+    match playbook_of(&force.config, remediation) {
+        Some(_) if remediation.state == State::Accepted => {
+            force.config.is_dry_run(remediation.alert.label("playbook"))
+        }
+        Some(_) | None => remediation.dry_run,
     }
 }

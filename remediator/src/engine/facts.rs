@@ -2,16 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use procstorm_toolkit::chain::Chain;
 use rustix::io::Errno;
 
 use super::attempt::Attempt;
 use super::context::Context;
+use super::since;
 use crate::active::{Force, RETRY};
 use crate::alertmanager::Muted;
 use crate::journal::Remediation;
 use crate::policy::Authorised;
-use crate::steps::kill::{Source, Survey, SurveyError, Target, source, survey};
+use crate::steps::kill::{Source, Survey, SurveyError, Target, source, started_within, survey};
 use crate::stopping::Stopping;
 
 /// How long Alertmanager may take to say what is silenced: a storm goes on meanwhile.
@@ -70,6 +72,22 @@ impl Context {
         let (procfs, target) = (self.parts.procfs.clone(), attempt.target());
         let pids = survey.living.clone();
         self.hands.run(move || source(&procfs, &target, &pids)).await.ok().flatten()
+    }
+
+    /// How many of the processes have started since a dry run that would have killed all there were;
+    /// `None` if the playbook kills none.
+    pub(super) async fn started_since(
+        &self,
+        attempt: &Attempt<'_>,
+        survey: &Survey,
+        dry_run: Timestamp,
+    ) -> Option<u64> {
+        if !attempt.authorised.playbook().steps.iter().any(|step| step.ends_processes()) {
+            return None;
+        }
+        let ago = since(dry_run, Timestamp::now());
+        let (procfs, pids) = (self.parts.procfs.clone(), survey.living.clone());
+        self.hands.run(move || started_within(&procfs, &pids, ago)).await.ok()
     }
 
     /// What keeps Alertmanager from sending the alert, if it is something that came since it was

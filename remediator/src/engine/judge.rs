@@ -84,6 +84,7 @@ impl Judge {
             living: count(&survey.living),
             left_alone: count(&survey.nested),
             history: History::default(),
+            newcomers: None,
             muted_by: self.context.muted_by(&force, remediation).await,
             now: Timestamp::now(),
         };
@@ -126,10 +127,14 @@ impl Judge {
             uid: account.uid,
             command: request.command().to_text().into_owned(),
             limits: request.playbook().limits,
+            dry_run: request.is_dry_run(),
         };
         let journal = &self.context.parts.journal;
         facts.history =
             self.context.persist(|| journal.history(question.clone(), Timestamp::now())).await?;
+        if let Some(rehearsed) = facts.history.rehearsed {
+            facts.newcomers = self.context.started_since(attempt, survey, rehearsed).await;
+        }
         facts.now = Timestamp::now();
         // The wait for others to end may have been long: what was asked before it was asked of a
         // policy that is no longer in force.

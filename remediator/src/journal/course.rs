@@ -45,6 +45,10 @@ pub struct Remediation {
     pub state: State,
     /// The remediation after which the storm came back, if it is for that.
     pub repeats: Option<i64>,
+    /// Whether it is a dry run.
+    pub dry_run: bool,
+    /// When it was accepted.
+    pub accepted: Timestamp,
     /// Not to be begun before this.
     pub due: Timestamp,
     /// Whether it has had to wait, so that the alert may have been silenced since.
@@ -74,6 +78,8 @@ pub struct Whose {
     pub user: String,
     /// Which.
     pub command: String,
+    /// Whether it is a dry run.
+    pub dry_run: bool,
 }
 
 /// A step as the journal knows it.
@@ -108,6 +114,8 @@ pub struct Ending {
     pub letter: Option<NewLetter>,
     /// Until when the storm's return is watched for, if it is.
     pub watch_until: Option<Timestamp>,
+    /// Whether it is that of a dry run.
+    pub dry_run: bool,
 }
 
 impl Journal {
@@ -126,10 +134,12 @@ impl Journal {
     /// Whose remediation it is; `None` if there is none of that number.
     pub async fn whose(&self, id: i64) -> Result<Option<Whose>, Fault> {
         self.read(move |connection| {
-            let mut query = connection
-                .prepare_cached("SELECT playbook, user, command FROM remediations WHERE id = ?1")?;
+            let mut query = connection.prepare_cached(
+                "SELECT playbook, user, command, dry_run FROM remediations WHERE id = ?1",
+            )?;
             let whose = query.query_row([id], |row| {
-                Ok(Whose { playbook: row.get(0)?, user: row.get(1)?, command: row.get(2)? })
+                let (playbook, user, command) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                Ok(Whose { playbook, user, command, dry_run: row.get(3)? })
             });
             Ok(whose.optional()?)
         })
@@ -222,7 +232,8 @@ impl Journal {
             let state = if ending.watch_until.is_some() { "watching" } else { "done" };
             tx.execute(
                 "UPDATE remediations
-                 SET state = ?2, ended_ms = ?3, watch_ms = ?4, after = ?5, verdict = ?6, summary = ?7
+                 SET state = ?2, ended_ms = ?3, watch_ms = ?4, after = ?5, verdict = ?6, summary = ?7,
+                     dry_run = ?8
                  WHERE id = ?1",
                 params![
                     id,
@@ -231,7 +242,8 @@ impl Journal {
                     ending.watch_until.map(ms),
                     ending.after.map(signed),
                     ending.verdict.label(),
-                    ending.summary
+                    ending.summary,
+                    ending.dry_run
                 ],
             )?;
             if let Some(letter) = &ending.letter {
@@ -249,16 +261,17 @@ impl Journal {
         remediation: &Remediation,
         verdict: Verdict,
         reason: String,
+        dry_run: bool,
         now: Timestamp,
     ) -> Result<bool, Fault> {
         let (id, newest) = (remediation.id, remediation.newest_alert);
         self.write(move |tx| {
             let refused = tx.execute(
                 "UPDATE remediations
-                 SET state = 'done', ended_ms = ?2, verdict = ?3, summary = ?4
+                 SET state = 'done', ended_ms = ?2, verdict = ?3, summary = ?4, dry_run = ?6
                  WHERE id = ?1 AND state IN ('accepted', 'acting') AND NOT EXISTS (
                      SELECT 1 FROM alerts WHERE remediation = ?1 AND id > ?5)",
-                params![id, ms(now), verdict.label(), reason, newest],
+                params![id, ms(now), verdict.label(), reason, newest, dry_run],
             )?;
             Ok(refused == 1)
         })
@@ -287,8 +300,8 @@ impl Journal {
             tx.execute("UPDATE remediations SET state = 'done' WHERE id = ?1", [id])?;
             tx.execute(
                 "INSERT INTO remediations
-                     (repeats, playbook, user, command, state, accepted_ms, due_ms)
-                 SELECT id, playbook, user, command, 'accepted', ?2, ?2
+                     (repeats, playbook, user, command, state, accepted_ms, due_ms, dry_run)
+                 SELECT id, playbook, user, command, 'accepted', ?2, ?2, dry_run
                  FROM remediations WHERE id = ?1",
                 params![id, ms(now)],
             )?;
@@ -312,15 +325,16 @@ fn is_of_the_row(error: &rusqlite::Error) -> bool {
 
 fn remediation(connection: &Connection, id: i64) -> Result<Remediation, Fault> {
     let mut query = connection.prepare_cached(
-        "SELECT state, repeats, accepted_ms, due_ms, acted_ms, watch_ms, uid, before
+        "SELECT state, repeats, accepted_ms, due_ms, acted_ms, watch_ms, uid, before, dry_run
          FROM remediations WHERE id = ?1",
     )?;
     let row = query.query_row([id], |row| {
         let state: String = row.get(0)?;
         let times: [Option<i64>; 4] = [row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?];
-        Ok((state, row.get(1)?, times, row.get(6)?, row.get::<_, Option<i64>>(7)?))
+        let before: Option<i64> = row.get(7)?;
+        Ok((state, row.get(1)?, times, row.get(6)?, before, row.get(8)?))
     });
-    let (state, repeats, [accepted, due, acted, watch], uid, before) = row?;
+    let (state, repeats, [accepted, due, acted, watch], uid, before, dry_run) = row?;
     let accepted = accepted.unwrap_or_default();
     let due = due.unwrap_or_default();
     let (newest_alert, alert) = alert(connection, id)?;
@@ -328,6 +342,8 @@ fn remediation(connection: &Connection, id: i64) -> Result<Remediation, Fault> {
         id,
         state: State::parse(&state)?,
         repeats,
+        dry_run,
+        accepted: time(accepted)?,
         due: time(due)?,
         // Not "later": the clock may have been set back between the two.
         deferred: due != accepted,

@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use super::{Fault, Journal, json, ms};
 use crate::alertmanager::{Alert, Status};
 use crate::policy::{Refusal, Request};
+use crate::verdict::Verdict;
 
 /// The most remediations that may be unfinished; then no alert is accepted until some are done.
 const UNFINISHED_MAX: i64 = 10_000;
@@ -25,7 +26,7 @@ pub enum Receipt {
     /// A new remediation was made for it: begin it.
     Accepted(i64),
     /// A remediation of the same playbook, user and command is not finished, and serves this
-    /// alert too.
+    /// alert too; or a dry run has said already what would be done about this very alert.
     Coalesced(i64),
     /// It was refused, which is on record.
     Refused,
@@ -43,13 +44,46 @@ impl Journal {
 fn accept(tx: &Transaction<'_>, judged: &Judged, now: i64) -> Result<Receipt, Fault> {
     let receipt = match &judged.admission {
         Err(_refusal) => Receipt::Refused,
-        Ok(request) => match unfinished(tx, request)? {
+        Ok(request) => match serving(tx, request, &judged.alert)? {
             Some(id) => Receipt::Coalesced(id),
             None => Receipt::Accepted(begin(tx, request, now)?),
         },
     };
     record(tx, judged, receipt, now)?;
     Ok(receipt)
+}
+
+/// The remediation that serves an alert already.
+fn serving(tx: &Transaction<'_>, request: &Request, alert: &Alert) -> Result<Option<i64>, Fault> {
+    match unfinished(tx, request)? {
+        None if request.is_dry_run() => rehearsed(tx, request, alert),
+        found => Ok(found),
+    }
+}
+
+/// The last dry run of the same playbook, user and command, if it was for this very alert and got as
+/// far as it could. A dry run ends nothing, so that Alertmanager repeats the alert as long as the
+/// storm lasts.
+fn rehearsed(tx: &Transaction<'_>, request: &Request, alert: &Alert) -> Result<Option<i64>, Fault> {
+    let mut query = tx.prepare_cached(
+        "SELECT id FROM (
+             SELECT id, ended_ms FROM remediations
+             WHERE playbook = ?1 AND user = ?2 AND command = ?3 AND verdict IN (?4, ?5)
+                 AND dry_run = 1
+             ORDER BY ended_ms DESC, id DESC LIMIT 1) r
+         WHERE EXISTS (SELECT 1 FROM alerts
+                       WHERE remediation = r.id AND fingerprint = ?6 AND starts_at = ?7)",
+    )?;
+    let question = params![
+        request.name(),
+        request.user().as_str(),
+        request.command().to_text(),
+        Verdict::DryRun.label(),
+        Verdict::ArchiveFailed.label(),
+        alert.fingerprint,
+        alert.starts_at.to_string(),
+    ];
+    Ok(query.query_row(question, |row| row.get(0)).optional()?)
 }
 
 fn unfinished(tx: &Transaction<'_>, request: &Request) -> Result<Option<i64>, Fault> {
@@ -69,14 +103,15 @@ fn begin(tx: &Transaction<'_>, request: &Request, now: i64) -> Result<i64, Fault
         return Err(Fault::Crowded(waiting));
     }
     tx.prepare_cached(
-        "INSERT INTO remediations (playbook, user, command, state, accepted_ms, due_ms)
-         VALUES (?1, ?2, ?3, 'accepted', ?4, ?4)",
+        "INSERT INTO remediations (playbook, user, command, state, accepted_ms, due_ms, dry_run)
+         VALUES (?1, ?2, ?3, 'accepted', ?4, ?4, ?5)",
     )?
     .execute(params![
         request.name(),
         request.user().as_str(),
         request.command().to_text(),
-        now
+        now,
+        request.is_dry_run()
     ])?;
     Ok(tx.last_insert_rowid())
 }

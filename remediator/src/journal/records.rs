@@ -6,9 +6,10 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::course::{self, StepRow};
+use super::course::{self, Remediation, StepRow};
 use super::letters;
 use super::{Fault, Journal, from_json, ms, time, unsigned};
+use crate::alertmanager::Alert;
 use crate::policy::{History, Limits};
 use crate::verdict::Verdict;
 
@@ -25,6 +26,8 @@ pub struct Question {
     pub command: String,
     /// The playbook's limits.
     pub limits: Limits,
+    /// Whether it is a dry run: only then do dry runs count.
+    pub dry_run: bool,
 }
 
 /// How often a storm has come back by the time of a remediation.
@@ -78,8 +81,8 @@ pub struct RemediationRow {
 }
 
 impl Journal {
-    /// What was done before, within the windows of the limits. Dry runs do nothing, and so count
-    /// for the cool-down alone. What lies in the future was written by a clock that was wrong, and
+    /// What was done before, within the windows of the limits. Dry runs do nothing, and so count for
+    /// dry runs alone, for which they stand for what would have been done. What lies in the future was written by a clock that was wrong, and
     /// does not count: it would hold every kill until then.
     pub async fn history(&self, question: Question, now: Timestamp) -> Result<History, Fault> {
         self.read(move |connection| history(connection, &question, now)).await
@@ -102,6 +105,21 @@ impl Journal {
         self.read(move |connection| {
             let question = params![playbook, user, since(now, window), ms(now), verdict.label()];
             let told = connection.query_row(TOLD, question, |row| row.get(0))?;
+            Ok(told)
+        })
+        .await
+    }
+
+    /// Whether people have been told of the alert of this dry run, by it or by an earlier one.
+    pub async fn was_told_in_dry_run(&self, remediation: &Remediation) -> Result<bool, Fault> {
+        let Alert { fingerprint, starts_at, labels, .. } = &remediation.alert;
+        let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
+        let (playbook, user) = (label("playbook"), label("user"));
+        let (fingerprint, starts_at) = (fingerprint.clone(), starts_at.to_string());
+        self.read(move |connection| {
+            let question = params![playbook, user, fingerprint, starts_at];
+            let told =
+                connection.prepare_cached(TOLD_OF_ALERT)?.query_row(question, |row| row.get(0))?;
             Ok(told)
         })
         .await
@@ -220,22 +238,34 @@ fn record(connection: &Connection, row: &Row<'_>) -> Result<RemediationRow, Faul
 
 /// The newest of the same user and command, but the one that asks.
 const LAST: &str = "SELECT max(acted_ms) FROM remediations
-    WHERE uid = ?1 AND command = ?2 AND id <> ?3 AND acted_ms <= ?4";
+    WHERE uid = ?1 AND command = ?2 AND id <> ?3 AND acted_ms <= ?4 AND dry_run <= ?5";
+
+/// The newest dry run of a playbook that would have done all that it should.
+const REHEARSED: &str = "SELECT max(acted_ms) FROM remediations
+    WHERE uid = ?1 AND command = ?2 AND id <> ?3 AND acted_ms <= ?4 AND playbook = ?5
+        AND verdict = ?6";
 
 /// How many remediations of a playbook in a time, except the one that asks: of one user,
 const COUNT_OF_USER: &str = "SELECT count(*) FROM remediations
-    WHERE playbook = ?1 AND acted_ms > ?2 AND acted_ms <= ?5 AND id <> ?3 AND dry_run = 0
+    WHERE playbook = ?1 AND acted_ms > ?2 AND acted_ms <= ?5 AND id <> ?3 AND dry_run <= ?6
         AND uid = ?4";
 
 /// and of all users.
 const COUNT_IN_TOTAL: &str = "SELECT count(*) FROM remediations
-    WHERE playbook = ?1 AND acted_ms > ?2 AND acted_ms <= ?4 AND id <> ?3 AND dry_run = 0";
+    WHERE playbook = ?1 AND acted_ms > ?2 AND acted_ms <= ?4 AND id <> ?3 AND dry_run <= ?5";
 
 /// Whether people were told in a time of a verdict for a user: not whether there was one, since
 /// the others of that time were not told.
 const TOLD: &str = "SELECT EXISTS (SELECT 1 FROM remediations r
     WHERE playbook = ?1 AND user = ?2 AND verdict = ?5 AND ended_ms > ?3 AND ended_ms <= ?4
         AND EXISTS (SELECT 1 FROM outcomes WHERE remediation = r.id))";
+
+/// Whether people were told by a dry run of an alert, however often Alertmanager has repeated it.
+const TOLD_OF_ALERT: &str = "SELECT EXISTS (SELECT 1 FROM remediations r
+    WHERE playbook = ?1 AND user = ?2 AND dry_run = 1
+        AND EXISTS (SELECT 1 FROM outcomes WHERE remediation = r.id)
+        AND EXISTS (SELECT 1 FROM alerts
+                    WHERE remediation = r.id AND fingerprint = ?3 AND starts_at = ?4))";
 
 /// Whether any limit was reached since a time.
 /// The verdict is written out: SQLite takes a partial index only for a constant.
@@ -247,21 +277,29 @@ fn reached() -> String {
 }
 
 fn history(connection: &Connection, question: &Question, now: Timestamp) -> Result<History, Fault> {
-    let Question { id, playbook, uid, command, limits } = question;
+    let Question { id, playbook, uid, command, limits, dry_run } = question;
     let of_user = since(now, limits.per_user.window);
     let in_total = since(now, limits.total.window);
     let now = ms(now);
     let last: Option<i64> = connection
         .prepare_cached(LAST)?
-        .query_row(params![uid, command, id, now], |row| row.get(0))?;
+        .query_row(params![uid, command, id, now, dry_run], |row| row.get(0))?;
+    let rehearsed: Option<i64> = match dry_run {
+        true => connection.prepare_cached(REHEARSED)?.query_row(
+            params![uid, command, id, now, playbook, Verdict::DryRun.label()],
+            |row| row.get(0),
+        )?,
+        false => None,
+    };
     Ok(History {
         last: last.map(time).transpose()?,
         for_user: connection
             .prepare_cached(COUNT_OF_USER)?
-            .query_row(params![playbook, of_user, id, uid, now], |row| row.get(0))?,
+            .query_row(params![playbook, of_user, id, uid, now, dry_run], |row| row.get(0))?,
         in_total: connection
             .prepare_cached(COUNT_IN_TOTAL)?
-            .query_row(params![playbook, in_total, id, now], |row| row.get(0))?,
+            .query_row(params![playbook, in_total, id, now, dry_run], |row| row.get(0))?,
+        rehearsed: rehearsed.map(time).transpose()?,
     })
 }
 
@@ -308,7 +346,9 @@ mod tests {
         let journal = Journal::start(place.path()).expect("a thread");
         let plans = journal.read(|connection| {
             let mut plans = Vec::new();
-            for question in [LAST, COUNT_OF_USER, COUNT_IN_TOTAL, TOLD, &reached()] {
+            for question in
+                [LAST, REHEARSED, COUNT_OF_USER, COUNT_IN_TOTAL, TOLD, TOLD_OF_ALERT, &reached()]
+            {
                 let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {question}"))?;
                 let mut rows = plan.raw_query();
                 while let Some(row) = rows.next()? {
@@ -324,7 +364,7 @@ mod tests {
             .filter(is_look)
             .filter(|plan| !plan.contains("CONSTANT ROW") && !plan.contains("outcomes"))
             .collect();
-        assert_eq!(looks.len(), 5, "{plans:?}");
+        assert_eq!(looks.len(), 8, "{plans:?}");
         assert!(looks.iter().all(|plan| plan.contains("USING")), "{looks:?}");
     }
 

@@ -31,6 +31,7 @@ pub struct Request {
     playbook: Arc<Playbook>,
     user: UserName,
     command: Command,
+    dry_run: bool,
 }
 
 impl Request {
@@ -56,6 +57,12 @@ impl Request {
     #[must_use]
     pub fn command(&self) -> &Command {
         &self.command
+    }
+
+    /// Whether it is only to be said what would be done.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
     }
 }
 
@@ -152,6 +159,9 @@ pub struct Facts {
     pub left_alone: u64,
     /// What was done before.
     pub history: History,
+    /// How many of the living have started since the dry run that would have ended the storm
+    /// ([`History::rehearsed`]); `None` if there was none.
+    pub newcomers: Option<u64>,
     /// Names of other users' mail that belongs to the same uid; none where that does not matter.
     pub shared_with: Vec<String>,
     /// What keeps Alertmanager from sending the alert by now, as far as it was asked for.
@@ -160,7 +170,8 @@ pub struct Facts {
     pub now: Timestamp,
 }
 
-/// What was done before, within this playbook's windows.
+/// What was done before, within this playbook's windows. For a live remediation dry runs do not
+/// count; for a dry run they do, as if they had acted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     /// When the last remediation of this user and command began to act.
@@ -169,6 +180,8 @@ pub struct History {
     pub for_user: u32,
     /// How many acted on any user within the window of `limits.total`.
     pub in_total: u32,
+    /// When the last dry run of this playbook would have killed this user's processes of this command.
+    pub rehearsed: Option<Timestamp>,
 }
 
 /// What follows from policy and facts.
@@ -187,7 +200,6 @@ pub enum Decision {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     authorised: Authorised,
-    dry_run: bool,
 }
 
 impl Plan {
@@ -224,7 +236,7 @@ impl Plan {
     /// Whether it is only said, not done.
     #[must_use]
     pub fn is_dry_run(&self) -> bool {
-        self.dry_run
+        self.authorised.request.dry_run
     }
 }
 
@@ -341,6 +353,19 @@ pub enum Refusal {
         /// From how many on it is a storm.
         threshold: u64,
     },
+    /// A dry run would have ended the storm before, and since then too few have started for another.
+    #[error(
+        "an earlier dry run would have killed these {living} processes; {newcomers} of them have \
+         started since, below the threshold of {threshold}"
+    )]
+    WouldBeGone {
+        /// How many live.
+        living: u64,
+        /// How many of them would live, had the earlier remediation been live.
+        newcomers: u64,
+        /// From how many on it is a storm.
+        threshold: u64,
+    },
     /// There is a storm, but in containers, which are left alone.
     #[error(
         "{left_alone} processes live in containers (pid namespaces that the user has not made) and \
@@ -396,7 +421,8 @@ impl Refusal {
             Self::Root(_) => Verdict::Root,
             Self::OwnUid(_) => Verdict::OwnUid,
             Self::SystemUid { .. } => Verdict::SystemUid,
-            Self::BelowThreshold { .. } => Verdict::NoLongerTrue,
+            // As a live remediation would find.
+            Self::BelowThreshold { .. } | Self::WouldBeGone { .. } => Verdict::NoLongerTrue,
             Self::LeftAlone { .. } => Verdict::LeftAlone,
             Self::Silenced(_) | Self::Inhibited(_) => Verdict::Silenced,
             Self::LimitReached { .. } => Verdict::LimitReached,
@@ -462,7 +488,9 @@ pub fn admit(config: &Config, alert: &Alert) -> Result<Request, Refusal> {
     };
     let user = UserName::new(alert.label("user")).map_err(Refusal::BadUserName)?;
     unprotected(config, &user)?;
-    Ok(Request { name: name.to_owned(), playbook: Arc::new(playbook.clone()), user, command })
+    let dry_run = config.is_dry_run(name);
+    let (name, playbook) = (name.to_owned(), Arc::new(playbook.clone()));
+    Ok(Request { name, playbook, user, command, dry_run })
 }
 
 /// Whether a name is none that is protected, by the name alone.
@@ -498,6 +526,7 @@ pub fn decide(config: &Config, authorised: Authorised, facts: &Facts) -> Decisio
     if let Err(refusal) = still_true(playbook, facts)
         .and_then(|()| unshared(config, authorised.account(), facts))
         .and_then(|()| unmuted(facts))
+        .and_then(|()| not_rehearsed(&authorised, facts))
     {
         return Decision::Refuse(refusal);
     }
@@ -508,8 +537,7 @@ pub fn decide(config: &Config, authorised: Authorised, facts: &Facts) -> Decisio
     if let Err(refusal) = within_limits(playbook, authorised.request(), &facts.history) {
         return Decision::Refuse(refusal);
     }
-    let dry_run = config.dry_run || playbook.dry_run;
-    Decision::Act(Plan { authorised, dry_run })
+    Decision::Act(Plan { authorised })
 }
 
 impl Request {
@@ -589,6 +617,17 @@ fn still_true(playbook: &Playbook, facts: &Facts) -> Result<(), Refusal> {
         Err(Refusal::LeftAlone { left_alone, living, threshold })
     } else {
         Err(Refusal::BelowThreshold { living, threshold })
+    }
+}
+
+/// A dry run ends nothing, so that the same processes would be a storm again and again.
+fn not_rehearsed(authorised: &Authorised, facts: &Facts) -> Result<(), Refusal> {
+    let (living, threshold) = (facts.living, authorised.playbook().threshold);
+    match facts.newcomers.filter(|_| authorised.request.dry_run) {
+        Some(newcomers) if newcomers < threshold => {
+            Err(Refusal::WouldBeGone { living, newcomers, threshold })
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -50,8 +50,10 @@ keys! {
         pub alertmanager: Vec<Uri> => [ALERTMANAGER, or_empty],
         /// How the daemon proves to Alertmanager who it is, and how it recognizes Alertmanager.
         pub alertmanager_http: Access => [section Access],
-        /// Report what would be done, and do nothing, whatever the playbook.
-        pub dry_run: bool => [BOOLEAN, "false"],
+        /// Report what would be done, and do nothing: `true` for every playbook, `false` for those
+        /// with `dry_run: true` of their own, `{except: [NAME]}` for every playbook but those that are
+        /// named. So this one key stops everything, whatever the playbooks say.
+        pub dry_run: DryRun => [DRY_RUN, "false"],
         /// How many remediations act at once. A change needs a restart.
         pub parallel: u32 => [COUNT, "4"],
         /// How long the journal keeps finished remediations.
@@ -180,7 +182,8 @@ keys! {
         pub cooldown: Duration => [TIME_OR_NONE, "30s"],
         /// How often it may act.
         pub limits: Limits => [section Limits],
-        /// Report what would be done, and do nothing.
+        /// Report what would be done, and do nothing. `true` holds even for a playbook that the
+        /// `dry_run` of the whole policy names as an exception.
         pub dry_run: bool => [BOOLEAN, "false"],
     }
 }
@@ -196,7 +199,35 @@ keys! {
     }
 }
 
+/// Which playbooks only report what they would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DryRun {
+    /// All of them.
+    All,
+    /// Those that say so themselves.
+    Own,
+    /// All but these.
+    Except(Vec<String>),
+}
+
 impl Config {
+    /// Whether the playbook of that name only reports what it would do. One that is not there does
+    /// nothing, either.
+    #[must_use]
+    pub fn is_dry_run(&self, playbook: &str) -> bool {
+        let whole = match &self.dry_run {
+            DryRun::All => true,
+            DryRun::Own => false,
+            DryRun::Except(live) => !live.iter().any(|name| name == playbook),
+        };
+        whole || self.playbooks.get(playbook).is_none_or(|book| book.dry_run)
+    }
+
+    /// The names of the playbooks that act.
+    pub fn live_playbooks(&self) -> impl Iterator<Item = &str> {
+        self.playbooks.keys().map(String::as_str).filter(|name| !self.is_dry_run(name))
+    }
+
     /// Every key that the policy may have, in the order of the documents.
     #[must_use]
     pub fn keys() -> Vec<Key> {
@@ -366,9 +397,26 @@ impl Config {
         top.give("host", machine);
         let config = Self::read_mapping(top);
         let mut faults = faults.into_inner();
+        // Not before: a playbook with a fault is left out, and is no unknown exception.
+        if let Some(config) = config.as_ref().filter(|_| faults.is_empty()) {
+            faults = config.unknown_exceptions();
+        }
         place(&mut faults, text);
         faults.sort_by_key(|fault| fault.line);
         config.filter(|_| faults.is_empty()).ok_or(faults)
+    }
+
+    /// An exception that is no playbook's name would leave a person to believe that it acts.
+    fn unknown_exceptions(&self) -> Vec<Fault> {
+        let DryRun::Except(names) = &self.dry_run else { return Vec::new() };
+        let unknown = names.iter().filter(|name| !self.playbooks.contains_key(*name));
+        let fault = |name: &String| Fault {
+            line: 0,
+            key: "dry_run".to_owned(),
+            item: None,
+            problem: format!("except names {name:?}, which is no playbook of this policy"),
+        };
+        unknown.map(fault).collect()
     }
 
     /// What is valid, and most probably not meant. `text` is the file's, for the lines.
@@ -500,6 +548,8 @@ const ALERTMANAGER: Form<Vec<Uri>> =
 const COUNT: Form<u32> = Form { words: "a whole number from 1", read: number };
 const THRESHOLD: Form<u64> = Form { words: "a whole number from 1", read: number };
 const BOOLEAN: Form<bool> = Form { words: "`true` or `false`", read: boolean };
+const DRY_RUN: Form<DryRun> =
+    Form { words: "`true`, `false` or `{except: [NAME]}`", read: dry_run };
 const TIME: Form<Duration> =
     Form { words: "a time such as `90d`", read: |value| parsed(value, positive) };
 const TIME_OR_NONE: Form<Duration> =
@@ -527,6 +577,21 @@ const ON_ARCHIVE_FAILURE: Form<OnArchiveFailure> =
     Form { words: "`continue` or `stop`", read: on_archive_failure };
 const NESTED_NAMESPACES: Form<NestedNamespaces> =
     Form { words: "`leave` or `kill`", read: nested_namespaces };
+
+fn dry_run(value: &Value) -> Result<DryRun, Wrong> {
+    if let Some(whole) = value.as_bool() {
+        return Ok(if whole { DryRun::All } else { DryRun::Own });
+    }
+    let named = value.as_object().filter(|map| map.len() == 1).and_then(|map| map.get("except"));
+    match named {
+        Some(names) => Ok(DryRun::Except(some(names, text)?)),
+        None => {
+            Err("must be true, false, or {except: [NAME, ...]} with the names of the playbooks \
+                     that act"
+                .into())
+        }
+    }
+}
 
 /// A directory, but not all of them.
 fn readable(value: &Value) -> Result<PathBuf, Wrong> {

@@ -21,7 +21,7 @@ pub use decide::{
     admit, decide,
 };
 pub use file::{
-    Access, Accounts, Config, Limits, LoadError, Mail, NestedNamespaces, OnArchiveFailure,
+    Access, Accounts, Config, DryRun, Limits, LoadError, Mail, NestedNamespaces, OnArchiveFailure,
     Playbook, Readable, Step,
 };
 pub use keys::{Fallback, Key};

@@ -36,8 +36,8 @@ pub(crate) trait Step: Sync {
     /// What else `--check` says about it, a sentence each.
     fn remarks(&self, book: &Playbook) -> Vec<&'static str>;
 
-    /// What it would do now, for `explain`: a line each. Touches nothing, and may wait.
-    fn plan(&self, look: &Look<'_>) -> Vec<String>;
+    /// What it would do now, for `explain`. Touches nothing, and may wait.
+    fn plan(&self, look: &Look<'_>) -> Outlook;
 
     /// Takes it, or takes over what an earlier run of the daemon has on record of it.
     fn run<'a>(&'a self, run: &'a Run<'a>) -> Running<'a, Took>;
@@ -67,6 +67,15 @@ pub(crate) struct Look<'a> {
     pub(crate) mailroom: &'a Mailroom,
     /// The directory of the mail files.
     pub(crate) spool: &'a Path,
+}
+
+/// What a step would do.
+#[derive(Debug, Default)]
+pub(crate) struct Outlook {
+    /// For people, a line each.
+    pub(crate) lines: Vec<String>,
+    /// Whether the steps after it would be left undone.
+    pub(crate) stops: bool,
 }
 
 /// The step of that name.

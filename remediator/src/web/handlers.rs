@@ -17,6 +17,7 @@ use super::status::{HEADERS, page};
 use crate::journal::Fault;
 use crate::journal::StepRow;
 use crate::journal::records::RemediationRow;
+use crate::policy::Config;
 use crate::steps::archive::note::{Fate, FormNote};
 use crate::steps::archive::recorded_archives;
 use crate::steps::{facts, record};
@@ -58,7 +59,7 @@ impl Site {
         let view = Overview {
             host: force.config.host.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            modes: self.modes(force.config.dry_run).await,
+            modes: self.modes(&force.config).await,
             unsaved: self.loss().await,
             pending: pending.remediations.saturating_sub(pending.watched),
             watched: pending.watched,
@@ -156,8 +157,13 @@ impl Site {
         Ok(Listing { remediations: records.iter().map(remediation).collect(), older_before })
     }
 
-    async fn modes(&self, dry_run: bool) -> Vec<Mode> {
-        let mut modes = vec![if dry_run { Mode::DryRun } else { Mode::Live }];
+    async fn modes(&self, config: &Config) -> Vec<Mode> {
+        let live = config.live_playbooks().count();
+        let mut modes = vec![match live {
+            0 => Mode::DryRun,
+            some if some == config.playbooks.len() => Mode::Live,
+            _ => Mode::PartlyLive,
+        }];
         if self.blindness().await.is_some() {
             modes.push(Mode::Blind);
         }

@@ -12,7 +12,7 @@ use procstorm_remediator::alertmanager::{Alert, Status};
 use procstorm_remediator::policy::{
     Authorised, Decision, Facts, History, Identity, Plan, Refusal, admit, decide,
 };
-use procstorm_remediator::policy::{Config, Step};
+use procstorm_remediator::policy::{Config, DryRun, Step};
 use proptest::prelude::*;
 
 fn config(extra: &str) -> Config {
@@ -79,6 +79,7 @@ fn facts() -> Facts {
         living: 95,
         left_alone: 0,
         history: History::default(),
+        newcomers: None,
         muted_by: None,
         now: now(),
     }
@@ -245,7 +246,7 @@ fn what_is_no_longer_true_is_not_done() {
 
 fn history(seconds_ago: i64, for_user: u32, in_total: u32) -> Facts {
     let last = Some(now() - SignedDuration::from_secs(seconds_ago));
-    Facts { history: History { last, for_user, in_total }, ..facts() }
+    Facts { history: History { last, for_user, in_total, rehearsed: None }, ..facts() }
 }
 
 #[test]
@@ -314,8 +315,49 @@ fn a_request_names_its_playbook() {
 
 #[test]
 fn a_dry_run_of_the_whole_is_one_of_the_playbook() {
-    let config = Config { dry_run: true, ..config("") };
+    let config = Config { dry_run: DryRun::All, ..config("") };
     assert!(planned(&config, &facts()).is_dry_run());
+}
+
+#[test]
+fn an_exception_is_live_and_one_key_stops_them_all() {
+    let parse = |whole: &str, own: &str| {
+        let text = format!(
+            "dry_run: {whole}\nplaybooks: {{p: {{alerts: [A], command: c, threshold: 9, \
+             steps: [kill_user_proc], dry_run: {own}}}, q: {{alerts: [A], command: d, threshold: 9, \
+             steps: [kill_user_proc]}}}}"
+        );
+        Config::parse(&text, "moscow").unwrap()
+    };
+    for (whole, own, live) in [
+        ("true", "false", vec![]),
+        ("false", "false", vec!["p", "q"]),
+        ("false", "true", vec!["q"]),
+        ("{except: [p]}", "false", vec!["p"]),
+        ("{except: [p]}", "true", vec![]),
+        ("{except: [q]}", "false", vec!["q"]),
+        ("{except: [q, p]}", "true", vec!["q"]),
+    ] {
+        let config = parse(whole, own);
+        assert_eq!(config.live_playbooks().collect::<Vec<_>>(), live, "{whole} {own}");
+        let said = config.explain();
+        let is_dry = said.contains("DRY RUN: nothing is killed and nothing is saved");
+        assert_eq!(is_dry, live.is_empty(), "{said}");
+        assert_eq!(said.matches("  LIVE: it acts.").count(), live.len(), "{said}");
+    }
+    assert!(parse("true", "false").explain().contains("to arm p alone, `dry_run: {except: [p]}`"));
+    assert!(config("").is_dry_run("no such playbook"));
+}
+
+#[test]
+fn what_an_earlier_dry_run_would_have_killed_is_no_storm_to_the_next() {
+    let dry = Config { dry_run: DryRun::All, ..config("") };
+    let seen = |newcomers| Facts { newcomers: Some(newcomers), ..facts() };
+    let (verdict, why) = refused(&dry, &seen(89));
+    assert_eq!(verdict, "no_longer_true");
+    assert!(why.contains("would have killed these 95 processes; 89 of them"), "{why}");
+    assert!(planned(&dry, &seen(90)).is_dry_run());
+    assert!(!planned(&config(""), &seen(0)).is_dry_run(), "a live one kills what lives");
 }
 
 proptest! {
@@ -338,7 +380,7 @@ proptest! {
             _ => Identity::Unknown,
         };
         let last = last.map(|seconds| now() - SignedDuration::from_secs(seconds));
-        let history = History { last, for_user, in_total };
+        let history = History { last, for_user, in_total, rehearsed: None };
         let who = Who { identity: identity.clone(), own_uid, standing: Standing::Open };
         let facts = Facts { living, history, ..facts() };
         let Ok(authorised) = authorised(&config, &who) else { return Ok(()) };

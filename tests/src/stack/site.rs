@@ -203,6 +203,7 @@ impl Site {
                 ("/var/lib/procstorm", &path(self.state())),
                 ("/etc/procstorm/token", &path(self.dir.join("token"))),
                 ("http://127.0.0.1:9093", alertmanager),
+                ("\ndry_run: true\n", "\ndry_run: false\n"),
                 ("archive: /var/mail/arc", &format!("archive: {}", path(self.archive()))),
                 ("spool: /var/mail", &format!("spool: {}", path(self.spool()))),
                 // The machine's own disk may be fuller than a mail server's should be.

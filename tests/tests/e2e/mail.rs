@@ -306,6 +306,7 @@ fn the_subject_of_an_outcome_says_that_a_mail_file_was_not_saved() {
         command: "imapd",
         playbook: "imapd_storm",
         before: Some(97),
+        dry_run: false,
     };
     let parts = vec![note::part("alice", &notes, false), told::part(&report)];
     let end = told::end(&subject, &report);

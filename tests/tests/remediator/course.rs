@@ -1,4 +1,4 @@
-//! A remediation's way: recount, cool-down, limits, the storm's return, silences, dry runs.
+//! A remediation's way: recount, cool-down, limits, the storm's return, silences, a dry run.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -3,8 +3,9 @@
 //! - `bad_luck`: wrong clocks, changed policies, late journals.
 //! - `called_off`: steps that are aborted at the daemon's end.
 //! - `clocks`: clocks that differ between hosts.
-//! - `course`: recount, cool-down, limits, recurrence, silences, dry runs.
+//! - `course`: recount, cool-down, limits, recurrence, silences.
 //! - `crash`: `kill -9` of the daemon at any instant.
+//! - `dry_run`: dry runs: what is said and how often; limits.
 //! - `hangups`: a client that hangs up while its alert is recorded.
 //! - `hostile_clients`: clients that mean harm.
 //! - `hung_mail`: mail file systems that hang.
@@ -24,6 +25,7 @@ mod called_off;
 mod clocks;
 mod course;
 mod crash;
+mod dry_run;
 mod hangups;
 mod hostile_clients;
 mod hung_mail;

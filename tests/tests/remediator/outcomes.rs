@@ -100,6 +100,7 @@ async fn outbox_of(dir: &Path, line: &str, events: &[&str]) -> Outbox {
             after: Some(0),
             letter: Some(letter),
             watch_until: None,
+            dry_run: false,
         };
         journal.end(id, ending, Timestamp::now()).await.unwrap();
     }
@@ -163,6 +164,7 @@ fn one_that_alertmanager_refuses_holds_up_no_other() -> Result<(), Fault> {
         after: None,
         letter: Some(second),
         watch_until: None,
+        dry_run: false,
     };
     runtime.block_on(journal.end(1, ending, Timestamp::now())).unwrap();
     letters.notify_one();
@@ -231,6 +233,7 @@ fn after_a_crash_of_alertmanager_what_was_mailed_is_not_mailed_again() -> Result
         after: None,
         letter: Some(letter),
         watch_until: None,
+        dry_run: false,
     };
     runtime.block_on(journal.end(1, ending, Timestamp::now())).unwrap();
     letters.notify_one();

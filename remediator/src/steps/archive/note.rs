@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Archived, Dotlock, Failure, Form, FormPlan, FormReport, Method, Planned};
 use crate::outcome::{End, Part, Subject};
-use crate::verdict::Verdict;
+use crate::verdict::{Severity, Verdict};
 
 /// The label of a mail file that does not exist, in metrics and in the journal.
 pub const NO_MAIL_FILE: &str = "no_mail_file";
@@ -216,8 +216,14 @@ pub fn end(subject: &Subject<'_>, notes: Option<&[FormNote]>) -> End {
 #[must_use]
 pub fn end_stopped(subject: &Subject<'_>) -> End {
     let (before, whose) = (subject.before_told(), subject.whose());
-    let summary = format!("did not kill the {before} {whose} processes");
-    End { after: subject.before, ..End::of(Verdict::ArchiveFailed, summary) }
+    let end = |did: &str| {
+        let summary = format!("{did} the {before} {whose} processes");
+        End { after: subject.before, ..End::of(Verdict::ArchiveFailed, summary) }
+    };
+    match subject.dry_run {
+        true => End { severity: Severity::Warning, ..end("dry run: would not kill") },
+        false => end("did not kill"),
+    }
 }
 
 /// How a dry run ends that would kill nothing.

@@ -35,7 +35,7 @@ pub(super) async fn run(run: &Run<'_>) -> Result<Took, Stopping> {
             (!record.is_good(), None)
         }
     };
-    if failed && !dry && run.plan.playbook().on_archive_failure == OnArchiveFailure::Stop {
+    if failed && run.plan.playbook().on_archive_failure == OnArchiveFailure::Stop {
         took.end = Some(note::end_stopped(subject));
         took.parts.extend(run.source.cloned());
         took.stops = true;
@@ -116,8 +116,15 @@ fn count(run: &Run<'_>, note: &FormNote) {
             }
         }
         Fate::Failed { label, text } => {
-            tracing::error!(remediation = id, user, %source, error = text, "mail file not saved");
-            metrics.archive(label, 0);
+            if run.plan.is_dry_run() {
+                tracing::warn!(
+                    remediation = id, user, %source, error = text,
+                    "dry run: the mail file could not be saved"
+                );
+            } else {
+                tracing::error!(remediation = id, user, %source, error = text, "mail file not saved");
+                metrics.archive(label, 0);
+            }
         }
     }
 }

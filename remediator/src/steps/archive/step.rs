@@ -11,7 +11,7 @@ use crate::policy::{Config, OnArchiveFailure, Playbook};
 use crate::sandbox::Places;
 use crate::steps::record::{self, Record, Unreadable};
 use crate::steps::run::{Run, Running, Took, Work};
-use crate::steps::{Look, Step};
+use crate::steps::{Look, Outlook, Step};
 
 /// Saves the user's mail files.
 #[derive(Debug)]
@@ -31,18 +31,26 @@ impl Step for ArchiveMailFile {
         }]
     }
 
-    fn plan(&self, look: &Look<'_>) -> Vec<String> {
+    fn plan(&self, look: &Look<'_>) -> Outlook {
         let account = look.plan.account();
-        let plans = match look.mailroom.plan_and_wait(account.clone()) {
-            Ok(plans) => plans,
-            Err(trouble @ Trouble::NoArchive(_)) => return vec![trouble.to_string()],
-            Err(trouble) => return vec![format!("would fail: {}", Chain(&trouble))],
+        let (mut lines, failed) = match look.mailroom.plan_and_wait(account.clone()) {
+            Ok(plans) if plans.is_empty() => {
+                let path = look.spool.join(account.name.as_str());
+                (vec![format!("there is no mail file {}", path.display())], false)
+            }
+            Ok(plans) => {
+                let notes: Vec<_> = plans.iter().map(FormNote::from).collect();
+                let failed = notes.iter().any(FormNote::is_failed);
+                (notes.iter().map(ToString::to_string).collect(), failed)
+            }
+            Err(trouble @ Trouble::NoArchive(_)) => (vec![trouble.to_string()], true),
+            Err(trouble) => (vec![format!("would fail: {}", Chain(&trouble))], true),
         };
-        if plans.is_empty() {
-            let path = look.spool.join(account.name.as_str());
-            return vec![format!("there is no mail file {}", path.display())];
+        let stops = failed && look.plan.playbook().on_archive_failure == OnArchiveFailure::Stop;
+        if stops {
+            lines.push("the steps after it would not run (on_archive_failure: stop)".to_owned());
         }
-        plans.iter().map(|plan| FormNote::from(plan).to_string()).collect()
+        Outlook { lines, stops }
     }
 
     fn run<'a>(&'a self, run: &'a Run<'a>) -> Running<'a, Took> {

@@ -39,7 +39,7 @@ pub mod told;
 pub use release::{Released, release_stopped};
 pub use report::{Changed, KillVerdict, Other, Replacement, Report, Traced, Zombie};
 pub(crate) use run::was_interrupted;
-pub use source::{Source, source};
+pub use source::{Source, source, started_within};
 pub(crate) use step::KillUserProc;
 pub use storm::end_storm;
 pub use sweep::{Survey, SurveyError, survey};

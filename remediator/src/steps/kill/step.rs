@@ -7,7 +7,7 @@ use crate::policy::duration::spoken;
 use crate::policy::{NestedNamespaces, Playbook};
 use crate::steps::record::{self, Record, Unreadable};
 use crate::steps::run::{Run, Running, Took, Work};
-use crate::steps::{Look, Step};
+use crate::steps::{Look, Outlook, Step};
 
 /// Ends the storm.
 #[derive(Debug)]
@@ -38,9 +38,9 @@ impl Step for KillUserProc {
         }]
     }
 
-    fn plan(&self, look: &Look<'_>) -> Vec<String> {
+    fn plan(&self, look: &Look<'_>) -> Outlook {
         let pids: Vec<_> = look.living.iter().map(i32::to_string).collect();
-        vec![format!("pids {}", pids.join(" "))]
+        Outlook { lines: vec![format!("pids {}", pids.join(" "))], stops: false }
     }
 
     fn run<'a>(&'a self, run: &'a Run<'a>) -> Running<'a, Took> {

@@ -13,6 +13,8 @@ pub const RUNNING: &str = "running";
 pub enum Mode {
     /// It acts.
     Live,
+    /// Some playbooks act, and others say what they would do.
+    PartlyLive,
     /// It says what it would do.
     DryRun,
     /// Others' processes are hidden from it: it refuses to act.
@@ -31,6 +33,10 @@ impl Mode {
     pub fn explained(self) -> (&'static str, &'static str) {
         match self {
             Self::Live => ("live", "Storms are archived and killed."),
+            Self::PartlyLive => (
+                "partly live",
+                "Some playbooks archive and kill; those in dry run only show what they would do.",
+            ),
             Self::DryRun => ("dry run", "Nothing is written or killed; what would be is shown."),
             Self::Blind => ("blind", "Other users' processes are hidden from it: it will not act."),
             Self::Limited => ("limited", "A limit of runs is reached: a person has to decide."),
