@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, RawDir, RawDirEntry, SeekFrom, fstat, openat, seek, statat, tell,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, pread};
 
 use crate::process::{Command, Stat};
 
@@ -198,7 +198,17 @@ impl ProcDir {
     /// What `/proc/PID/stat` says of a process. An error is one of rights or of the file system;
     /// a process that is gone is `Ok(None)`.
     pub fn stat(&self, pid: i32) -> io::Result<Option<Stat>> {
-        Ok(self.stat_and(pid, || Some(()))?.map(|((), stat)| stat))
+        let Some(file) = self.open_stat(pid)? else { return Ok(None) };
+        Ok(gone_is_none(file.read())?)
+    }
+
+    /// Opens `/proc/PID/stat`, to be read more than once. An error is one of rights, of the file
+    /// system, or for lack of descriptors; a process that is gone is `Ok(None)`.
+    pub fn open_stat(&self, pid: i32) -> io::Result<Option<StatFile>> {
+        let mut path = [0; PID_PATH_MAX];
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let opened = openat(&self.fd, pid_path(pid, c"/stat", &mut path), flags, Mode::empty());
+        Ok(gone_is_none(opened.map(|fd| Some(StatFile { fd, pid })))?)
     }
 
     /// The pid of the process that traces this one (a debugger, strace), if any does and it is of
@@ -211,34 +221,45 @@ impl ProcDir {
         tracer(text)
     }
 
-    /// Whose a process is (its effective uid), and then what its `stat` says: all of one process,
-    /// since the open file reads as gone once the process has exited, even if its pid is reused.
-    /// The uid is that of its directory: the file's own owner is another where the process is not
-    /// dumpable (root, or the user whose namespace it is in).
+    /// Whose a process is (its effective uid), and then what its `stat` says.
     pub fn owned_stat(&self, pid: i32) -> io::Result<Option<(u32, Stat)>> {
-        self.stat_and(pid, || self.owner(pid))
+        let Some(file) = self.open_stat(pid)? else { return Ok(None) };
+        file.owned(self)
+    }
+}
+
+/// `/proc/PID/stat` of one process, held open. It stays that process's, and reads as gone once the
+/// process is reaped, even if its pid is reused. Reading it again costs half as much as opening it
+/// again.
+#[derive(Debug)]
+pub struct StatFile {
+    fd: OwnedFd,
+    pid: i32,
+}
+
+impl StatFile {
+    /// Whose the process is by now (its effective uid), and what its `stat` says then: all of one
+    /// process. `dir` is the directory that it was opened in. The uid is that of the process's
+    /// directory: the file's own owner is another where the process is not dumpable (root, or the
+    /// user whose namespace it is in). `Ok(None)` where the process is gone.
+    pub fn owned(&self, dir: &ProcDir) -> io::Result<Option<(u32, Stat)>> {
+        // In this order: as long as the file can be read, the pid is this process's.
+        let Some(owner) = dir.owner(self.pid) else { return Ok(None) };
+        Ok(gone_is_none(self.read())?.map(|stat| (owner, stat)))
     }
 
-    /// What `ask` tells while `stat` is open, and what that says when it is read after.
-    fn stat_and<T>(
-        &self,
-        pid: i32,
-        ask: impl FnOnce() -> Option<T>,
-    ) -> io::Result<Option<(T, Stat)>> {
-        let mut path = [0; PID_PATH_MAX];
+    fn read(&self) -> Result<Option<Stat>, Errno> {
         let mut line = [0; STAT_LINE_MAX];
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let read = |file: OwnedFd| -> Result<_, Errno> {
-            let Some(told) = ask() else { return Ok(None) };
-            let length = rustix::io::read(&file, &mut line)?;
-            Ok(line.get(..length).and_then(Stat::parse).map(|stat| (told, stat)))
-        };
-        match openat(&self.fd, pid_path(pid, c"/stat", &mut path), flags, Mode::empty())
-            .and_then(read)
-        {
-            Err(Errno::NOENT | Errno::SRCH) => Ok(None),
-            seen => Ok(seen?),
-        }
+        let length = pread(&self.fd, &mut line, 0)?;
+        Ok(line.get(..length).and_then(Stat::parse))
+    }
+}
+
+/// A process that has vanished is not an error.
+fn gone_is_none<T>(seen: Result<Option<T>, Errno>) -> Result<Option<T>, Errno> {
+    match seen {
+        Err(Errno::NOENT | Errno::SRCH) => Ok(None),
+        seen => seen,
     }
 }
 
@@ -282,6 +303,25 @@ fn pid_path<'b>(pid: i32, file: &CStr, buffer: &'b mut [u8; PID_PATH_MAX]) -> &'
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_kept_open_stays_its_processs() {
+        let dir = ProcDir::open(Path::new("/proc")).expect("/proc");
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("a sleeper");
+        let pid = i32::try_from(child.id()).expect("a pid");
+        let file = dir.open_stat(pid).expect("readable").expect("it lives");
+        let seen = || file.owned(&dir).expect("readable");
+        let (uid, stat) = seen().expect("it lives");
+        assert_eq!((Some(uid), stat.pid), (dir.owner(pid), pid));
+        child.kill().expect("it is ours");
+        let is_dead = || seen().is_some_and(|(_, stat)| stat.is_dead());
+        while !is_dead() {
+            std::thread::yield_now();
+        }
+        child.wait().expect("it is dead");
+        assert_eq!(seen(), None, "it is reaped");
+        assert!(dir.open_stat(pid).expect("readable").is_none(), "nor is there another");
+    }
 
     #[test]
     fn the_tracer_is_found() {

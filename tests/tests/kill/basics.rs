@@ -13,11 +13,13 @@ use std::time::{Duration, Instant};
 use procstorm_processes::proc_dir::ProcDir;
 use procstorm_processes::process::Command;
 use procstorm_remediator::steps::kill::{
-    Bounds, KillVerdict, Report, Target, end_storm, release_stopped, survey,
+    Bounds, KillVerdict, Report, Target, release_stopped, survey,
 };
 use procstorm_testkit::uids::{claim_uid, claim_uids};
 use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::opponent::Opponent;
+
+use crate::end_storm;
 
 const PROC: &str = "/proc";
 const SOON: Duration = Duration::from_secs(60);

@@ -12,13 +12,15 @@ use procstorm_processes::proc_dir::ProcDir;
 use procstorm_processes::process::Command;
 use procstorm_remediator::steps::kill::pin::{Delivery, Pin};
 use procstorm_remediator::steps::kill::{
-    Bounds, KillVerdict, Report, Target, end_storm, release_stopped, survey,
+    Bounds, KillVerdict, Report, Target, release_stopped, survey,
 };
 use procstorm_testkit::skip::skipped;
 use procstorm_testkit::uids::claim_uid;
 use procstorm_testkit::{needs_root, programs, skip, test_name, wait};
 use procstorm_tests::opponent::Opponent;
 use tempfile::TempDir;
+
+use crate::{adding_up, end_storm};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Long enough for a busy machine to send the signals; what is stuck is waited for so long.
@@ -53,7 +55,8 @@ fn end_under(uid: u32, command: &str, circumstances: &[&str]) -> Report {
         .output()
         .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
-    serde_json::from_slice(&output.stdout).map_err(|error| format!("{error}: {errors}")).unwrap()
+    let report = serde_json::from_slice(&output.stdout);
+    adding_up(report.map_err(|error| format!("{error}: {errors}")).unwrap())
 }
 
 fn states(uid: u32) -> Vec<u8> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use procstorm_processes::process::Command;
 use procstorm_remediator::steps::kill::pin::{Delivery, Pin};
-use procstorm_remediator::steps::kill::{Bounds, KillVerdict, Report, Target, end_storm, survey};
+use procstorm_remediator::steps::kill::{Bounds, KillVerdict, Report, Target, survey};
 use procstorm_testkit::fault::Fault;
 use procstorm_testkit::needs_root;
 use procstorm_testkit::uids::{claim_uid, claim_uids};
@@ -18,6 +18,8 @@ use procstorm_tests::host::{Host, Post, Receiver};
 use procstorm_tests::opponent::Opponent;
 use rustix::process::Signal;
 use serde_json::Value;
+
+use crate::{adding_up, end_storm};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -237,7 +239,7 @@ fn hundreds_are_asked_with_few_descriptors() {
         .args(["--descriptors", "64"])
         .output()
         .unwrap();
-    let report: Report = serde_json::from_slice(&output.stdout).unwrap();
+    let report: Report = adding_up(serde_json::from_slice(&output.stdout).unwrap());
     assert!(storm.are_gone_within(SOON), "{report:?}");
     assert!(matches!(report.verdict, KillVerdict::NoneSeenForMs(_)), "{report:?}");
     assert_eq!((report.terminated, report.signalled), (300, 0), "{report:?}");

@@ -7,10 +7,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use procstorm_processes::process::Command;
-use procstorm_remediator::steps::kill::{Bounds, KillVerdict, Report, Target, end_storm, survey};
+use procstorm_remediator::steps::kill::{Bounds, KillVerdict, Report, Target, survey};
 use procstorm_testkit::uids::{claim_uid, claim_uids};
 use procstorm_testkit::{needs_root, skip};
 use procstorm_tests::opponent::Opponent;
+
+use crate::end_storm;
 
 const SOON: Duration = Duration::from_secs(60);
 const WHILE: Duration = Duration::from_millis(300);

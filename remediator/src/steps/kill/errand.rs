@@ -1,6 +1,6 @@
 //! What is to be done, as all hands share it: the target, the view of /proc, and the bounds.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -27,6 +27,20 @@ const LATENESS_MAX: Duration = Duration::from_millis(2_000);
 
 /// How long after the deadline the last count may go on. What is not counted by then is unknown.
 const COUNT_LATENESS_MAX: Duration = Duration::from_millis(2_800);
+
+/// A process, by its pid and the time of its start: a pid alone is not an identity.
+pub(super) type Identity = (i32, u64);
+
+/// Why a process that was held was let go of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It had another name or owner once it was stopped.
+    Changed,
+    /// We have no right to signal it any more.
+    Denied,
+    /// It was sent SIGTERM, and others needed the room.
+    Asked,
+}
 
 /// Why a scan or the whole ended early.
 #[derive(Debug)]
@@ -85,17 +99,14 @@ pub(super) struct Errand<'a> {
     /// Processes whose end is known: those that we have held, and the dead that were seen. By pid
     /// and the time of their start, since a pid alone is not an identity.
     ended: Mutex<HashMap<i32, u64>>,
-    /// Processes that were let go because they had another name or owner once they were stopped.
-    changed: Mutex<BTreeSet<i32>>,
+    /// Processes that were held, and were let go of.
+    let_go: Mutex<BTreeMap<Identity, Why>>,
     /// Whether what is found is sent SIGTERM, and not SIGKILL.
     asks: AtomicBool,
     /// When the time ends that those that were sent SIGTERM have to exit.
     grace_end: OnceLock<Instant>,
     /// Processes that were sent SIGTERM, and are already listed as signalled.
     asked: Mutex<HashSet<i32>>,
-    /// Processes that were sent SIGTERM and let go of, to make room for others: by pid and the time
-    /// of the start.
-    forgotten: Mutex<HashMap<i32, u64>>,
     /// Whether one hand has met what must end the whole.
     halted: AtomicBool,
 }
@@ -147,11 +158,10 @@ impl<'a> Errand<'a> {
             signals,
             rounds,
             ended,
-            changed: Mutex::default(),
+            let_go: Mutex::default(),
             asks: AtomicBool::new(!bounds.grace.is_zero()),
             grace_end: OnceLock::new(),
             asked: Mutex::default(),
-            forgotten: Mutex::default(),
             halted: AtomicBool::new(false),
         })
     }
@@ -225,25 +235,40 @@ impl<'a> Errand<'a> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The processes that were sent SIGTERM and let go of, to make room for others.
-    pub(super) fn forgotten(&self) -> MutexGuard<'_, HashMap<i32, u64>> {
-        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Processes that were held, and were let go of.
+    pub(super) fn let_go(&self) -> MutexGuard<'_, BTreeMap<Identity, Why>> {
+        self.let_go.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether any of them lives.
+    /// Notes that these, which were held, are let go of.
+    pub(super) fn lets_go_of(&self, pids: &[i32], why: Why) {
+        let (ended, mut let_go) = (self.ended(), self.let_go());
+        let identity = |pid: &i32| (*pid, ended.get(pid).copied().unwrap_or_default());
+        let_go.extend(pids.iter().map(|pid| (identity(pid), why)));
+    }
+
+    /// Whether any lives that was sent SIGTERM and is not held.
     pub(super) fn lives_any_forgotten(&self) -> bool {
-        self.forgotten().iter().any(|forgotten| self.lives(forgotten))
+        self.forgotten(&self.let_go()).any(|forgotten| self.lives(forgotten))
     }
 
     /// How many of them live.
     pub(super) fn living_forgotten(&self) -> u64 {
-        let count = self.forgotten().iter().filter(|forgotten| self.lives(*forgotten)).count();
+        let let_go = self.let_go();
+        let count = self.forgotten(&let_go).filter(|forgotten| self.lives(*forgotten)).count();
         u64::try_from(count).unwrap_or(u64::MAX)
     }
 
-    fn lives(&self, (pid, start_time): (&i32, &u64)) -> bool {
-        let stat = self.proc_dir.stat(*pid).ok().flatten();
-        stat.is_some_and(|stat| stat.start_time == *start_time && !stat.is_dead())
+    fn forgotten(&self, let_go: &BTreeMap<Identity, Why>) -> impl Iterator<Item = Identity> {
+        let forgotten =
+            |(identity, why): (&Identity, &Why)| (*why == Why::Asked).then_some(*identity);
+        let_go.iter().filter_map(forgotten)
+    }
+
+    /// Whether a process lives, under whatever name.
+    pub(super) fn lives(&self, (pid, start_time): Identity) -> bool {
+        let stat = self.proc_dir.stat(pid).ok().flatten();
+        stat.is_some_and(|stat| stat.start_time == start_time && !stat.is_dead())
     }
 
     /// Sets the signals for one process aside. False where too few are left.
@@ -259,11 +284,6 @@ impl<'a> Errand<'a> {
 
     pub(super) fn ended(&self) -> MutexGuard<'_, HashMap<i32, u64>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The processes that were let go because they had changed.
-    pub(super) fn changed(&self) -> MutexGuard<'_, BTreeSet<i32>> {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn is_aborted(&self) -> bool {

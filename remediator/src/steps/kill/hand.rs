@@ -12,17 +12,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use procstorm_processes::namespaces::PidfdView;
-use procstorm_processes::proc_dir::ProcDir;
+use procstorm_processes::proc_dir::{ProcDir, StatFile};
 use procstorm_processes::process::Stat;
 
 use super::calm::Traces;
-use super::errand::{Errand, Halt};
+use super::errand::{Errand, Halt, Why};
 use super::guard::Standing;
-use super::held::{Held, Kills, Recheck};
+use super::held::{Found, Held, Kills, Over, Recheck};
 use super::pin::{Delivery, Pin};
 use super::realm::{Realm, below};
 use super::report::{KillVerdict, Other, Replacement, Report, Traced, Zombie, append, note};
-use super::sweep::{Bite, Sight, look};
+use super::sweep::{Bite, Sight, again, look_and_keep};
 use crate::steps::count;
 
 /// How long those that were asked are held where others need the room.
@@ -90,8 +90,10 @@ enum Taken {
 /// One hand.
 pub(super) struct Hand<'a> {
     errand: &'a Errand<'a>,
-    /// How many processes it can hold at once.
+    /// How many descriptors it may take for those that it holds.
     capacity: usize,
+    /// Whether it keeps the files of those that it holds.
+    keeps_files: bool,
     view: PidfdView,
     /// Whether the process before was one of the storm, and is held.
     in_a_run: bool,
@@ -146,6 +148,7 @@ impl<'a> Hand<'a> {
         Ok(Self {
             errand,
             capacity,
+            keeps_files: true,
             view: errand.proc_dir.pidfd_view()?,
             in_a_run: false,
             has_lost: false,
@@ -199,7 +202,9 @@ impl<'a> Hand<'a> {
 
     /// Lets go of all that it has not killed: what is stopped is continued.
     pub(super) fn release(&mut self) {
-        self.held.release();
+        let (over, alive) = self.held.release();
+        self.count_over(over);
+        self.report.released = self.report.released.saturating_add(alive);
     }
 
     /// What it has done, and which processes have not exited.
@@ -215,9 +220,15 @@ impl<'a> Hand<'a> {
         report
     }
 
-    /// Whether no more can be held until some of the held have exited.
+    /// Whether no more can be held until there is more room.
     fn is_full(&self) -> bool {
-        self.held.len() >= self.capacity
+        self.held.descriptors() >= self.capacity
+    }
+
+    /// Makes room without ending any: keeps no files from now on. False where it had none.
+    pub(super) fn spare_files(&mut self) -> bool {
+        self.keeps_files = false;
+        self.held.close_files()
     }
 
     /// Looks at one pid of a scan, and stops and holds its process if it is of the storm.
@@ -234,16 +245,18 @@ impl<'a> Hand<'a> {
                 return Ok(());
             }
         }
-        if self.is_full() && self.errand.may_signal() {
+        if self.is_full() && self.errand.may_signal() && !self.spare_files() {
             self.make_room()?;
         }
-        match self.take(pid) {
-            Err(Halt::Starved(_)) if !self.held.is_empty() => {
-                self.make_room()?;
-                self.take(pid)
-            }
-            taken => taken,
+        let mut taken = self.take(pid);
+        if matches!(taken, Err(Halt::Starved(_))) && self.spare_files() {
+            taken = self.take(pid);
         }
+        if matches!(taken, Err(Halt::Starved(_))) && !self.held.is_empty() {
+            self.make_room()?;
+            taken = self.take(pid);
+        }
+        taken
     }
 
     /// Stops and holds a process if it is of the storm.
@@ -260,7 +273,7 @@ impl<'a> Hand<'a> {
     fn try_take(&mut self, pid: i32) -> Result<Taken, Halt> {
         let Some(pin) = Pin::open(pid)? else { return Ok(Taken::Gone) };
         let Errand { target, bounds, proc_dir, untouchables, .. } = self.errand;
-        let sight = look(proc_dir, pid, target, untouchables)?;
+        let (sight, file) = look_and_keep(proc_dir, pid, target, untouchables)?;
         self.in_a_run = false;
         let (stat, is_dead) = match sight {
             Sight::Process(Standing::Living, stat) => (stat, false),
@@ -288,14 +301,15 @@ impl<'a> Hand<'a> {
             note(&mut self.scan.zombies, &mut self.scan.zombie_count, zombie);
             return Ok(Taken::Seen);
         }
-        if self.errand.asks() && self.errand.forgotten().get(&pid) == Some(&stat.start_time) {
+        let identity = (pid, stat.start_time);
+        if self.errand.asks() && self.errand.let_go().get(&identity) == Some(&Why::Asked) {
             return Ok(Taken::Seen);
         }
         if self.is_full() || !self.errand.may_signal() || !self.errand.reserve() {
             self.scan.at_large = self.scan.at_large.saturating_add(1);
             return Ok(Taken::Seen);
         }
-        self.in_a_run = self.stop(pin, &stat);
+        self.in_a_run = self.stop(pin, file.filter(|_| self.keeps_files), &stat);
         if !self.in_a_run {
             self.errand.release();
         }
@@ -303,10 +317,16 @@ impl<'a> Hand<'a> {
     }
 
     /// Returns whether it is held now.
-    fn stop(&mut self, pin: Pin, stat: &Stat) -> bool {
-        match self.held.stop(pin, stat.is_stopped()) {
+    fn stop(&mut self, pin: Pin, file: Option<StatFile>, stat: &Stat) -> bool {
+        let identity = (stat.pid, stat.start_time);
+        let found = match self.errand.let_go().get(&identity) {
+            Some(Why::Asked) => Found::Asked,
+            Some(Why::Changed | Why::Denied) | None if stat.is_stopped() => Found::Stopped,
+            Some(Why::Changed | Why::Denied) | None => Found::Running,
+        };
+        match self.held.stop(pin, file, found) {
             Delivery::Sent => {
-                self.errand.forgotten().remove(&stat.pid);
+                self.errand.let_go().remove(&identity);
                 let known = self.errand.ended().insert(stat.pid, stat.start_time);
                 self.scan.held = self.scan.held.saturating_add(1);
                 // A process that was let go and is met again counts once.
@@ -341,12 +361,7 @@ impl<'a> Hand<'a> {
         // Those that go at once are counted; the others have their time all the same, unheld.
         let until = Instant::now() + HELD_FOR.min(self.errand.bounds.grace);
         self.await_asked(until);
-        let (ended, mut forgotten) = (self.errand.ended(), self.errand.forgotten());
-        for pid in self.held.forget_asked() {
-            if let Some(start_time) = ended.get(&pid) {
-                forgotten.insert(pid, *start_time);
-            }
-        }
+        self.errand.lets_go_of(&self.held.forget_asked(), Why::Asked);
         Ok(())
     }
 
@@ -354,7 +369,8 @@ impl<'a> Hand<'a> {
     pub(super) fn ask_held(&mut self) -> Result<(), Halt> {
         let errand = self.errand;
         let is_over = || errand.is_aborted() || errand.is_overdue();
-        let kills = self.held.ask(is_over, || !errand.is_late(), |pid| recheck(errand, pid));
+        let recheck = |pid, file: Option<&StatFile>| recheck(errand, pid, file);
+        let kills = self.held.ask(is_over, || !errand.is_late(), recheck);
         let count = self.account_for(&kills);
         self.report.asked = self.report.asked.saturating_add(count);
         errand.asked().extend(&kills.signalled);
@@ -371,9 +387,9 @@ impl<'a> Hand<'a> {
 
     /// Stops those that it has asked and that have not exited.
     pub(super) fn stop_asked(&mut self) -> Result<(), Halt> {
-        let (exited, denied) = self.held.stop_asked();
-        self.report.terminated = self.report.terminated.saturating_add(exited);
-        self.scan.denied = self.scan.denied.saturating_add(denied);
+        let (over, denied) = self.held.stop_asked();
+        self.count_over(over);
+        self.count_denied(&denied);
         if self.errand.is_aborted() { Err(Halt::Aborted) } else { Ok(()) }
     }
 
@@ -381,7 +397,8 @@ impl<'a> Hand<'a> {
     pub(super) fn kill_held(&mut self) -> Result<(), Halt> {
         let errand = self.errand;
         let is_over = || errand.is_aborted() || errand.is_overdue();
-        let kills = self.held.kill(is_over, || !errand.is_late(), |pid| recheck(errand, pid));
+        let recheck = |pid, file: Option<&StatFile>| recheck(errand, pid, file);
+        let kills = self.held.kill(is_over, || !errand.is_late(), recheck);
         let count = self.account_for(&kills);
         self.scan.killed = self.scan.killed.saturating_add(count);
         self.report.signalled = self.report.signalled.saturating_add(count);
@@ -398,16 +415,20 @@ impl<'a> Hand<'a> {
 
     /// Notes what came of signalling all that are held. Returns how many were signalled.
     fn account_for(&mut self, kills: &Kills) -> u64 {
-        self.report.gone = self.report.gone.saturating_add(kills.gone);
-        self.report.terminated = self.report.terminated.saturating_add(kills.terminated);
-        self.scan.denied = self.scan.denied.saturating_add(kills.denied);
-        // A process that was let go and met again may be signalled later, under the right name.
-        let mut changed = self.errand.changed();
-        changed.extend(&kills.changed);
-        for pid in &kills.signalled {
-            changed.remove(pid);
-        }
+        self.count_over(kills.over);
+        self.count_denied(&kills.denied);
+        self.errand.lets_go_of(&kills.changed, Why::Changed);
         count(&kills.signalled)
+    }
+
+    fn count_over(&mut self, over: Over) {
+        self.report.gone = self.report.gone.saturating_add(over.gone);
+        self.report.terminated = self.report.terminated.saturating_add(over.terminated);
+    }
+
+    fn count_denied(&mut self, pids: &[i32]) {
+        self.scan.denied = self.scan.denied.saturating_add(count(pids));
+        self.errand.lets_go_of(pids, Why::Denied);
     }
 
     /// Waits for those that have been sent SIGKILL to exit.
@@ -419,16 +440,17 @@ impl<'a> Hand<'a> {
 }
 
 /// Whether a process that is held stopped is still one of the storm.
-fn recheck(errand: &Errand<'_>, pid: i32) -> Recheck {
+fn recheck(errand: &Errand<'_>, pid: i32, file: Option<&StatFile>) -> Recheck {
     let Errand { target, proc_dir, untouchables, .. } = errand;
-    match look(proc_dir, pid, target, untouchables) {
+    match again(proc_dir, pid, file, target, untouchables) {
+        Ok(Sight::Process(Standing::Zombie, _)) => Recheck::Dead,
         Ok(Sight::Process(Standing::Other | Standing::Untouchable, _)) => Recheck::Changed,
         Ok(Sight::Process(Standing::Living, stat)) if stat.is_running() => Recheck::Running,
         Ok(Sight::Process(Standing::Living, stat)) if stat.is_asleep() => Recheck::Asleep,
         // What is gone or cannot be read is what it was when it was stopped.
-        Ok(Sight::Process(Standing::Living | Standing::Zombie, _))
-        | Ok(Sight::Gone | Sight::Hidden)
-        | Err(_) => Recheck::Same,
+        Ok(Sight::Process(Standing::Living, _) | Sight::Gone | Sight::Hidden) | Err(_) => {
+            Recheck::Same
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! The processes that are pinned, and stopped, until they are asked to exit, killed, or let go.
 //!
 //! No process is left stopped: when a [`Held`] is dropped, whatever the reason, those that it has
-//! stopped and not killed go on.
+//! stopped and not killed go on. And none is lost count of: each is one of those that its methods
+//! return, once, or is still held.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use procstorm_processes::proc_dir::StatFile;
 use rustix::process::Signal;
 
 use super::pin::{Delivery, Pin, pause};
@@ -27,12 +29,49 @@ enum Phase {
     Killed,
 }
 
+/// What a process was doing when it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It was not stopped.
+    Running,
+    /// It was stopped already.
+    Stopped,
+    /// It was to exit: we have sent it SIGTERM, and have let go of it since.
+    Asked,
+}
+
+/// A process that is held.
+#[derive(Debug)]
+struct Entry {
+    pin: Pin,
+    /// What it is looked at by once more. Kept for as long as the pin: to close thousands of files
+    /// would take the time in which thousands of processes are to exit.
+    file: Option<StatFile>,
+    phase: Phase,
+}
+
+impl Entry {
+    fn has_exited(&self) -> bool {
+        self.pin.has_exited_within(Duration::ZERO)
+    }
+
+    /// Whether it is held stopped.
+    fn is_stopped(&self) -> bool {
+        match self.phase {
+            Phase::Stopped | Phase::FoundStopped | Phase::Overdue => true,
+            Phase::Asked | Phase::Killed => false,
+        }
+    }
+}
+
 /// Pinned processes by pid. A pid in here is not reused before its process has exited. In order,
 /// as the kernel keeps them: it takes storms down a good deal faster so than at random.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    entries: BTreeMap<i32, (Pin, Phase)>,
+    entries: BTreeMap<i32, Entry>,
     unkilled: usize,
+    /// How many have their file.
+    files: usize,
 }
 
 /// Whether a process that we hold stopped is still the one that was meant.
@@ -42,6 +81,8 @@ pub(super) enum Recheck {
     Same,
     /// It has another name or another owner by now.
     Changed,
+    /// It has exited, and nobody has reaped it.
+    Dead,
     /// It is, but the SIGSTOP has not taken hold yet: it sleeps, and is about to wake for it.
     Asleep,
     /// The same, but it runs, or waits for a processor: it may be in the middle of a system call
@@ -77,19 +118,37 @@ enum Way {
 /// How long at a time it waits for an exit before it checks whether it was aborted.
 const SLICE: Duration = Duration::from_millis(100);
 
-/// What came of killing all that are held, or of asking them.
+/// What came of killing all that are held, or of asking them. Those that were signalled are still
+/// held; the others are not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Kills {
     /// The processes that were sent SIGKILL, or SIGTERM.
     pub(super) signalled: Vec<i32>,
     /// The processes that were let go because they had changed.
     pub(super) changed: Vec<i32>,
-    /// How many had exited, by themselves or by another signal, before SIGKILL was sent.
+    /// Those that had exited before.
+    pub(super) over: Over,
+    /// Those that we turned out to have no right to signal; they were let go.
+    pub(super) denied: Vec<i32>,
+}
+
+/// How many had exited before they were sent SIGKILL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Over {
+    /// By themselves, or by another's signal.
     pub(super) gone: u64,
-    /// How many had exited before SIGKILL was sent, after SIGTERM.
+    /// After SIGTERM.
     pub(super) terminated: u64,
-    /// How many we turned out to have no right to kill; they were let go.
-    pub(super) denied: u64,
+}
+
+impl Over {
+    fn add(&mut self, phase: Phase) {
+        let sum = match phase {
+            Phase::Asked | Phase::Overdue => &mut self.terminated,
+            Phase::Stopped | Phase::FoundStopped | Phase::Killed => &mut self.gone,
+        };
+        *sum = sum.saturating_add(1);
+    }
 }
 
 impl Held {
@@ -98,9 +157,9 @@ impl Held {
         self.entries.keys().copied()
     }
 
-    /// How many are held.
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
+    /// How many descriptors it takes to hold them.
+    pub(super) fn descriptors(&self) -> usize {
+        self.entries.len().saturating_add(self.files)
     }
 
     /// Whether none is held.
@@ -120,33 +179,48 @@ impl Held {
 
     /// How many are held that have been sent SIGTERM and were not seen to exit.
     pub(super) fn asked(&self) -> usize {
-        self.entries.values().filter(|(_, phase)| *phase == Phase::Asked).count()
+        self.in_phase(Phase::Asked).count()
     }
 
     /// Whether there are any of them.
     pub(super) fn any_asked(&self) -> bool {
-        self.entries.values().any(|(_, phase)| *phase == Phase::Asked)
+        self.in_phase(Phase::Asked).next().is_some()
     }
 
     /// Those that have been sent SIGKILL and have not exited, in order.
     pub(super) fn killed(&self) -> Vec<i32> {
-        let killed =
-            |(pid, (_, phase)): (&i32, &(Pin, Phase))| (*phase == Phase::Killed).then_some(*pid);
-        let mut pids: Vec<i32> = self.entries.iter().filter_map(killed).collect();
-        pids.sort_unstable();
-        pids
+        self.in_phase(Phase::Killed).map(|(pid, _)| pid).collect()
     }
 
-    /// Stops a process and holds it. `was_stopped` is whether it was stopped already.
-    pub(super) fn stop(&mut self, pin: Pin, was_stopped: bool) -> Delivery {
-        // The signal is sent in either case: a SIGCONT from elsewhere may be on its way.
+    fn in_phase(&self, phase: Phase) -> impl DoubleEndedIterator<Item = (i32, &Entry)> {
+        let entries = self.entries.iter().filter(move |(_, entry)| entry.phase == phase);
+        entries.map(|(pid, entry)| (*pid, entry))
+    }
+
+    /// Stops a process and holds it, with the file that it was looked at by.
+    pub(super) fn stop(&mut self, pin: Pin, file: Option<StatFile>, found: Found) -> Delivery {
+        // The signal is sent in any case: a SIGCONT from elsewhere may be on its way.
         let delivery = pin.signal(Signal::STOP);
         if delivery == Delivery::Sent {
-            let phase = if was_stopped { Phase::FoundStopped } else { Phase::Stopped };
-            self.entries.insert(pin.pid(), (pin, phase));
+            let phase = match found {
+                Found::Running => Phase::Stopped,
+                Found::Stopped => Phase::FoundStopped,
+                Found::Asked => Phase::Overdue,
+            };
+            self.files = self.files.saturating_add(usize::from(file.is_some()));
+            self.entries.insert(pin.pid(), Entry { pin, file, phase });
             self.unkilled = self.unkilled.saturating_add(1);
         }
         delivery
+    }
+
+    /// Closes the files, to make room: without them a process takes one descriptor, and a little
+    /// longer to be looked at once more. False where there were none.
+    pub(super) fn close_files(&mut self) -> bool {
+        let any = self.files > 0;
+        self.entries.values_mut().for_each(|entry| entry.file = None);
+        self.files = 0;
+        any
     }
 
     /// Sends SIGTERM to all that are held stopped, each after the same last look as before a
@@ -155,7 +229,7 @@ impl Held {
         &mut self,
         is_over: impl Fn() -> bool,
         may_wait: impl Fn() -> bool,
-        recheck: impl Fn(i32) -> Recheck,
+        recheck: impl Fn(i32, Option<&StatFile>) -> Recheck,
     ) -> Kills {
         self.signal_all(Way::Ask, is_over, may_wait, recheck)
     }
@@ -163,61 +237,60 @@ impl Held {
     /// Waits until `until` for those that have been asked to exit, and lets go of those that have.
     /// Returns how many that were.
     pub(super) fn await_asked(&mut self, until: Instant, is_over: impl Fn() -> bool) -> u64 {
-        let mut gone: u64 = 0;
+        let mut sum: u64 = 0;
         loop {
-            let slice = Instant::now() + SLICE;
-            let end = until.min(slice);
-            let has_exited = |(pid, (pin, phase)): (&i32, &(Pin, Phase))| {
+            let end = if is_over() { Instant::now() } else { until.min(Instant::now() + SLICE) };
+            let is_last = is_over() || end >= until;
+            // One after the other, the last first, as in `await_exits`. What comes after one that
+            // takes its time is not looked at again and again, but when the time is over.
+            let (mut exited, mut is_any) = (Vec::new(), false);
+            for (pid, entry) in self.in_phase(Phase::Asked).rev() {
                 let left = end.saturating_duration_since(Instant::now());
-                (*phase == Phase::Asked && pin.has_exited_within(left)).then_some(*pid)
-            };
-            // One after the other, the last first, as in `await_exits`.
-            let exited: Vec<i32> = self.entries.iter().rev().filter_map(has_exited).collect();
-            gone = gone.saturating_add(count(&exited));
-            for pid in &exited {
-                self.entries.remove(pid);
+                if entry.pin.has_exited_within(left) {
+                    exited.push(pid);
+                } else {
+                    is_any = true;
+                    if !is_last {
+                        break;
+                    }
+                }
             }
-            let is_any = self.entries.values().any(|(_, phase)| *phase == Phase::Asked);
-            if !is_any || Instant::now() >= until || is_over() {
-                return gone;
+            self.forget(&exited);
+            sum = sum.saturating_add(count(&exited));
+            if !is_any || is_last {
+                return sum;
             }
         }
     }
 
-    /// Stops those that have been asked and have not exited. Returns how many had exited, and how
-    /// many we have no right to stop any more; they are let go.
-    pub(super) fn stop_asked(&mut self) -> (u64, u64) {
-        let (mut exited, mut denied): (u64, u64) = (0, 0);
-        self.entries.retain(|_, (pin, phase)| {
-            if *phase != Phase::Asked {
+    /// Stops those that have been asked and have not exited. Returns how many had exited, and
+    /// which we have no right to stop any more; they are let go.
+    pub(super) fn stop_asked(&mut self) -> (Over, Vec<i32>) {
+        let (mut over, mut denied) = (Over::default(), Vec::new());
+        self.retain(|pid, entry| {
+            if entry.phase != Phase::Asked {
                 return true;
             }
             // A zombie takes a signal and does not tell.
-            let delivery = match pin.has_exited_within(Duration::ZERO) {
+            let delivery = match entry.has_exited() {
                 true => Delivery::Gone,
-                false => pin.signal(Signal::STOP),
+                false => entry.pin.signal(Signal::STOP),
             };
             match delivery {
-                Delivery::Sent => *phase = Phase::Overdue,
-                Delivery::Gone => exited = exited.saturating_add(1),
-                Delivery::Denied => denied = denied.saturating_add(1),
+                Delivery::Sent => entry.phase = Phase::Overdue,
+                Delivery::Gone => over.add(entry.phase),
+                Delivery::Denied => denied.push(pid),
             }
             delivery == Delivery::Sent
         });
-        self.count_unkilled();
-        (exited, denied)
+        (over, denied)
     }
 
     /// Lets go of those that have been asked, whether or not they will exit. Returns their pids.
     pub(super) fn forget_asked(&mut self) -> Vec<i32> {
-        let mut forgotten = Vec::new();
-        self.entries.retain(|pid, (_, phase)| {
-            if *phase == Phase::Asked {
-                forgotten.push(*pid);
-            }
-            *phase != Phase::Asked
-        });
-        forgotten
+        let asked: Vec<i32> = self.in_phase(Phase::Asked).map(|(pid, _)| pid).collect();
+        self.forget(&asked);
+        asked
     }
 
     /// Sends SIGKILL to all that are held, each after a last look: a stopped process can no
@@ -228,7 +301,7 @@ impl Held {
         &mut self,
         is_over: impl Fn() -> bool,
         may_wait: impl Fn() -> bool,
-        recheck: impl Fn(i32) -> Recheck,
+        recheck: impl Fn(i32, Option<&StatFile>) -> Recheck,
     ) -> Kills {
         self.signal_all(Way::Kill, is_over, may_wait, recheck)
     }
@@ -238,66 +311,84 @@ impl Held {
         way: Way,
         is_over: impl Fn() -> bool,
         may_wait: impl Fn() -> bool,
-        recheck: impl Fn(i32) -> Recheck,
+        recheck: impl Fn(i32, Option<&StatFile>) -> Recheck,
     ) -> Kills {
         let mut kills = Kills::default();
         let mut patience = PATIENCE;
-        self.entries.retain(|&pid, (pin, phase)| {
-            if matches!(phase, Phase::Killed | Phase::Asked) || is_over() {
+        self.retain(|pid, entry| {
+            if !entry.is_stopped() || is_over() {
                 return true;
             }
-            if settle(pid, &recheck, &mut patience, &may_wait) == Recheck::Changed {
-                kills.changed.push(pid);
-                resume(pin, *phase);
+            let look = || recheck(pid, entry.file.as_ref());
+            let seen = settle(look, &mut patience, &may_wait);
+            // Where a process has exited, what is seen may be another one with its pid. And as a
+            // zombie takes a signal and does not tell, one that we have asked before is asked about.
+            let is_in_doubt = seen == Recheck::Changed || entry.phase == Phase::Overdue;
+            if seen == Recheck::Dead || (is_in_doubt && entry.has_exited()) {
+                kills.over.add(entry.phase);
                 return false;
             }
-            // A process that exits takes no SIGSTOP, and a zombie takes SIGKILL and does not tell.
-            let is_overdue = *phase == Phase::Overdue;
-            let delivery = match way {
-                Way::Kill if is_overdue && pin.has_exited_within(Duration::ZERO) => Delivery::Gone,
-                Way::Kill => pin.signal(Signal::KILL),
-                Way::Ask => ask(pin),
+            if seen == Recheck::Changed {
+                kills.changed.push(pid);
+                resume(entry);
+                return false;
+            }
+            let (delivery, phase) = match way {
+                Way::Ask => (ask(&entry.pin), Phase::Asked),
+                Way::Kill => (entry.pin.signal(Signal::KILL), Phase::Killed),
             };
             match delivery {
                 Delivery::Sent => {
-                    *phase = match way {
-                        Way::Kill => Phase::Killed,
-                        Way::Ask => Phase::Asked,
-                    };
+                    entry.phase = phase;
                     kills.signalled.push(pid);
-                    true
                 }
-                Delivery::Gone => {
-                    let sum = if is_overdue { &mut kills.terminated } else { &mut kills.gone };
-                    *sum = sum.saturating_add(1);
-                    false
-                }
+                Delivery::Gone => kills.over.add(entry.phase),
                 Delivery::Denied => {
-                    kills.denied = kills.denied.saturating_add(1);
-                    resume(pin, *phase);
-                    false
+                    kills.denied.push(pid);
+                    resume(entry);
                 }
             }
+            delivery == Delivery::Sent
         });
-        self.count_unkilled();
         kills
     }
 
-    fn count_unkilled(&mut self) {
-        let is_stopped = |phase: &Phase| match phase {
-            Phase::Stopped | Phase::FoundStopped | Phase::Overdue => true,
-            Phase::Asked | Phase::Killed => false,
-        };
-        self.unkilled = self.entries.values().filter(|(_, phase)| is_stopped(phase)).count();
+    /// Lets go of those that `keep` is false for.
+    fn retain(&mut self, mut keep: impl FnMut(i32, &mut Entry) -> bool) {
+        self.entries.retain(|pid, entry| keep(*pid, entry));
+        self.recount();
     }
 
-    /// Lets go of all that have not been sent SIGKILL; those that we have stopped go on.
-    pub(super) fn release(&mut self) {
-        self.entries.retain(|_, (pin, phase)| {
-            resume(pin, *phase);
-            *phase == Phase::Killed
+    /// Lets go of these.
+    fn forget(&mut self, pids: &[i32]) {
+        for pid in pids {
+            self.entries.remove(pid);
+        }
+        self.recount();
+    }
+
+    fn recount(&mut self) {
+        self.unkilled = self.entries.values().filter(|entry| entry.is_stopped()).count();
+        self.files = self.entries.values().filter(|entry| entry.file.is_some()).count();
+    }
+
+    /// Lets go of all that have not been sent SIGKILL; those that we have stopped go on. Returns how
+    /// many of them had exited, and how many live.
+    pub(super) fn release(&mut self) -> (Over, u64) {
+        let (mut over, mut alive) = (Over::default(), 0_u64);
+        self.retain(|_, entry| {
+            if entry.phase == Phase::Killed {
+                return true;
+            }
+            if entry.has_exited() {
+                over.add(entry.phase);
+            } else {
+                alive = alive.saturating_add(1);
+                resume(entry);
+            }
+            false
         });
-        self.unkilled = 0;
+        (over, alive)
     }
 
     /// Waits for those that have been sent SIGKILL to exit, together at most `wait`, and lets go
@@ -308,16 +399,13 @@ impl Held {
             let aborted = abort.load(Ordering::Relaxed);
             if aborted { Duration::ZERO } else { wait.saturating_sub(begun.elapsed()) }
         };
-        let has_exited = |(pid, (pin, phase)): (&i32, &(Pin, Phase))| {
-            (*phase == Phase::Killed && pin.has_exited_within(left())).then_some(*pid)
-        };
+        let has_exited =
+            |(pid, entry): (i32, &Entry)| entry.pin.has_exited_within(left()).then_some(pid);
         // One after the other: polling all of them again at each exit would take quadratic time.
         // And the last first, since once it is gone the others are too, more or less, and we are
         // not woken for each of them.
-        let exited: Vec<i32> = self.entries.iter().rev().filter_map(has_exited).collect();
-        for pid in &exited {
-            self.entries.remove(pid);
-        }
+        let exited: Vec<i32> = self.in_phase(Phase::Killed).rev().filter_map(has_exited).collect();
+        self.forget(&exited);
         count(&exited)
     }
 }
@@ -326,24 +414,23 @@ impl Held {
 /// uninterruptibly must not hold up the rest. What counts is the time that passes, which on a busy
 /// machine is far more than the pauses that are asked for.
 fn settle(
-    pid: i32,
-    recheck: impl Fn(i32) -> Recheck,
+    recheck: impl Fn() -> Recheck,
     patience: &mut Patience,
     may_wait: impl Fn() -> bool,
 ) -> Recheck {
-    let mut seen = recheck(pid);
+    let mut seen = recheck();
     loop {
         let left = match seen {
             Recheck::Asleep => &mut patience.asleep,
             Recheck::Running => &mut patience.running,
-            Recheck::Same | Recheck::Changed => return seen,
+            Recheck::Same | Recheck::Changed | Recheck::Dead => return seen,
         };
         if left.is_zero() || !may_wait() {
             return seen;
         }
         let begun = Instant::now();
         pause(GLANCE);
-        seen = recheck(pid);
+        seen = recheck();
         *left = left.saturating_sub(begun.elapsed());
     }
 }
@@ -365,10 +452,10 @@ fn ask(pin: &Pin) -> Delivery {
 }
 
 /// Lets a process go on, if it was we who stopped it.
-fn resume(pin: &Pin, phase: Phase) {
-    if matches!(phase, Phase::Stopped | Phase::Overdue) {
+fn resume(entry: &Entry) {
+    if matches!(entry.phase, Phase::Stopped | Phase::Overdue) {
         // Gone is as well as sent. Denied cannot follow a SIGSTOP that was allowed, unless the
         // process has changed its owner, and then there is nothing more that we could do.
-        let (Delivery::Sent | Delivery::Gone | Delivery::Denied) = pin.signal(Signal::CONT);
+        let (Delivery::Sent | Delivery::Gone | Delivery::Denied) = entry.pin.signal(Signal::CONT);
     }
 }

@@ -135,7 +135,8 @@ pub struct Changed {
 pub struct Report {
     /// How it ended.
     pub verdict: KillVerdict,
-    /// Processes that were pinned and found to be of the storm, each counted once.
+    /// Processes that were pinned and found to be of the storm, each counted once: the sum of
+    /// `exited`, `terminated`, `gone`, `changed`, `stuck_count` and `released`.
     pub matched: u64,
     /// Processes that were sent SIGKILL.
     pub signalled: u64,
@@ -150,6 +151,10 @@ pub struct Report {
     /// Those that exited before they were sent SIGKILL, by themselves or by another signal.
     #[serde(default)]
     pub gone: u64,
+    /// Those that were held or sent SIGTERM, and were let go alive: because the end came first, or
+    /// because we had no right to signal them any more.
+    #[serde(default)]
+    pub released: u64,
     /// Processes of the storm that lived when all was over, stuck and denied ones included: a
     /// count, taken once; `None` where they could not be counted, in time or at all.
     #[serde(default)]
@@ -208,6 +213,7 @@ impl Report {
             asked: 0,
             terminated: 0,
             gone: 0,
+            released: 0,
             left: None,
             threshold: 0,
             denied: 0,
@@ -282,6 +288,7 @@ impl Report {
             (&mut self.asked, other.asked),
             (&mut self.terminated, other.terminated),
             (&mut self.gone, other.gone),
+            (&mut self.released, other.released),
             (&mut self.stuck_count, other.stuck_count),
             (&mut self.replacement_count, other.replacement_count),
         ] {

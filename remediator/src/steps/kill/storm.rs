@@ -26,12 +26,13 @@ use procstorm_processes::proc_dir::ProcDir;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::calm::{Calm, Ebb, Next};
-use super::errand::{Errand, Halt};
+use super::errand::{Errand, Halt, Why};
+use super::guard::Standing;
 use super::hand::{Hand, Scan, each, other};
 use super::held::Held;
 use super::pin::{Pin, pause};
 use super::report::{Aftermath, Changed, KillVerdict, Report, append, judge, note};
-use super::sweep::Count;
+use super::sweep::{Count, Sight, look};
 use super::target::{Bounds, Target};
 
 /// How many scans a round makes to stop all; a storm that still grows then is killed as far as
@@ -41,6 +42,10 @@ const FREEZE_SCANS: u32 = 16;
 /// How long at a time the exits of those that were sent SIGTERM are waited for, before a look for
 /// those that came meanwhile.
 const ASKED_PAUSE: Duration = Duration::from_millis(100);
+
+/// And how long at least for each of them: where thousands exit at once, a look would only keep
+/// them from it.
+const EXIT_TIME: Duration = Duration::from_micros(100);
 
 /// Which part of all rounds may send SIGTERM. A storm that forks on SIGTERM must not use them up.
 const ASKING_PART: u32 = 2;
@@ -120,7 +125,8 @@ impl<'a> Storm<'a> {
         let errand = self.errand;
         let capacity = capacity(&errand.proc_dir);
         let processes = processes(&errand.proc_dir);
-        Pin::reserve(processes.min(capacity));
+        // Each of them takes a pin and a file.
+        Pin::reserve(processes.saturating_mul(2).min(capacity));
         let count = hands(processes, capacity);
         let capacity = capacity / count;
         self.hands.push(Hand::new(errand, capacity)?);
@@ -166,7 +172,7 @@ impl<'a> Storm<'a> {
                     each(&mut self.hands, Hand::ask_held)?;
                     self.errand.begin_grace();
                     let asked = Instant::now();
-                    self.await_asked(ASKED_PAUSE)?;
+                    self.await_asked(self.asked_pause())?;
                     // Those that come back one by one must not take all the rounds.
                     if !is_first {
                         pause(ASKED_PAUSE.saturating_sub(asked.elapsed()));
@@ -183,7 +189,7 @@ impl<'a> Storm<'a> {
                 }
             } else if waits {
                 self.errand.begin_grace();
-                self.await_asked(ASKED_PAUSE)?;
+                self.await_asked(self.asked_pause())?;
             } else if scan.killed == 0 {
                 let only_denied = holds_none && scan.at_large == 0;
                 // Killed processes may take a moment to exit, whether or not more may be signalled.
@@ -221,6 +227,12 @@ impl<'a> Storm<'a> {
     /// Whether any that was sent SIGTERM has not exited, as far as that is known.
     fn lives_any_asked(&self) -> bool {
         self.held().any(Held::any_asked) || self.errand.lives_any_forgotten()
+    }
+
+    /// How long those that were sent SIGTERM are waited for before the next look.
+    fn asked_pause(&self) -> Duration {
+        let asked: usize = self.held().map(Held::asked).sum();
+        ASKED_PAUSE.max(EXIT_TIME.saturating_mul(u32::try_from(asked).unwrap_or(u32::MAX)))
     }
 
     /// Waits so long for those that were sent SIGTERM to exit, but not longer than their grace. Those
@@ -305,7 +317,10 @@ impl<'a> Storm<'a> {
             Err(Halt::Starved(_))
                 if self.held().any(|held| !held.is_empty()) || self.last_scan().killed > 0 =>
             {
-                each(&mut self.hands, Hand::make_room)?;
+                let spare = |any, hand: &mut Hand<'_>| hand.spare_files() || any;
+                if !self.hands.iter_mut().fold(false, spare) {
+                    each(&mut self.hands, Hand::make_room)?;
+                }
             }
             done => done?,
         }
@@ -333,11 +348,6 @@ impl<'a> Storm<'a> {
         for hand in hands {
             report.add(hand.finish());
         }
-        if matches!(end, Ok(End::Quiet(_))) {
-            // None is left: those that were asked, and not met again, have exited.
-            let forgotten = u64::try_from(errand.forgotten().len()).unwrap_or(u64::MAX);
-            report.terminated = report.terminated.saturating_add(forgotten);
-        }
         report.threshold = errand.bounds.threshold;
         report.left = count.as_ref().map(|count| count.living);
         report.denied = scan.denied;
@@ -349,7 +359,7 @@ impl<'a> Storm<'a> {
         report.zombies = scan.zombies;
         report.zombie_count = scan.zombie_count;
         report.rounds = errand.rounds();
-        tell_changed(errand, &mut report);
+        account_for_let_go(errand, &mut report);
         report.verdict = verdict(end, &report, scan.at_large > 0);
         report.elapsed = errand.started.elapsed();
         report
@@ -370,16 +380,31 @@ fn count(errand: &Errand<'_>, end: &Result<End, Halt>, scan: &Scan) -> Option<Co
     }
 }
 
-/// Names those that were let go, as they are called by now.
-fn tell_changed(errand: &Errand<'_>, report: &mut Report) {
-    for &pid in errand.changed().iter() {
-        let seen = errand.proc_dir.owned_stat(pid).ok().flatten();
-        let changed = Changed {
-            pid,
-            uid: seen.map(|(uid, _)| uid),
-            command: seen.map(|(_, stat)| stat.command.to_text().into_owned()).unwrap_or_default(),
+/// Counts those that were held and let go of before the end, each once, as they are by now; and names
+/// those that have changed.
+fn account_for_let_go(errand: &Errand<'_>, report: &mut Report) {
+    let Errand { proc_dir, target, untouchables, .. } = errand;
+    for (&(pid, start_time), &why) in errand.let_go().iter() {
+        let lives = errand.lives((pid, start_time));
+        let is_target = || {
+            let sight = look(proc_dir, pid, target, untouchables);
+            matches!(sight, Ok(Sight::Process(Standing::Living, _)))
         };
-        note(&mut report.changed_to, &mut report.changed, changed);
+        let sum = match why {
+            Why::Asked if lives && is_target() => &mut report.released,
+            Why::Asked if !lives => &mut report.terminated,
+            Why::Denied if lives => &mut report.released,
+            Why::Denied => &mut report.gone,
+            Why::Asked | Why::Changed => {
+                let seen = proc_dir.owned_stat(pid).ok().flatten().filter(|_| lives);
+                let command = seen.map(|(_, stat)| stat.command.to_text().into_owned());
+                let uid = seen.map(|(uid, _)| uid);
+                let changed = Changed { pid, uid, command: command.unwrap_or_default() };
+                note(&mut report.changed_to, &mut report.changed, changed);
+                continue;
+            }
+        };
+        *sum = sum.saturating_add(1);
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use procstorm_processes::proc_dir::{Place, ProcDir};
+use procstorm_processes::proc_dir::{Place, ProcDir, StatFile};
 use procstorm_processes::process::Stat;
 use procstorm_processes::visibility::{Blindness, blindness};
 use rustix::io::Errno;
@@ -150,7 +150,48 @@ pub(super) fn look(
     target: &Target,
     untouchables: &Untouchables,
 ) -> io::Result<Sight> {
-    match proc_dir.owned_stat(pid) {
+    sight(proc_dir, pid, target, untouchables, proc_dir.owned_stat(pid))
+}
+
+/// The same, and the file by which the process can be looked at [`again`].
+pub(super) fn look_and_keep(
+    proc_dir: &ProcDir,
+    pid: i32,
+    target: &Target,
+    untouchables: &Untouchables,
+) -> io::Result<(Sight, Option<StatFile>)> {
+    let opened = proc_dir.open_stat(pid);
+    let (seen, file) = match opened {
+        Ok(Some(file)) => (file.owned(proc_dir), Some(file)),
+        Ok(None) => (Ok(None), None),
+        Err(error) => (Err(error), None),
+    };
+    Ok((sight(proc_dir, pid, target, untouchables, seen)?, file))
+}
+
+/// Looks at a process once more, by the file if it was kept.
+pub(super) fn again(
+    proc_dir: &ProcDir,
+    pid: i32,
+    file: Option<&StatFile>,
+    target: &Target,
+    untouchables: &Untouchables,
+) -> io::Result<Sight> {
+    match file {
+        Some(file) => sight(proc_dir, pid, target, untouchables, file.owned(proc_dir)),
+        None => look(proc_dir, pid, target, untouchables),
+    }
+}
+
+/// What that which was read of a process means.
+fn sight(
+    proc_dir: &ProcDir,
+    pid: i32,
+    target: &Target,
+    untouchables: &Untouchables,
+    seen: io::Result<Option<(u32, Stat)>>,
+) -> io::Result<Sight> {
+    match seen {
         Ok(Some((owner, stat))) => {
             Ok(Sight::Process(standing(target, untouchables, owner, &stat), stat))
         }
