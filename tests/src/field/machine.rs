@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use crate::daemon::Daemon;
 
 /// How long a machine may take to boot or to go down, where others build at the same time.
-const BOOT_LIMIT: Duration = Duration::from_secs(180);
+const BOOT_LIMIT: Duration = Duration::from_secs(300);
 
 /// What hinders booting machines here; nothing if nothing does.
 #[must_use]

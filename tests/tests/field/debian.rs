@@ -13,6 +13,9 @@ use procstorm_tests::field::{readme, storms};
 
 use crate::packages;
 
+/// How long anything may take on a machine that has much else to do.
+const LIMIT: Duration = Duration::from_secs(300);
+
 /// Runs all commands of a part of the README's section Install. Returns what they print.
 fn follow(machine: &Machine, title: &str) -> String {
     let blocks = readme::blocks(title).unwrap();
@@ -35,9 +38,19 @@ fn one_host(suite: &str, switch: &Switch) -> Machine {
     shown(storms::prepare(&machine));
     let said = follow(&machine, "On one host");
     assert!(said.matches("ready").count() >= 2, "{said}");
-    let up = said.lines().filter(|line| line.contains("up{") && line.contains("=> 1 @"));
-    assert_eq!(up.count(), 2, "{said}");
+    // What the README's last look sees after 15 s may take longer on a busy machine.
+    both_targets_are_up(&machine);
     machine
+}
+
+fn both_targets_are_up(machine: &Machine) {
+    let query = "promtool query instant http://127.0.0.1:9090 'up{job=~\"procstorm.*\"}'";
+    let mut said = String::new();
+    let up = wait::until("both targets are up", LIMIT, || {
+        said = machine.run(query).map_err(|fault| fault.whole()).unwrap_or_else(|why| why);
+        (said.matches("=> 1 @").count() == 2).then_some(())
+    });
+    assert!(up.is_ok(), "both targets are not up within {LIMIT:?}: {said}");
 }
 
 /// A storm is seen, archived, ended and mailed.
@@ -65,10 +78,15 @@ fn interrupted(machine: &mut Machine, user: &str, by: impl FnOnce(&mut Machine))
     shown(storms::begun(machine, user));
     by(machine);
     shown(storms::ended(machine, user));
-    // A second mail would come with the next evaluation.
+    // A second mail would come with the next evaluation; one that is on record may be on its way.
     wait::nap(Duration::from_secs(6));
-    let told = shown(storms::told(machine, user));
-    assert_eq!(told, recorded(machine, user), "mails of {user}, and remediations on record");
+    let mut counts = (0, 0);
+    let agreed = wait::until("a mail for each remediation", LIMIT, || {
+        counts = (storms::told(machine, user).ok()?, recorded(machine, user));
+        (counts.0 == counts.1).then_some(())
+    });
+    assert!(agreed.is_ok(), "mails of {user}, and remediations on record: {counts:?}");
+    let (told, _) = counts;
     shown(machine.run(&format!("rm -f /var/mail/{user} /var/mail/arc/{user}.*")));
     told
 }
@@ -208,12 +226,7 @@ fn two_hosts(suite: &str) {
             shown(monitoring.run(&block));
         }
     }
-    let up = wait::until("both targets are up", Duration::from_secs(60), || {
-        let query = "promtool query instant http://127.0.0.1:9090 'up{job=~\"procstorm.*\"}'";
-        let said = monitoring.run(query).ok()?;
-        (said.matches("=> 1 @").count() == 2).then_some(())
-    });
-    shown(up);
+    both_targets_are_up(&monitoring);
     shown(storms::account(&watched, "alice", 2));
     shown(storms::raise(&watched, "alice"));
     shown(storms::ended_elsewhere(&watched, "alice", &monitoring));
@@ -221,7 +234,7 @@ fn two_hosts(suite: &str) {
     let stranger = machine("stranger", "192.0.2.12");
     let ask = "curl -sS --max-time 5 http://192.0.2.11:9958/metrics";
     assert!(!stranger.try_run(ask).unwrap().status.success());
-    shown(monitoring.run(&ask.replace("-sS", "-fsS")));
+    shown(monitoring.run(&ask.replace("-sS --max-time 5", "-fsS --max-time 60")));
 }
 
 #[test]
