@@ -411,6 +411,7 @@ mod tests {
         assert!(from("runner", 9, Some(1001)).contains("user's own process"));
         assert!(from("dovecot", 9, Some(0)).contains("a client reconnects"));
         assert!(from("php-fpm8.2", 9, Some(0)).contains("pre-forking"));
+        assert!(from("apache2", 9, Some(33)).contains("for each request"));
         assert!(from("", 9, None).contains("has exited"));
         assert!(from("systemd", 1, Some(0)).contains("has exited"));
         for master in ["dovecot", "php-fpm", "apache2", "sshd", "whatever"] {

@@ -198,8 +198,14 @@ pub(crate) fn origin(uid: u32, first: &Replacement) -> String {
             format!("{whose} is the user's own process and starts them: end it first")
         }
         Some(other) => {
-            let kind = if PRE_FORKING.iter().any(|name| parent_command.starts_with(name)) {
+            let is_pre_forking = PRE_FORKING.iter().any(|name| parent_command.starts_with(name));
+            // The master belongs to root. A process of its pool that has children runs a program
+            // for a request (CGI).
+            let kind = if is_pre_forking && *other == 0 {
                 "a pre-forking server, which keeps a number of them ready: limit the pool"
+            } else if is_pre_forking {
+                "a web server that starts one for each request, so a client repeats its requests: \
+                 block the client or switch the program off"
             } else if PER_CONNECTION.contains(&parent_command.as_str()) {
                 "a server that starts one for each connection, so a client reconnects: stop the \
                  client or lock the account"
