@@ -54,7 +54,7 @@ test: rust ## run everything that must hold: formatter, lints, docs, rules, all 
 
 # Among the tests: twenty mailboxes stay whole if SIGTERM comes first. As a control, the same test
 # sends SIGKILL at once, which must harm some of them.
-field: build ## run what takes too long for make test: mail servers, arm64, other kernels
+field: build ## run what takes too long for make test: mail and web servers, arm64, other kernels
 	@tests/tools.sh test
 	tests/field.sh servers
 	$(CARGO) test -p procstorm-tests --test field -- --ignored --nocapture --test-threads=1 \

@@ -3,8 +3,9 @@
 #
 #   tests/field.sh [bookworm|trixie]   a minimal system with systemd, Debian's own Prometheus and
 #                                      Alertmanager, and a mail server
-#   tests/field.sh servers             bookworm with Dovecot, Postfix and php-fpm; and the package of
-#                                      Courier, which cannot be installed beside Dovecot
+#   tests/field.sh servers             bookworm with Dovecot, Postfix, procmail, php-fpm, Apache, sshd
+#                                      and Python; and the package of Courier, which cannot be
+#                                      installed beside Dovecot
 #
 # All that needs the network is fetched here: a machine that the tests boot has none.
 set -euo pipefail
@@ -14,7 +15,12 @@ field=${CARGO_TARGET_DIR:-target}/field
 tree=$field/$name
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 
-if [ -e "$tree/made" ]; then exit 0; fi
+# What bookworm gets for the tests of other people's servers.  A tree that was made with another list
+# is made again.
+servers=
+[ "$name" != servers ] ||
+    servers='dovecot-core dovecot-imapd postfix procmail php8.2-fpm apache2 apache2-suexec-pristine openssh-server openssh-client python3-minimal'
+if [ -e "$tree/made" ] && [ "$(cat "$tree/made")" = "$servers" ]; then exit 0; fi
 mkdir -p "$field"
 
 # Makes a minimal Debian.  debootstrap knows older and newer suites by the same script.
@@ -40,8 +46,7 @@ servers() {
         mount -t tmpfs tmpfs "$0/tmp"
         exec chroot "$0" env DEBIAN_FRONTEND=noninteractive sh -euxc "
             apt-get -q update
-            apt-get -q -y --no-install-recommends install \
-                dovecot-core dovecot-imapd postfix php8.2-fpm
+            apt-get -q -y --no-install-recommends install $1
             # What Courier also needs, and its own packages for the machine that has them instead
             # of Dovecot.
             apt-get -q -y --no-install-recommends install courier-base gamin
@@ -49,8 +54,10 @@ servers() {
             cd /root/courier
             apt-get -q download courier-imap
             apt-get clean
+            # Those that only one test needs.
+            systemctl disable apache2 ssh
             rm /usr/sbin/policy-rc.d"
-    ' "$tree.new"
+    ' "$tree.new" "$servers"
 }
 
 rm -rf "$tree" "$tree.new"
@@ -63,5 +70,5 @@ made=$?
 set -e
 [ $made = 0 ] || { tail -n 20 "$field/$name.log" >&2; exit 1; }
 rm -rf "$tree.new"/var/cache/apt/archives/*.deb "$tree.new"/var/lib/apt/lists/*
-touch "$tree.new/made"
+printf %s "$servers" >"$tree.new/made"
 mv "$tree.new" "$tree"

@@ -3,7 +3,7 @@
 //! - `debian`: the packages on a Debian that is booted with systemd.
 //! - `kernel`: the product on the kernel that runs.
 //! - `mail_server`: Debian's Dovecot in a storm.
-//! - `servers`: Dovecot, Courier, Postfix and php-fpm on a booted Debian.
+//! - `servers`: Dovecot, Courier, Postfix, procmail, php-fpm, Apache and sshd on a booted Debian.
 
 mod debian;
 mod kernel;
