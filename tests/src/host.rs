@@ -275,6 +275,15 @@ impl Host {
         self.daemon.signal(Signal::HUP)
     }
 
+    /// Tells it to read its policy again, and waits until that is in force.
+    pub fn reload_and_wait(&self) -> Result<(), Fault> {
+        let reloads = || self.daemon.log().matches("configuration reloaded").count();
+        let before = reloads();
+        self.reload()?;
+        wait::until("reloaded", LIMIT, || (reloads() > before).then_some(()))
+            .beside(|| self.daemon.log())
+    }
+
     /// Tells it to stop, and waits for that.
     pub fn stop(&mut self) -> Result<ExitStatus, Fault> {
         self.daemon.terminate(LIMIT)

@@ -194,21 +194,27 @@ fn whoever_lies_low_and_then_comes_back_in_strength_is_ended_in_the_same_kill() 
 fn whoever_joins_those_that_ignore_sigterm_saves_neither() {
     needs_root!();
     let uid = claim_uid();
-    let deaf = Opponent::start("deaf", uid, b"imapd", 15, "").unwrap();
-    let clients = Opponent::start("reconnecting", uid, b"imapd", 10, "").unwrap();
     let grace = Duration::from_secs(15);
     let bounds = Bounds { threshold: 20, confirm_pause: Duration::from_secs(1), ..bounds(grace) };
-    let (report, joined) = thread::scope(|scope| {
-        let ending = scope.spawn(|| end(uid, &bounds));
-        wait::until("few come back", SOON, || (clients.forks() > 12).then_some(())).unwrap();
-        let is_left_alone = || clients.fork_none_for(Duration::from_millis(700)).then_some(());
-        wait::until("they are let be", SOON, is_left_alone).unwrap();
-        let joined = Opponent::start("deaf", uid, b"imapd", 15, "").unwrap();
-        (ending.join().unwrap(), joined)
-    });
-    assert!(deaf.are_gone_within(SOON) && joined.are_gone_within(SOON), "{report:?}");
+    let fight = |_| {
+        let deaf = Opponent::start("deaf", uid, b"imapd", 15, "").unwrap();
+        let clients = Opponent::start("reconnecting", uid, b"imapd", 10, "").unwrap();
+        let (report, joined) = thread::scope(|scope| {
+            let ending = scope.spawn(|| end(uid, &bounds));
+            wait::until("few come back", SOON, || (clients.forks() > 12).then_some(())).unwrap();
+            let is_left_alone = || clients.fork_none_for(Duration::from_millis(700)).then_some(());
+            wait::until("they are let be", SOON, is_left_alone).unwrap();
+            let joined = Opponent::start("deaf", uid, b"imapd", 15, "").unwrap();
+            let are_in_time = !deaf.are_gone_within(Duration::ZERO);
+            (ending.join().unwrap(), are_in_time.then_some(joined))
+        });
+        assert!(deaf.are_gone_within(SOON), "{report:?}");
+        Some((report, joined?))
+    };
+    // On a busy machine they may join when the grace is over: then it is tried with others.
+    let (report, joined) = (0..4).find_map(fight).unwrap();
+    assert!(joined.are_gone_within(SOON), "{report:?}");
     assert_eq!(report.verdict, KillVerdict::BelowThreshold, "{report:?}");
-    drop(clients);
 }
 
 /// All come back each time, as many as before: that is a storm.
@@ -264,6 +270,12 @@ fn the_grace_belongs_to_the_deadline_and_nothing_goes_on_beyond_both() {
     drop(storm);
 }
 
+/// How many went by SIGTERM, and how many by SIGKILL, as the description of an outcome says.
+fn ways(description: &str) -> Option<(u32, u32)> {
+    let before = |what| description.split(what).next()?.rsplit(' ').next()?.parse().ok();
+    Some((before(" by SIGTERM")?, before(" by SIGKILL")?))
+}
+
 fn text<'v>(post: &'v Value, name: &str) -> &'v str {
     post.get("annotations").and_then(|all| all.get(name)).and_then(Value::as_str).unwrap_or("")
 }
@@ -277,6 +289,7 @@ fn by_default_a_playbook_asks_first_and_says_how_many_went_by_which() -> Result<
     let host = Host::start(command, quick, &receiver.line())?;
     let polite = Opponent::start("polite", uid, command.as_bytes(), 8, "0")?;
     let deaf = Opponent::start("deaf", uid, command.as_bytes(), 3, "")?;
+    let polite_up = || f64::from(u32::try_from(polite.ledger().up.get()).unwrap());
     host.post(&[Post::storm(uid, command)])?;
     host.wait_for_verdicts(&["none_seen"])?;
     assert!(polite.are_gone_within(SOON) && deaf.are_gone_within(SOON));
@@ -284,18 +297,20 @@ fn by_default_a_playbook_asks_first_and_says_how_many_went_by_which() -> Result<
     let told = told.first().unwrap();
     assert_eq!(text(told, "summary"), format!("killed all {uid} {command} processes"));
     let description = text(told, "description");
-    assert!(description.contains("8 by SIGTERM, 3 by SIGKILL"), "{description}");
+    // On a busy machine one of the polite may need longer than it has.
+    let (asked, killed) = ways(description).unwrap();
+    assert!(asked + killed == 11 && (1..=8).contains(&asked), "{description}");
+    assert!(f64::from(8 + asked) <= polite_up(), "whoever went by SIGTERM has tidied up");
     host.wait_for_metric("procstorm_processes_killed_total", 11.0)?;
-    host.wait_for_metric("procstorm_processes_terminated_total", 8.0)?;
+    host.wait_for_metric("procstorm_processes_terminated_total", f64::from(asked))?;
 
     host.change_policy(command, &format!("{quick}\n    grace: 0s"), &receiver.line())?;
-    host.reload()?;
-    host.wait_for_metric("procstorm_config_last_reload_successful", 1.0)?;
+    host.reload_and_wait()?;
     let polite = Opponent::start("polite", uid, command.as_bytes(), 8, "0")?;
     host.post(&[Post::storm(uid, command).with("pod", "other")])?;
     host.wait_for_verdicts(&["none_seen", "none_seen"])?;
     host.wait_for_metric("procstorm_processes_killed_total", 19.0)?;
-    host.wait_for_metric("procstorm_processes_terminated_total", 8.0)?;
+    host.wait_for_metric("procstorm_processes_terminated_total", f64::from(asked))?;
     assert_eq!(polite.ledger().up.get(), 8, "none had the time");
     Ok(())
 }

@@ -68,9 +68,9 @@ fn face(uid: u32, delay: &str, bounds: &Bounds) -> Report {
     let before = opponent.forks();
     let report = end(uid, bounds);
     tell(&format!("respawner after {delay} ms"), &opponent, before, &report);
-    let forked_on = !opponent.fork_none_for(WHILE);
     if matches!(report.verdict, KillVerdict::Respawning) {
-        assert!(forked_on || report.left != Some(0), "{report:?}");
+        // A busy machine may have kept it from its work for a moment.
+        assert!(report.left != Some(0) || !opponent.fork_none_for(SOON), "{report:?}");
         assert!(report.replacement_count > 0 && !report.replacements.is_empty(), "{report:?}");
         let parents = report.replacements.iter().map(|replacement| &replacement.parent_command);
         assert!(parents.filter(|parent| *parent == "respawner").count() > 0, "{report:?}");

@@ -51,8 +51,7 @@ fn a_storm_in_a_container_is_left_alone_and_told_with_its_number() -> Result<(),
         &format!("{quick}\n    nested_namespaces: kill"),
         &receiver.line(),
     )?;
-    host.reload()?;
-    host.wait_for_metric("procstorm_config_last_reload_successful", 1.0)?;
+    host.reload_and_wait()?;
     host.post(&[Post::storm(uid, command).with("pod", "fourth")])?;
     host.wait_for_verdicts(&["left_alone", "left_alone", "left_alone", "none_seen"])?;
     drop(container);

@@ -340,7 +340,7 @@ fn nobody_is_acted_on_but_those_whom_the_policy_allows_under_any_name() -> Resul
     // Protected wins.
     let top = "accounts: {only: [eve, dora], protected: [\"@team\"]}";
     host.change_policy("core-only", "", top)?;
-    host.reload()?;
+    host.reload_and_wait()?;
     let again = Storm::raise(dora, b"core-only", 6)?;
     host.post(&[Post::storm(0, "core-only").with("user", "eve")])?;
     host.post(&[Post::storm(0, "core-only").with("user", "dora")])?;

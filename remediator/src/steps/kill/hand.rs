@@ -25,6 +25,10 @@ use super::report::{KillVerdict, Other, Replacement, Report, Traced, Zombie, app
 use super::sweep::{Bite, Sight, again, look_and_keep};
 use crate::steps::count;
 
+/// How many files of those that it holds a hand keeps. The kernel keeps a page of memory for each of
+/// them, on the daemon's account.
+const FILES_MAX: usize = 4_096;
+
 /// How long those that were asked are held where others need the room.
 const HELD_FOR: Duration = Duration::from_millis(50);
 
@@ -309,7 +313,8 @@ impl<'a> Hand<'a> {
             self.scan.at_large = self.scan.at_large.saturating_add(1);
             return Ok(Taken::Seen);
         }
-        self.in_a_run = self.stop(pin, file.filter(|_| self.keeps_files), &stat);
+        let keeps_file = self.keeps_files && self.held.files() < FILES_MAX;
+        self.in_a_run = self.stop(pin, file.filter(|_| keeps_file), &stat);
         if !self.in_a_run {
             self.errand.release();
         }

@@ -162,6 +162,11 @@ impl Held {
         self.entries.len().saturating_add(self.files)
     }
 
+    /// How many of them have their file.
+    pub(super) fn files(&self) -> usize {
+        self.files
+    }
+
     /// Whether none is held.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
