@@ -1,9 +1,12 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use procstorm_toolkit::logging::{Format, Level};
+
+use crate::commands::report::since;
 
 /// Where it listens if nothing else is asked for.
 pub const LISTEN: &str = "127.0.0.1:9958";
@@ -122,6 +125,19 @@ pub enum Task {
         /// The body of a POST by Alertmanager.
         #[arg(long, value_name = "FILE")]
         payload: PathBuf,
+    },
+    /// Show out of the journal who was hit or, in a dry run, would have been: when, how often, how
+    /// many processes; and what was refused, and why.
+    ///
+    /// It only reads, while the daemon runs as well. It needs the right to read the journal: run it as
+    /// root.
+    Report {
+        /// How far to look back: 12h, 7d. The policy's `history` says how much the journal keeps.
+        #[arg(long, value_name = "SPAN", default_value = "7d", value_parser = since)]
+        since: Duration,
+        /// Print JSON, for machines. Its fields are described in the README.
+        #[arg(long)]
+        json: bool,
     },
     /// Compare a user's archived mail with the mailbox, and append the missing messages with
     /// --apply. Run it as root.

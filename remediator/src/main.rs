@@ -2,17 +2,14 @@
 
 use std::error::Error;
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use procstorm_remediator::args::{Args, LISTEN, Task};
-use procstorm_remediator::commands::check::{self, Others, Question};
+use procstorm_remediator::args::{Args, LISTEN};
+use procstorm_remediator::commands::answer;
 use procstorm_remediator::commands::complaint::complain;
-use procstorm_remediator::commands::explain;
-use procstorm_remediator::commands::restore;
 use procstorm_remediator::daemon::run;
-use procstorm_remediator::startup::{exit_status, machine, prepare};
+use procstorm_remediator::startup::{exit_status, prepare};
 use procstorm_toolkit::lifecycle::orders;
 use procstorm_toolkit::logging;
 use procstorm_toolkit::systemd::reload;
@@ -21,16 +18,10 @@ use procstorm_toolkit::web::listen::listeners;
 fn main() -> ExitCode {
     let args = Args::parse();
     logging::init(args.log_level, args.log_format);
-    let ended = match &args.task {
-        Some(Task::Explain { payload }) => explain(&args, payload),
-        Some(Task::Restore { user, archive, apply }) => {
-            restore(&args, user, archive.as_deref(), *apply)
-        }
-        None if args.check => check(&args),
-        None => match args.reload {
-            Some(pid) => reload::request(pid).map_err(Into::into),
-            None => serve(&args),
-        },
+    let ended = match (answer(&args), args.reload) {
+        (Some(answer), _) => answer.and_then(|text| print(&text)),
+        (None, Some(pid)) => reload::request(pid).map_err(Into::into),
+        (None, None) => serve(&args),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -39,27 +30,6 @@ fn main() -> ExitCode {
             ExitCode::from(exit_status(&*error))
         }
     }
-}
-
-fn check(args: &Args) -> Result<(), Box<dyn Error>> {
-    let others = args.rules.as_deref().zip(args.alertmanager.as_deref());
-    let others = others.map(|(rules, alertmanager)| Others { rules, alertmanager });
-    let question = Question {
-        policy: &args.config_file,
-        machine: &machine()?,
-        listen: &args.listen,
-        web_config: args.web_config.as_deref(),
-        others,
-    };
-    print(&check::report(&question)?)
-}
-
-fn explain(args: &Args, payload: &Path) -> Result<(), Box<dyn Error>> {
-    print(&explain::report(args, &machine()?, payload)?)
-}
-
-fn restore(args: &Args, user: &str, name: Option<&str>, apply: bool) -> Result<(), Box<dyn Error>> {
-    print(&restore::report(&args.config_file, &machine()?, user, name, apply)?)
 }
 
 fn print(text: &str) -> Result<(), Box<dyn Error>> {

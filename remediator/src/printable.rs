@@ -11,6 +11,17 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if is_shown(c) { c } else { '?' }).collect()
 }
 
+/// The same for JSON, in which such a character stands within a text: as the escape that means it.
+#[must_use]
+pub fn escaped(json: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' => c.to_string(),
+        c if is_shown(c) => c.to_string(),
+        c => format!("\\u{:04x}", u32::from(c)),
+    };
+    json.chars().map(shown).collect()
+}
+
 /// The most characters of [`line()`], and how many of them are from the text's end.
 const LINE_MAX: usize = 256;
 const LINE_END: usize = 64;
@@ -48,6 +59,15 @@ mod tests {
     fn what_would_break_a_line_is_a_question_mark() {
         assert_eq!(printable("a\nBcc: x@y\r\t\u{1b}[2J\u{7f}\u{85}"), "a?Bcc: x@y???[2J??");
         assert_eq!(printable("exe\u{202e}cod\u{2066}\u{200b}\u{2028}"), "exe?cod???");
+    }
+
+    #[test]
+    fn json_keeps_its_meaning_and_drives_no_terminal() {
+        let text = "\u{9b}2J \u{202e}x \u{7f}\n\u{1b}";
+        let json = serde_json::to_string(text).expect("JSON");
+        let shown = escaped(&json);
+        assert!(shown.chars().all(is_shown), "{shown}");
+        assert_eq!(serde_json::from_str::<String>(&shown).expect("JSON"), text);
     }
 
     #[test]

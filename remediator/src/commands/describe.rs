@@ -66,7 +66,8 @@ fn mode(config: &Config, f: &mut Formatter<'_>) -> fmt::Result {
     if live.is_empty() {
         writeln!(
             f,
-            "DRY RUN: nothing is killed and nothing is saved. Outcomes say what would be done."
+            "DRY RUN: nothing is killed and nothing is saved. Outcomes say what would be done, and \
+             `procstorm-remediator report` sums them up."
         )?;
     } else if live.len() == all.len() {
         return writeln!(f, "LIVE: every playbook acts. To stop them all, write `dry_run: true`.");

@@ -277,6 +277,29 @@ fn open(state: &Path) -> Result<Open, Fault> {
     Ok(Open { connection, _lock: lock })
 }
 
+/// The file of the journal in directory `state`.
+#[must_use]
+pub fn file(state: &Path) -> PathBuf {
+    path(state)
+}
+
+/// Opens a journal to read it alone, beside a daemon that writes. `None` if there is none.
+pub fn open_to_read(state: &Path) -> Result<Option<Connection>, Fault> {
+    let path = path(state);
+    // SQLite says only that it could not.
+    match File::open(&path) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(Fault::File { action: "open", path, source }),
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // A daemon that has just made the file has not made its tables.
+    Ok((schema::version(&connection)? > 0).then_some(connection))
+}
+
 /// A time as the tables hold it.
 #[must_use]
 pub fn ms(time: Timestamp) -> i64 {
@@ -284,7 +307,7 @@ pub fn ms(time: Timestamp) -> i64 {
 }
 
 /// The time that a table holds.
-fn time(ms: i64) -> Result<Timestamp, Fault> {
+pub fn time(ms: i64) -> Result<Timestamp, Fault> {
     Timestamp::from_millisecond(ms).map_err(|error| Fault::Record(error.to_string()))
 }
 

@@ -107,13 +107,19 @@ const VERSION_3: &str = r"
 ALTER TABLE outcomes ADD COLUMN settled_ms INTEGER;
 ";
 
+/// The journal's version; a fault if it is newer than those that are known here.
+pub(super) fn version(connection: &Connection) -> Result<i64, Fault> {
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version > known {
+        return Err(Fault::Newer { version, known });
+    }
+    Ok(version)
+}
+
 /// Brings the journal to the newest version, each step in a transaction of its own.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), Fault> {
-    let newest = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version > newest {
-        return Err(Fault::Newer { version, known: newest });
-    }
+    let version = version(connection)?;
     let done = usize::try_from(version).unwrap_or_default();
     for (index, step) in MIGRATIONS.iter().enumerate().skip(done) {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -14,12 +14,12 @@ use tempfile::TempDir;
 /// Nobody's uid, and it has no name.
 const UID: u32 = 44_990;
 
-fn remediator(arguments: &[&str]) -> Output {
+pub(crate) fn remediator(arguments: &[&str]) -> Output {
     let program = env!("CARGO_BIN_EXE_procstorm-remediator");
     Command::new(program).args(arguments).output().expect("it starts")
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
