@@ -299,24 +299,41 @@ fn the_table_in_the_readme_is_the_table_of_the_rules() {
         let rest = row.split_once(&format!("{key}: ")).map(|(_, rest)| rest);
         rest.map(|rest| rest.split([',', '}']).next().unwrap().to_owned()).unwrap_or_default()
     };
-    let rows = rules.lines().filter(|line| line.contains("- {record: 'role_class:"));
-    let rows: BTreeSet<[String; 5]> = rows
+    let number = |row: &str| -> String {
+        row.split_once("vector(").unwrap().1.split_once(')').unwrap().0.to_owned()
+    };
+    let rows_of = |family: &str| {
+        let start = format!("- {{record: 'role_class:procstorm_processes:{family}'");
+        let rows = rules.lines().filter(|line| line.contains(&start));
+        rows.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let patience = rows_of("patience");
+    // Of a row with a playbook, which alone can wait.
+    let patience_of = |role: &str, class: &str| {
+        let is_its = |row: &&String| field(row, "role") == role && field(row, "class") == class;
+        patience.iter().find(is_its).map_or_else(|| "0".to_owned(), |row| number(row))
+    };
+    let rows: BTreeSet<[String; 6]> = rows_of("threshold")
+        .iter()
         .map(|row| {
-            let number = row.split_once("vector(").unwrap().1.split_once(')').unwrap().0;
             let [level, role, class, playbook] =
                 ["level", "role", "class", "playbook"].map(|key| field(row, key));
-            [level, role, class, number.to_owned(), playbook]
+            let waits = level == "red" && !playbook.is_empty();
+            let patience = if waits { patience_of(&role, &class) } else { String::new() };
+            [level, role, class, number(row), playbook, patience]
         })
         .collect();
+    assert_eq!(rows.len(), 9, "{rows:?}");
     let readme = shipped("rules/README.md");
-    let told: BTreeSet<[String; 5]> = readme
+    let told: BTreeSet<[String; 6]> = readme
         .lines()
         .filter(|line| line.starts_with("| emergency |") || line.starts_with("| red |"))
         .map(|line| {
-            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-            let [level, role, class, number, playbook] = cells.try_into().unwrap();
+            let line = line.strip_prefix('|').unwrap().strip_suffix('|').unwrap();
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            let [level, role, class, number, playbook, patience] = cells.try_into().unwrap();
             let role = role.split(' ').next().unwrap();
-            [level, role, class, number, playbook].map(str::to_owned)
+            [level, role, class, number, playbook, patience].map(str::to_owned)
         })
         .collect();
     assert_eq!(told, rows);
