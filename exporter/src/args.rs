@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use hyper::http::uri::PathAndQuery;
 use procstorm_toolkit::logging::{Format, Level};
+use procstorm_toolkit::web::page::STYLE;
 
 use crate::fold::Limits;
 use crate::scan;
@@ -130,13 +131,14 @@ impl Args {
 /// A path by which a request can ask, as the server reads it, and which is not another page's. Two
 /// slashes would make the landing page's link one to another host.
 fn path(text: &str) -> Result<String, String> {
-    let ours = text.len() > 1 && !text.starts_with("/-/") && !text.starts_with("//");
+    let ours =
+        text.len() > 1 && text != STYLE && !text.starts_with("/-/") && !text.starts_with("//");
     let asked = PathAndQuery::try_from(text).is_ok_and(|asked| asked.path() == text);
     if ours && asked && text.starts_with('/') {
         Ok(text.to_owned())
     } else {
-        Err("a path begins with one \"/\", is neither \"/\" nor one of \"/-/\", and holds no \
-             blank, \"?\" or \"#\""
+        Err("a path begins with one \"/\", is neither \"/\" nor \"/style.css\" nor one of \"/-/\", \
+             and holds no blank, \"?\" or \"#\""
             .to_owned())
     }
 }
@@ -166,6 +168,7 @@ mod tests {
             "--web.telemetry-path=metrics",
             "--web.telemetry-path=/",
             "--web.telemetry-path=/-/healthy",
+            "--web.telemetry-path=/style.css",
             "--web.telemetry-path=//metrics",
             "--web.telemetry-path=/my metrics",
             "--web.telemetry-path=/metrics?all",

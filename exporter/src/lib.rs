@@ -13,7 +13,7 @@
 //!
 //! The program:
 //! - [`args`]: its command line.
-//! - [`server`]: its pages.
+//! - [`server`]: its pages; [`landing`]: the one for people.
 //! - [`daemon`]: from start to stop.
 
 pub mod args;
@@ -22,6 +22,7 @@ pub mod census;
 pub mod daemon;
 pub mod exposition;
 pub mod fold;
+pub mod landing;
 pub mod names;
 pub mod scan;
 pub mod server;

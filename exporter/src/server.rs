@@ -17,16 +17,18 @@ use procstorm_processes::name_service::NameService;
 use procstorm_processes::visibility::obstacle;
 use procstorm_toolkit::chain::Chain;
 use procstorm_toolkit::single_flight::SingleFlight;
+use procstorm_toolkit::web::page::STYLE;
 use procstorm_toolkit::web::routes::{Access, Route, dispatch};
 use procstorm_toolkit::web::security::Security;
 use procstorm_toolkit::web::security::config::ConfigError;
-use procstorm_toolkit::web::{Request, Response, gzip, reply};
+use procstorm_toolkit::web::{Request, Response, gzip, page, reply};
 use procstorm_toolkit::workers::{Missing, Workers};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::args::Args;
 use crate::exposition::{CONTENT_TYPE, Exposition};
+use crate::landing::{self, Largest};
 use crate::scan::Scanner;
 use crate::source::Source;
 
@@ -39,12 +41,15 @@ const ANSWER_TRAVEL: Duration = Duration::from_millis(100);
 /// How long `/-/ready` waits for /proc.
 const READY_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long the landing page waits for a scan.
+const PAGE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The path of the metrics, where `--web.telemetry-path` does not name another.
 const METRICS: &str = "/metrics";
 
 /// What is answered, and where: the server works from this table, and the documents' tables are
 /// made from it.
-pub static ROUTES: [Route<Exporter>; 4] = [
+pub static ROUTES: [Route<Exporter>; 5] = [
     Route {
         path: METRICS,
         method: Method::GET,
@@ -59,8 +64,15 @@ pub static ROUTES: [Route<Exporter>; 4] = [
         path: "/",
         method: Method::GET,
         access: Access::ANY_CLIENT,
-        about: "A page with links to the others.",
-        handler: |exporter, _request| Box::pin(async move { exporter.landing_page() }),
+        about: "A page with the largest groups now, and links to the others.",
+        handler: |exporter, _request| Box::pin(async move { exporter.landing_page().await }),
+    },
+    Route {
+        path: STYLE,
+        method: Method::GET,
+        access: Access::ANY_CLIENT,
+        about: "The style of that page.",
+        handler: |_exporter, _request| Box::pin(async { page::stylesheet() }),
     },
     Route {
         path: "/-/healthy",
@@ -100,6 +112,8 @@ struct Inner {
     /// The scan under way. Its thread exists from the start, and does nothing else: a storm that
     /// has taken every pid leaves none to be started, and must be counted all the same.
     flight: SingleFlight<Result<Arc<Page>, Failure>>,
+    /// What the last scan has found, for the landing page.
+    last: Mutex<Option<Largest>>,
     /// The look of `/-/ready` at /proc, on a thread of its own.
     look: SingleFlight<Option<String>>,
 }
@@ -150,6 +164,7 @@ impl Exporter {
             exposition: Exposition::new(!args.disable_exporter_metrics),
             security,
             flight: SingleFlight::on(Workers::start("scan", 1)),
+            last: Mutex::default(),
             look: SingleFlight::on(Workers::start("ready", 1)),
         };
         Self { inner: Arc::new(inner) }
@@ -192,18 +207,30 @@ impl Exporter {
         }
     }
 
-    fn landing_page(&self) -> Response {
-        let path = escape(&self.inner.telemetry_path);
-        let version = env!("CARGO_PKG_VERSION");
-        reply::html(format!(
-            "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-             <title>procstorm exporter</title></head><body>\n\
-             <h1>procstorm exporter</h1>\n\
-             <p>Processes by user and command. Version {version}.</p>\n\
-             <ul>\n<li><a href=\"{path}\">Metrics</a></li>\n\
-             <li><a href=\"/-/healthy\">Healthy</a></li>\n\
-             <li><a href=\"/-/ready\">Ready</a></li>\n</ul>\n</body></html>\n"
-        ))
+    /// The largest groups, of a scan that is not old, or else of one that is made for it; if that
+    /// takes too long, of the last one, which says how old it is.
+    async fn landing_page(&self) -> Response {
+        let last = self.inner.last();
+        let largest = match last {
+            Some(last) if last.is_fresh() => Ok(last),
+            last => match self.scan_for_page().await {
+                Ok(largest) => Ok(largest),
+                Err(why) => last.ok_or(why),
+            },
+        };
+        let path = &self.inner.telemetry_path;
+        page::answer(landing::page(path, largest.as_ref().map_err(String::as_str)))
+    }
+
+    async fn scan_for_page(&self) -> Result<Largest, String> {
+        let busy = |_| "too many scrapes are under way".to_owned();
+        let _permit = self.inner.scrapes.try_acquire().map_err(busy)?;
+        match timeout(PAGE_PATIENCE, self.scan()).await {
+            Ok(Some(Ok(_page))) => self.inner.last().ok_or_else(|| "no scan was made".to_owned()),
+            Ok(Some(Err(failure))) => Err(failure.to_string()),
+            Ok(None) => Err("the scan panicked".to_owned()),
+            Err(_) => Err(format!("the scan was not done within {PAGE_PATIENCE:?}")),
+        }
     }
 
     async fn ready(&self) -> Response {
@@ -226,10 +253,7 @@ impl Exporter {
             let text = format!("too many concurrent scrapes (limit {limit})\n");
             return reply::text(StatusCode::SERVICE_UNAVAILABLE, text);
         };
-        let inner = Arc::clone(&self.inner);
-        let scan = self.inner.flight.run(move || {
-            Ok(Arc::new(Page { text: inner.render()?.into(), gzip: OnceLock::new() }))
-        });
+        let scan = self.scan();
         let scan = match scrape_timeout(headers) {
             None => scan.await,
             Some(patience) => match timeout(patience, scan).await {
@@ -248,6 +272,14 @@ impl Exporter {
             }
             None => reply::text(StatusCode::INTERNAL_SERVER_ERROR, "the scan panicked\n"),
         }
+    }
+
+    /// A scan, or that which is under way.
+    fn scan(&self) -> impl Future<Output = Option<Result<Arc<Page>, Failure>>> + use<'_> {
+        let inner = Arc::clone(&self.inner);
+        self.inner
+            .flight
+            .run(move || Ok(Arc::new(Page { text: inner.render()?.into(), gzip: OnceLock::new() })))
     }
 }
 
@@ -268,6 +300,11 @@ impl Page {
 }
 
 impl Inner {
+    /// What the last scan has found.
+    fn last(&self) -> Option<Largest> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn render(&self) -> Result<Vec<u8>, Failure> {
         let mut scanner = self.scanner.lock().unwrap_or_else(PoisonError::into_inner);
         if self.names_expired.swap(false, Ordering::Relaxed) {
@@ -278,6 +315,7 @@ impl Inner {
         let scan = scan
             .map_err(|error| Failure { text: Chain(&error).to_string(), passes: error.passes() })?;
         let valid = self.security.as_ref().map(|security| security.is_valid());
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Largest::of(&scan));
         self.exposition
             .render(&scan, valid)
             .map_err(|error| Failure { text: Chain(&error).to_string(), passes: false })
@@ -295,8 +333,4 @@ fn scrape_timeout(headers: &HeaderMap) -> Option<Duration> {
 fn too_late(patience: Duration) -> Response {
     let text = format!("the scan was not done within {} ms\n", patience.as_millis());
     reply::text(StatusCode::SERVICE_UNAVAILABLE, text)
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }

@@ -11,6 +11,9 @@ use crate::commands::report::since;
 /// Where it listens if nothing else is asked for.
 pub const LISTEN: &str = "127.0.0.1:9958";
 
+/// The policy, if no other is named.
+pub const CONFIG_FILE: &str = "/etc/procstorm/remediator.yml";
+
 /// Archives a user's mail file and kills a storm of processes when Alertmanager says so and the
 /// host's own policy agrees, and proves it.
 #[derive(Clone, Debug, Parser)]
@@ -25,7 +28,7 @@ pub struct Args {
         long = "config.file",
         global = true,
         value_name = "FILE",
-        default_value = "/etc/procstorm/remediator.yml"
+        default_value = CONFIG_FILE
     )]
     pub config_file: PathBuf,
 

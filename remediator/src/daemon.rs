@@ -188,6 +188,7 @@ impl Daemon {
             token,
             exposed: exposed.is_some(),
             security: security.clone(),
+            config_file: start.config_file.clone(),
             procfs: start.procfs,
             sandbox: start.sandbox,
             reach: start.reach,

@@ -17,7 +17,6 @@
 //! - [`args`], [`startup`], [`daemon`]: from the command line to the end.
 //! - [`commands`]: what a person asks at the command line: `--check`, `explain`, `restore`.
 //! - [`metrics`]: what Prometheus reads.
-//! - [`printable`]: names from outside, made fit for people.
 //! - [`reach`]: whether the name service answers in the sandbox as outside.
 //! - [`sandbox`]: what the daemon gives up once it has started.
 //! - `stopping`: how what acts waits while the daemon may stop.
@@ -35,7 +34,6 @@ pub mod journal;
 pub mod metrics;
 pub mod outcome;
 pub mod policy;
-pub mod printable;
 pub mod reach;
 pub mod sandbox;
 pub mod startup;
@@ -43,3 +41,5 @@ pub mod steps;
 mod stopping;
 pub mod verdict;
 pub mod web;
+
+pub use procstorm_toolkit::printable;

@@ -9,11 +9,13 @@
 //! - [`scarcity`]: descriptors and memory held back for when the system has none left.
 //! - [`chain`]: an error and its sources, as one line.
 //! - [`logging`]: the log on stderr, as logfmt or JSON.
+//! - [`printable`]: names from outside, made fit for people.
 //! - [`systemd`]: readiness, socket activation, and a `systemctl reload` that reports failure.
 
 pub mod chain;
 pub mod lifecycle;
 pub mod logging;
+pub mod printable;
 pub mod scarcity;
 pub mod single_flight;
 pub mod systemd;

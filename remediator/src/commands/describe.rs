@@ -43,6 +43,7 @@ impl Display for Explanation<'_> {
                 config.sandbox.read.iter().map(|path| path.display().to_string()).collect();
             writeln!(f, "In its sandbox the daemon also reads {}.", read.join(", "))?;
         }
+        links(config, f)?;
         mode(config, f)?;
         writeln!(f, "At most {} remediations act at once.", config.parallel)?;
         writeln!(f, "The journal in {} keeps {}.", config.state.display(), spoken(config.history))?;
@@ -91,6 +92,15 @@ fn mode(config: &Config, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "`dry_run: true` of its own keeps {} from acting. ", own.join(", "))?;
     }
     writeln!(f, "Then reload: systemctl reload procstorm-remediator.")
+}
+
+/// Whom the policy never acts on, in a sentence.
+pub(crate) struct LeftAlone<'a>(pub(crate) &'a Config);
+
+impl Display for LeftAlone<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        accounts(self.0, f)
+    }
 }
 
 fn accounts(config: &Config, f: &mut Formatter<'_>) -> fmt::Result {
@@ -146,6 +156,21 @@ fn mail(config: &Config, f: &mut Formatter<'_>) -> fmt::Result {
         )?;
     }
     Ok(())
+}
+
+fn links(config: &Config, f: &mut Formatter<'_>) -> fmt::Result {
+    let links = &config.links;
+    let all = [
+        ("the dashboard", &links.dashboard),
+        ("the runbook", &links.runbook),
+        ("Alertmanager", &links.alertmanager),
+    ];
+    let given: Vec<_> =
+        all.iter().filter_map(|(name, url)| Some(format!("{name} ({})", url.as_ref()?))).collect();
+    if given.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "The status page links to {}.", given.join(", "))
 }
 
 fn playbook(name: &str, book: &Playbook, f: &mut Formatter<'_>) -> fmt::Result {

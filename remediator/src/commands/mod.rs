@@ -13,7 +13,7 @@ pub mod agreement;
 pub mod check;
 pub mod columns;
 pub mod complaint;
-mod describe;
+pub(crate) mod describe;
 pub mod explain;
 pub mod report;
 pub mod restore;

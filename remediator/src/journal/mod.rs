@@ -8,6 +8,8 @@
 //! - [`course`]: a remediation's way from accepted to done; [`Remediation`].
 //! - [`letters`]: outcomes that wait for Alertmanager; [`Letter`].
 //! - [`records`]: what was, for the policy's limits and for people.
+//! - [`story`]: one remediation from the alert to the mail, [`uses`]: how far limits are used up,
+//!   [`refusals`]: alerts that were refused; all three for the status page.
 //! - `schema`: the tables and their versions.
 //!
 //! A journal that cannot be opened or written is no reason to stop: each call tries again, fails
@@ -17,7 +19,10 @@ pub mod course;
 pub mod intake;
 pub mod letters;
 pub mod records;
+pub mod refusals;
 mod schema;
+pub mod story;
+pub mod uses;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;

@@ -328,7 +328,7 @@ fn recurrence(connection: &Connection, id: i64) -> Result<Recurrence, Fault> {
 }
 
 /// The beginning of a window that ends now.
-fn since(now: Timestamp, window: Duration) -> i64 {
+pub(super) fn since(now: Timestamp, window: Duration) -> i64 {
     let start = SignedDuration::try_from(window).ok().and_then(|w| now.checked_sub(w).ok());
     start.map_or(i64::MIN, ms)
 }

@@ -64,6 +64,8 @@ keys! {
         pub accounts: Accounts => [section Accounts],
         /// What the sandbox leaves open to be read, besides what the daemon needs itself.
         pub sandbox: Readable => [section Readable],
+        /// Where the status page's links lead to.
+        pub links: Links => [section Links],
         /// What may be done, by name.
         pub playbooks: BTreeMap<String, Playbook> => [named Playbook],
     }
@@ -145,6 +147,19 @@ keys! {
         /// /var/lib/sss, /var/lib/extrausers, /var/lib/misc, /var/db and /var/yp. A change needs a
         /// restart.
         pub read: Vec<PathBuf> => [READABLE, "[]"],
+    }
+}
+
+keys! {
+    /// Where the status page's links lead to: addresses as a browser reaches them.
+    pub struct Links, RawLinks checked by nothing_more {
+        /// The dashboard. The page adds `var-host` and `var-user`. Without it there is no such link.
+        pub dashboard: Option<String> => [DASHBOARD, none],
+        /// The runbook, to which the page adds `#procstormoutcome`. Without it there is no such link.
+        pub runbook: Option<String> => [SITE, none],
+        /// Alertmanager's own pages, where a silence can be made. Debian's package has none. Without
+        /// it there is no such link.
+        pub alertmanager: Option<String> => [SITE, none],
     }
 }
 
@@ -545,6 +560,10 @@ const SECRET_FILE: Form<PathBuf> = Form { words: "an absolute path", read: secre
 const NAME: Form<String> = Form { words: "a name", read: user_name };
 const ALERTMANAGER: Form<Vec<Uri>> =
     Form { words: "`http[s]://HOST[:PORT][/PREFIX]`, or a list", read: alertmanagers };
+const DASHBOARD: Form<String> =
+    Form { words: "`http://` or `https://` and so on, without a `#`", read: dashboard };
+const SITE: Form<String> =
+    Form { words: "`http://` or `https://` and so on, without a `?` or `#`", read: site };
 const COUNT: Form<u32> = Form { words: "a whole number from 1", read: number };
 const THRESHOLD: Form<u64> = Form { words: "a whole number from 1", read: number };
 const BOOLEAN: Form<bool> = Form { words: "`true` or `false`", read: boolean };
@@ -680,6 +699,35 @@ fn only(value: &Value) -> Result<Vec<Listed>, Wrong> {
                 .into())
         }
         items => Ok(items),
+    }
+}
+
+/// An address for a browser, to which a query can be added.
+fn dashboard(value: &Value) -> Result<String, Wrong> {
+    let address = text(value)?;
+    // Before anything is quoted.
+    if address.contains('@') {
+        return Err("must not hold a password: it would show on the status page".into());
+    }
+    let fault = |problem: &str| Wrong::from(format!("{address:?} {problem}"));
+    if address.contains('#') {
+        return Err(fault("must not hold a #: the page adds its own"));
+    }
+    let uri: Uri = address.parse().map_err(|_uri| fault("is not a URL"))?;
+    let is_web = matches!(uri.scheme_str(), Some("http" | "https"));
+    if !is_web || uri.host().is_none_or(str::is_empty) {
+        return Err(fault("must be http://HOST[:PORT][/PATH] or https://HOST[:PORT][/PATH]"));
+    }
+    Ok(address)
+}
+
+/// An address for a browser, to which a fragment can be added.
+fn site(value: &Value) -> Result<String, Wrong> {
+    match dashboard(value)? {
+        address if address.contains('?') => {
+            Err(format!("{address:?} must not hold a query").into())
+        }
+        address => Ok(address.trim_end_matches('/').to_owned()),
     }
 }
 

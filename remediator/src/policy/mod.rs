@@ -21,8 +21,8 @@ pub use decide::{
     admit, decide,
 };
 pub use file::{
-    Access, Accounts, Config, DryRun, Limits, LoadError, Mail, NestedNamespaces, OnArchiveFailure,
-    Playbook, Readable, Step,
+    Access, Accounts, Config, DryRun, Limits, Links, LoadError, Mail, NestedNamespaces,
+    OnArchiveFailure, Playbook, Readable, Step,
 };
 pub use keys::{Fallback, Key};
 pub use tree::Fault;

@@ -30,6 +30,9 @@ use run::{Run, Running, Took, Work};
 
 /// A step that a playbook can name.
 pub(crate) trait Step: Sync {
+    /// What it does, as the heading of a part of the status page.
+    fn title(&self) -> &'static str;
+
     /// What it does, for `--check`: the end of a sentence.
     fn describe(&self, book: &Playbook) -> String;
 

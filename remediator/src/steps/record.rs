@@ -35,6 +35,15 @@ pub(crate) trait Record: Debug + Send + Sync {
     fn json(&self) -> serde_json::Result<String>;
 }
 
+/// What the step of that name does, as a heading.
+pub(crate) fn title(name: &str) -> &'static str {
+    match Step::ALL.into_iter().find(|step| step.label() == name) {
+        Some(step) => super::of(step).title(),
+        None if name == LOCK_STEP => "Look for a lock on the mail file",
+        None => "A step of another version",
+    }
+}
+
 /// What is recorded of a step; `None` while it has not ended.
 pub(crate) fn of(row: &StepRow) -> Option<Result<Box<dyn Record>, Unreadable>> {
     row.ended?;

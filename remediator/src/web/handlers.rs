@@ -4,26 +4,35 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::header::{HeaderName, HeaderValue};
 use jiff::{SignedDuration, Timestamp};
 use procstorm_processes::visibility::obstacle;
 use procstorm_toolkit::chain::Chain;
+use procstorm_toolkit::web::page::answer;
 use procstorm_toolkit::web::{Response, reply};
 use serde::Serialize;
 
 use super::Site;
-use super::status::view::{Mode, Overview, RUNNING, RemediationPage, RemediationView, StepView};
-use super::status::{HEADERS, page};
-use crate::journal::Fault;
-use crate::journal::StepRow;
+use super::status::view::{
+    Mode, Overview, PlaybookView, RUNNING, RemediationPage, RemediationView, StepView,
+};
+use super::status::{detail, events, links, overview, playbooks, restore};
+use crate::active::Force;
+use crate::commands::describe::LeftAlone;
 use crate::journal::records::RemediationRow;
-use crate::policy::Config;
+use crate::journal::refusals::Refusals;
+use crate::journal::uses::Limited;
+use crate::journal::{Fault, StepRow};
+use crate::policy::Playbook;
 use crate::steps::archive::note::{Fate, FormNote};
 use crate::steps::archive::recorded_archives;
 use crate::steps::{facts, record};
+use crate::verdict::Verdict;
 
 /// How long the page says that a limit was reached.
 const LIMITED_FOR: SignedDuration = SignedDuration::from_hours(1);
+
+/// How far back the page shows alerts that were refused.
+const REFUSED_FOR: SignedDuration = SignedDuration::from_hours(24);
 
 /// How long the file systems of spool and archive may take to answer. A server that is gone must
 /// not take the pages with it.
@@ -59,7 +68,7 @@ impl Site {
         let view = Overview {
             host: force.config.host.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            modes: self.modes(&force.config).await,
+            modes: self.modes(playbooks::mode(&force.config)).await,
             unsaved: self.loss().await,
             pending: pending.remediations.saturating_sub(pending.watched),
             watched: pending.watched,
@@ -70,26 +79,49 @@ impl Site {
                 .filter(|(_, layer)| !layer.is_full())
                 .map(|(name, layer)| format!("{name}: {layer}"))
                 .collect(),
+            playbooks: self.playbooks(&force).await,
+            left_alone: LeftAlone(&force.config).to_string().trim_end().replace('\n', " "),
+            refusals: self.refusals().await,
             remediations: listing.remediations,
             older_before: listing.older_before,
+            links: links::of_host(&force.config.links, &force.config.host),
         };
-        page_of(page::overview(&view))
+        answer(overview::overview(&view))
     }
 
     /// `GET /remediations/ID`.
     pub(super) async fn remediation(&self, id: &str) -> Response {
         let Ok(id) = id.parse() else { return reply::not_found() };
-        match self.journal.record(id).await {
-            Ok(Some((record, alert))) => {
-                let steps = record.steps.iter().map(step).collect();
-                let host = self.force.borrow().config.host.clone();
-                let detail =
-                    RemediationPage { host, remediation: remediation(&record), alert, steps };
-                page_of(page::remediation(&detail))
-            }
+        match self.page_of(id).await {
+            Ok(Some(page)) => answer(detail::remediation(&page)),
             Ok(None) => reply::not_found(),
             Err(fault) => unreadable(&fault),
         }
+    }
+
+    async fn page_of(&self, id: i64) -> Result<Option<RemediationPage>, Fault> {
+        let Some((record, _labels)) = self.journal.record(id).await? else { return Ok(None) };
+        let story = self.journal.story(id).await?;
+        let force = self.force.borrow().clone();
+        let config = &force.config;
+        let labels = story.alert.as_ref().map(|alert| alert.labels.clone()).unwrap_or_default();
+        let notes = recorded_archives(&record.steps).and_then(Result::ok).unwrap_or_default();
+        Ok(Some(RemediationPage {
+            host: config.host.clone(),
+            meaning: record.verdict.as_deref().and_then(Verdict::from_label).map(Verdict::meaning),
+            events: events::of(&record, &story),
+            repeats: story.repeats,
+            restore: restore::commands(
+                &record.user,
+                &notes,
+                &config.mail.archive,
+                &self.config_file,
+            ),
+            links: links::of_remediation(&config.links, &config.host, &record.user, &labels),
+            alert: labels.into_iter().collect(),
+            steps: record.steps.iter().map(step).collect(),
+            remediation: remediation(&record),
+        }))
     }
 
     /// `GET /api/v1/remediations?before=ID&limit=N`, the newest first.
@@ -157,13 +189,27 @@ impl Site {
         Ok(Listing { remediations: records.iter().map(remediation).collect(), older_before })
     }
 
-    async fn modes(&self, config: &Config) -> Vec<Mode> {
-        let live = config.live_playbooks().count();
-        let mut modes = vec![match live {
-            0 => Mode::DryRun,
-            some if some == config.playbooks.len() => Mode::Live,
-            _ => Mode::PartlyLive,
-        }];
+    /// What the playbooks may do, and how often still, if the journal says so.
+    async fn playbooks(&self, force: &Force) -> Vec<PlaybookView> {
+        let books = force.config.playbooks.iter();
+        let ask = |(name, book): (&String, &Playbook)| Limited {
+            playbook: name.clone(),
+            limits: book.limits,
+            dry_run: force.config.is_dry_run(name),
+        };
+        let asked = books.map(ask).collect();
+        let uses = self.journal.uses(asked, Timestamp::now()).await.ok();
+        playbooks::of(&force.config, uses.as_deref())
+    }
+
+    /// What was refused; nothing where the journal cannot be read, which stands above it.
+    async fn refusals(&self) -> Refusals {
+        let since = Timestamp::now().checked_sub(REFUSED_FOR).unwrap_or(Timestamp::MIN);
+        self.journal.refusals(since).await.unwrap_or_default()
+    }
+
+    async fn modes(&self, mode: Mode) -> Vec<Mode> {
+        let mut modes = vec![mode];
         if self.blindness().await.is_some() {
             modes.push(Mode::Blind);
         }
@@ -241,6 +287,7 @@ fn step(row: &StepRow) -> StepView {
     };
     let took = row.ended.map(|ended| ended.duration_since(row.began).as_millis());
     StepView {
+        title: record::title(&row.name),
         name: row.name.clone(),
         started: row.began.to_string(),
         outcome: row.outcome.clone().unwrap_or_else(|| RUNNING.to_owned()),
@@ -254,19 +301,6 @@ fn step(row: &StepRow) -> StepView {
 /// The number that a query asks for.
 fn parameter<T: std::str::FromStr>(query: &str, name: &str) -> Option<T> {
     query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
-}
-
-fn page_of(html: String) -> Response {
-    with_headers(reply::html(html))
-}
-
-/// The headers that every page is sent with.
-pub(super) fn with_headers(mut response: Response) -> Response {
-    for (name, value) in HEADERS {
-        let (name, value) = (HeaderName::from_static(name), HeaderValue::from_static(value));
-        response.headers_mut().insert(name, value);
-    }
-    response
 }
 
 fn unreadable(fault: &Fault) -> Response {

@@ -18,12 +18,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
+use hyper::Method;
 use hyper::header::HeaderMap;
-use hyper::{Method, StatusCode};
 use procstorm_toolkit::single_flight::SingleFlight;
 use procstorm_toolkit::web::routes::{Access, Route, dispatch};
 use procstorm_toolkit::web::security::Security;
-use procstorm_toolkit::web::{Request, Response, reply};
+use procstorm_toolkit::web::{Request, Response, page, reply};
 use procstorm_toolkit::workers::Workers;
 
 use crate::active::InForce;
@@ -32,7 +32,6 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::reach::Reach;
 use crate::sandbox::Sandbox;
-use status::STYLESHEET;
 use token::Token;
 
 /// How many connections are held at once.
@@ -55,6 +54,8 @@ pub struct Site {
     pub exposed: bool,
     /// What the server asks of those who speak to it.
     pub security: Option<Arc<Security>>,
+    /// The file of the policy.
+    pub config_file: PathBuf,
     /// Where /proc is mounted.
     pub procfs: PathBuf,
     /// How the sandbox is.
@@ -84,6 +85,8 @@ pub struct Parts {
     pub exposed: bool,
     /// What the server asks of those who speak to it.
     pub security: Option<Arc<Security>>,
+    /// The file of the policy.
+    pub config_file: PathBuf,
     /// Where /proc is mounted.
     pub procfs: PathBuf,
     /// How the sandbox is.
@@ -104,6 +107,7 @@ impl Site {
             token,
             exposed,
             security,
+            config_file,
             procfs,
             sandbox,
             reach,
@@ -116,6 +120,7 @@ impl Site {
             token: RwLock::new(token),
             exposed,
             security,
+            config_file,
             procfs,
             sandbox,
             reach,
@@ -185,14 +190,15 @@ pub static ROUTES: [Page; 8] = [
         path: "/",
         method: Method::GET,
         access: READERS,
-        about: "The status page: what the daemon may do, and what it did last.",
+        about: "The status page: what the daemon may do, to whom and how often still; what it did last; \
+                and which alerts it refused.",
         handler: |site, request| Box::pin(async move { site.overview(query(&request)).await }),
     },
     Page {
         path: "/remediations/ID",
         method: Method::GET,
         access: READERS,
-        about: "One remediation with its steps.",
+        about: "One remediation: what happened when, its steps, and how to put the mail back.",
         handler: |site, request| {
             Box::pin(async move {
                 let id = request.uri().path().trim_start_matches("/remediations/");
@@ -212,12 +218,7 @@ pub static ROUTES: [Page; 8] = [
         method: Method::GET,
         access: Access::ANY_CLIENT,
         about: "The style of the pages.",
-        handler: |_site, _request| {
-            Box::pin(async {
-                let style = reply::content(StatusCode::OK, "text/css; charset=utf-8", STYLESHEET);
-                handlers::with_headers(style)
-            })
-        },
+        handler: |_site, _request| Box::pin(async { page::stylesheet() }),
     },
     Page {
         path: "/metrics",

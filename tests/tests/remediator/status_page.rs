@@ -1,12 +1,14 @@
 //! The status pages in a real browser: what a person sees of real remediations, on a wide screen
 //! and on a telephone, by day and in the dark, with script and without.
 //!
-//! `PROCSTORM_PICTURE=FILE` keeps a picture of the first page.
+//! `PROCSTORM_PICTURES=DIR` keeps pictures of the pages.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::env;
 use std::fs;
 use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use procstorm_testkit::fault::Fault;
@@ -14,7 +16,9 @@ use procstorm_testkit::skip::skipped;
 use procstorm_testkit::uids::claim_uids;
 use procstorm_testkit::{needs_root, programs, skip, test_name, wait};
 use procstorm_tests::browser::{Browser, View};
+use procstorm_tests::daemon::Daemon;
 use procstorm_tests::host::{Host, Post};
+use procstorm_tests::http::Http;
 use procstorm_tests::storm::Storm;
 use serde_json::Value;
 
@@ -47,7 +51,9 @@ impl Eventful {
              [archive_mail_file, kill_user_proc]}}\n  hostile: {{alerts: [Storm], command: \
              {quoted}, threshold: 5, settle: 0s, steps: [kill_user_proc]}}"
         );
-        let host = Host::start_among(&users, "imapd", &more, "")?;
+        let links = "links: {dashboard: 'https://grafana.example.org/d/procstorm', runbook: \
+                     'https://example.org/RUNBOOK.md', alertmanager: 'https://am.example.org'}";
+        let host = Host::start_among(&users, "imapd", &more, links)?;
         let mail = host.dir().join("mail/alice");
         fs::write(&mail, "From alice\n".repeat(1000)).unwrap();
         chown(&mail, Some(uid), Some(uid)).unwrap();
@@ -72,12 +78,33 @@ impl Eventful {
             })?;
         }
         assert_eq!(host.verdicts()?, ["no_longer_true", "none_seen", "dry_run", "none_seen"]);
+        // Refused at once: there is no such playbook.
+        host.post(&[alert("alice").with("playbook", "nosuch")])?;
         Ok(Self { host, _storms: storms })
+    }
+
+    /// How long alice's remediation took, as the pages say it.
+    fn took(&self) -> Result<String, Fault> {
+        let alices = self.alices()?;
+        let ms = alices.get("milliseconds").and_then(Value::as_u64).unwrap();
+        Ok(if ms < 1000 {
+            format!("{ms} ms")
+        } else {
+            format!("{}.{} s", ms / 1000, ms % 1000 / 100)
+        })
     }
 
     fn alices(&self) -> Result<Value, Fault> {
         Ok(self.host.remediations()?.pop().unwrap())
     }
+}
+
+/// Keeps a picture of what the browser shows, if somebody wants to look at it.
+fn keep_picture(browser: &mut Browser, name: &str) -> Result<(), Fault> {
+    if let Some(dir) = env::var_os("PROCSTORM_PICTURES") {
+        fs::write(programs::project().join(dir).join(name), browser.picture()?).unwrap();
+    }
+    Ok(())
 }
 
 /// Ends the test that this stands in where it cannot be run.
@@ -108,32 +135,74 @@ fn a_person_sees_what_was_done() -> Result<(), Fault> {
     let (host, alices) = (&eventful.host, eventful.alices()?);
     let mut browser = Browser::start()?;
     browser.visit(&host.url("/"), DESK)?;
-    let rows = texts(&mut browser, "tbody tr")?;
+    // Playbooks, remediations, refused alerts.
+    let rows = texts(&mut browser, "table:nth-of-type(2) tbody tr")?;
     assert_eq!(rows.len(), 4, "{rows:?}");
     let archive = alices["archives"][0].as_str().unwrap().to_owned();
-    let took = format!("{} ms", alices["milliseconds"]);
+    let took = eventful.took()?;
     for text in ["alice", "imapd", "\t40\t0\t", "none seen", &archive, &took] {
         assert!(rows[0].contains(text), "{text:?} is not in {:?}", rows[0]);
     }
     assert!(fs::exists(&archive).unwrap());
     assert!(rows[1].contains("bob") && rows[1].contains("dry run"), "{}", rows[1]);
+    assert!(rows[1].contains("\t20\t20\t"), "all of them live: {}", rows[1]);
+    let signs = texts(&mut browser, "table:nth-of-type(2) .verdict span")?;
+    assert_eq!(signs.concat().replace(' ', ""), "✓○✓–");
     assert!(rows[2].contains(HOSTILE), "{}", rows[2]);
     assert!(rows[3].contains("carol") && rows[3].contains("no longer true"), "{}", rows[3]);
     let state = texts(&mut browser, ".state li")?.join(" ");
     assert!(state.contains("live") && state.contains("pending"), "{state}");
-    if let Some(file) = env::var_os("PROCSTORM_PICTURE") {
-        fs::write(programs::project().join(file), browser.picture()?).unwrap();
+    let books = texts(&mut browser, "table:nth-of-type(1) tbody tr")?.join("\n");
+    for text in ["storm", "live", "rehearsal", "dry run", "5 or more", "named exactly \"imapd\""] {
+        assert!(books.contains(text), "{text:?} is not in {books}");
     }
+    assert!(books.contains("\t59"), "one of 60 is used up: {books}");
+    let refused = texts(&mut browser, "table:nth-of-type(3) tbody tr")?.join("\n");
+    assert!(refused.contains("alice") && refused.contains("there is no playbook \"nosuch\""));
+    let page = texts(&mut browser, "main")?.join("\n");
+    assert!(page.contains("Never acted on: root, uids below 1000"), "{page}");
+    let addresses = "[...document.querySelectorAll('.links a')].map(a => a.href)";
+    assert_eq!(
+        browser.evaluate(addresses)?,
+        serde_json::json!([
+            "https://grafana.example.org/d/procstorm?var-host=moscow",
+            "https://example.org/RUNBOOK.md#procstormoutcome",
+            "https://am.example.org/#/silences",
+        ])
+    );
+    keep_picture(&mut browser, "status-page.png")?;
 
     // The first row's number leads to its page, which tells each step.
-    let link = browser.evaluate("document.querySelector('tbody a').href")?;
+    let link = browser.evaluate("document.querySelector('table:nth-of-type(2) tbody a').href")?;
     assert_eq!(link, host.url(&format!("/remediations/{}", alices["id"])));
     browser.visit(link.as_str().unwrap(), DESK)?;
+    keep_picture(&mut browser, "remediation-page.png")?;
     let page = texts(&mut browser, "main")?.join("\n");
     for text in ["alice", "imapd", "40 before, 0 after", &archive, &took, "killed all alice imapd"]
     {
         assert!(page.contains(text), "{text:?} is not in {page}");
     }
+    let events = texts(&mut browser, "tbody tr")?.join("\n");
+    for text in [
+        "Storm begins to fire",
+        "its notification arrives",
+        "40 processes counted",
+        "Save the mail file: saved",
+        "End the processes: none seen",
+        "it ends as none seen",
+    ] {
+        assert!(events.contains(text), "{text:?} is not in {events}");
+    }
+    let name = archive.rsplit('/').next().unwrap();
+    let policy = host.dir().join("remediator.yml");
+    let restore = format!(
+        "procstorm-remediator restore --config.file {} --user alice --archive {name}",
+        policy.display()
+    );
+    assert_eq!(texts(&mut browser, "pre")?, [restore]);
+    let silence = "https://am.example.org/#/silences/new?filter=%7Balertname%3D%22Storm%22%2C\
+                   host%3D%22moscow%22%2Cuser%3D%22alice%22%2Ccommand%3D%22imapd%22%7D";
+    assert!(is_true(&mut browser, &format!("!!document.querySelector('a[href=\"{silence}\"]')"))?);
     let steps = texts(&mut browser, ".step")?;
     assert_eq!(steps.len(), 2, "{steps:?}");
     assert!(steps[0].contains("archive_mail_file") && steps[1].contains("kill_user_proc"));
@@ -179,6 +248,35 @@ fn hostile_names_stay_text_and_nothing_comes_from_elsewhere() -> Result<(), Faul
     Ok(())
 }
 
+/// An exporter, and its address.
+fn exporter(dir: &Path) -> Result<(Daemon, String), Fault> {
+    let program = Command::new(programs::ours("procstorm-exporter")?);
+    Daemon::serve("procstorm-exporter", program, dir, &Http::new()?)
+}
+
+#[test]
+fn the_exporter_shows_the_largest_groups_now() -> Result<(), Fault> {
+    needs_chromium_and_root!();
+    let dir = tempfile::tempdir().unwrap();
+    let (_exporter, url) = exporter(dir.path())?;
+    let [uid] = claim_uids();
+    // More than any other group of this machine has, wherever this runs.
+    let storm = Storm::raise(uid, HOSTILE.as_bytes(), 300)?;
+    let mut browser = Browser::start()?;
+    let row = format!("{uid}\t{HOSTILE}\t300");
+    wait::until("a scan has seen the storm", SOON, || {
+        browser.visit(&format!("{url}/"), DESK).ok()?;
+        let rows = texts(&mut browser, "tbody tr").ok()?;
+        rows.first().filter(|first| **first == row).map(drop)
+    })?;
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    assert_eq!(browser.requests(), [format!("{url}/"), format!("{url}/style.css")]);
+    assert!(is_true(&mut browser, "!document.querySelector('b, script, img, style')")?);
+    keep_picture(&mut browser, "landing-page.png")?;
+    drop(storm);
+    Ok(())
+}
+
 /// What a page must have for those who do not see it, where axe-core is not there to ask.
 const ESSENTIALS: &str = "document.documentElement.lang == 'en' && document.title != '' \
     && document.querySelectorAll('h1').length == 1 && document.querySelectorAll('main').length == 1 \
@@ -203,11 +301,24 @@ fn everybody_can_read_it() -> Result<(), Fault> {
         );
     }
     let Eventful { host, _storms } = Eventful::new()?;
+    let dir = tempfile::tempdir().unwrap();
+    let (_exporter, exporter) = exporter(dir.path())?;
     let mut browser = Browser::start()?;
-    for path in ["/", "/remediations/2", "/remediations/4"] {
-        for view in [DESK, DESK_DARK, TELEPHONE, TELEPHONE_DARK, View { width: 320, ..DESK }] {
-            browser.visit(&host.url(path), view)?;
+    let pages = ["/", "/remediations/2", "/remediations/4"].map(|path| (path, host.url(path)));
+    for (path, url) in pages.into_iter().chain([("/exporter", format!("{exporter}/"))]) {
+        for view in [
+            DESK,
+            DESK_DARK,
+            TELEPHONE,
+            TELEPHONE_DARK,
+            View { width: 360, ..DESK_DARK },
+            View { width: 320, ..DESK },
+        ] {
+            browser.visit(&url, view)?;
             let about = format!("{path} {view:?}");
+            let scheme = if view.dark { "dark" } else { "light" };
+            let name = format!("page{}-{}-{scheme}.png", path.replace('/', "-"), view.width);
+            keep_picture(&mut browser, &name)?;
             let fits =
                 "document.documentElement.scrollWidth <= document.documentElement.clientWidth";
             assert!(is_true(&mut browser, fits)?, "{about} is too wide");

@@ -6,6 +6,7 @@
 //! - [`guard`]: refuses requests that are malformed, or that another's web page has sent.
 //! - [`gzip`]: compressed answers.
 //! - [`listen`]: sockets from addresses as Prometheus writes them.
+//! - [`page`]: what the pages for people have in common.
 //! - [`reply`]: the answers that every server gives: 404, 405, healthy, ready.
 //! - [`security`]: TLS and authentication, as `--web.config.file` says.
 //! - [`routes`]: what is answered at which path, as one table.
@@ -21,6 +22,7 @@ pub mod body;
 pub mod guard;
 pub mod gzip;
 pub mod listen;
+pub mod page;
 pub mod reply;
 mod roster;
 pub mod routes;

@@ -18,6 +18,10 @@ use crate::steps::{Look, Outlook, Step};
 pub(crate) struct ArchiveMailFile;
 
 impl Step for ArchiveMailFile {
+    fn title(&self) -> &'static str {
+        "Save the mail file"
+    }
+
     fn describe(&self, _book: &Playbook) -> String {
         "save the user's mail files".to_owned()
     }

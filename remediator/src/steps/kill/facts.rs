@@ -26,18 +26,22 @@ fn kill(report: &Report) -> Vec<Fact> {
         fact("Ended by SIGTERM", report.terminated),
         fact("Sent SIGKILL", report.signalled),
         fact("Ended by SIGKILL", report.exited),
-        fact("Ended otherwise", report.gone),
-        fact("Let go alive", report.released),
         fact("Alive afterwards", number(report.left)),
         fact("Threshold", report.threshold),
-        fact("No right to signal", report.denied),
-        fact("Renamed and let go", report.changed),
-        fact("Left alone in other pid namespaces", report.nested),
-        fact("Sent SIGKILL and not exited", report.stuck_count),
-        fact("Appeared during the kill", report.replacement_count),
-        fact("Dead and not reaped", report.zombie_count),
         fact("Rounds of signals", report.rounds),
     ];
+    // What most kills have none of is shown where there was some.
+    let seldom = [
+        ("Ended otherwise", report.gone),
+        ("Let go alive", report.released),
+        ("No right to signal", report.denied),
+        ("Renamed and let go", report.changed),
+        ("Left alone in other pid namespaces", report.nested),
+        ("Sent SIGKILL and not exited", report.stuck_count),
+        ("Appeared during the kill", report.replacement_count),
+        ("Dead and not reaped", report.zombie_count),
+    ];
+    facts.extend(seldom.iter().filter(|(_, n)| *n > 0).map(|(name, n)| fact(name, n)));
     facts.extend(reason(&report.verdict));
     facts.extend(list("Renamed to", &report.changed_to, changed));
     facts.extend(list("Not exited", &report.stuck, i32::to_string));
@@ -105,7 +109,7 @@ mod tests {
     fn a_kills_numbers_are_shown_in_words_and_what_was_not_counted_is_unknown() {
         let mut report = Report::idle(KillVerdict::Unfinished, Duration::from_millis(5));
         (report.matched, report.asked, report.terminated) = (10, 9, 4);
-        (report.signalled, report.exited) = (6, 5);
+        (report.signalled, report.exited, report.changed) = (6, 5, 3);
         let facts = report.facts();
         let shown: Vec<_> =
             facts.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -115,17 +119,10 @@ mod tests {
             ("Ended by SIGTERM", "4"),
             ("Sent SIGKILL", "6"),
             ("Ended by SIGKILL", "5"),
-            ("Ended otherwise", "0"),
-            ("Let go alive", "0"),
             ("Alive afterwards", "unknown"),
             ("Threshold", "0"),
-            ("No right to signal", "0"),
-            ("Renamed and let go", "0"),
-            ("Left alone in other pid namespaces", "0"),
-            ("Sent SIGKILL and not exited", "0"),
-            ("Appeared during the kill", "0"),
-            ("Dead and not reaped", "0"),
             ("Rounds of signals", "0"),
+            ("Renamed and let go", "3"),
         ];
         assert_eq!(shown, expected);
     }

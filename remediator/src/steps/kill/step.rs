@@ -14,6 +14,10 @@ use crate::steps::{Look, Outlook, Step};
 pub(crate) struct KillUserProc;
 
 impl Step for KillUserProc {
+    fn title(&self) -> &'static str {
+        "End the processes"
+    }
+
     fn describe(&self, book: &Playbook) -> String {
         let commands = book.told_commands();
         if book.grace.is_zero() {

@@ -1,24 +1,20 @@
 //! The pages that people look at, as text from values: nothing here reads, decides or acts.
 //!
-//! - [`view`]: what a page shows; the JSON of `/api/v1/remediations` is the same values.
-//! - [`page`]: the HTML. No script, no picture, nothing from elsewhere.
-//! - [`STYLESHEET`]: served as `/style.css`, so that the policy below can forbid all else.
+//! - [`view`]: what a page shows; the JSON of `/api/v1/remediations` has the same values.
+//! - [`overview`]: the status page. [`detail`]: one remediation.
+//! - [`events`]: a remediation's course as a time line; [`restore`]: how its mail comes back.
+//! - [`playbooks`]: what the policy lets the daemon do, for the status page.
+//! - [`links`]: addresses of dashboard, runbook and silences.
+//! - [`wording`]: times, durations and results as a person says them.
+//!
+//! The document around them, their style and headers are
+//! [`procstorm_toolkit::web::page`]'s.
 
-pub mod page;
+pub mod detail;
+pub mod events;
+pub mod links;
+pub mod overview;
+pub mod playbooks;
+pub mod restore;
 pub mod view;
-
-/// The one stylesheet: for a telephone as for a wide screen, for the dark as for the day.
-pub const STYLESHEET: &str = include_str!("style.css");
-
-/// What every page is sent with: nobody may frame it, keep it, or put anything into it.
-pub const HEADERS: [(&str, &str); 5] = [
-    (
-        "content-security-policy",
-        "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; \
-         frame-ancestors 'none'",
-    ),
-    ("x-content-type-options", "nosniff"),
-    ("x-frame-options", "DENY"),
-    ("referrer-policy", "no-referrer"),
-    ("cache-control", "no-store"),
-];
+pub mod wording;
