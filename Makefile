@@ -10,10 +10,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 export PATH := $(abspath $(TARGET))/tools/$(or $(PROCSTORM_STACK),.)/bin:$(abspath $(TARGET))/tools/bin:$(PATH):/usr/sbin:/sbin
 
 .PHONY: help rust build release install packages demo run test field field-arm64 field-kernels generations lint fmt docs deny \
-    rules unit bench fuzz mutants clean
+    rules unit bench fuzz mutants dashboard-picture clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 rust:
 	@command -v $(firstword $(CARGO)) >/dev/null || { \
@@ -114,6 +114,10 @@ fuzz: rust ## fuzz every kind of input from outside, FUZZ_SECONDS each (needs ca
 
 mutants: rust ## change the modules that decide, and see that a test fails (slow; MODULES=...; needs cargo-mutants)
 	CARGO="$(CARGO)" tests/mutants.sh $(MODULES)
+
+dashboard-picture: build ## draw the dashboard with Grafana's components after some minutes of storms (root, npm, chromium)
+	@tests/tools.sh stack
+	CARGO="$(CARGO)" grafana/picture.sh
 
 clean: rust ## delete what was built and unpacked
 	$(CARGO) clean

@@ -2,22 +2,37 @@
 //! variables filled in, and what a Prometheus answers to them.
 
 use procstorm_testkit::fault::{Fault, OrFault as _};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::prometheus::Prometheus;
 
-/// What a reader has chosen, who chooses nothing: everything, over the last ten minutes. A name
-/// that begins another one comes after it.
-const VARIABLES: [(&str, &str); 8] = [
-    ("$__rate_interval", "20s"),
-    ("$__interval", "20s"),
-    ("$__range_s", "600"),
-    ("$__range", "10m"),
-    ("$job", ".*"),
-    ("$host", ".*"),
-    ("$role", ".*"),
-    ("$user", ".*"),
-];
+/// How much a reader sees, in seconds: ten minutes, in steps of 20 s.
+const TEN_MINUTES: Span = Span { range: 600, step: 20 };
+
+/// The range of a dashboard, and the step of its graphs, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    range: i64,
+    step: i64,
+}
+
+impl Span {
+    /// Puts Grafana's variables into an expression, for a reader who chooses these users, and all
+    /// jobs, roles and hosts. A name that begins another one comes after it.
+    fn fill(self, expression: &str, users: &str) -> String {
+        let Self { range, step } = self;
+        let times = [
+            ("$__rate_interval", format!("{}s", step.max(20))),
+            ("$__interval", format!("{step}s")),
+            ("$__range_s", range.to_string()),
+            ("$__range", format!("{range}s")),
+        ];
+        let chosen = [("$job", ".*"), ("$host", ".*"), ("$role", ".*"), ("$user", users)];
+        let chosen = chosen.map(|(name, value)| (name, value.to_owned()));
+        let fill = |text: String, (name, value): (&str, String)| text.replace(name, &value);
+        times.into_iter().chain(chosen).fold(expression.to_owned(), fill)
+    }
+}
 
 /// One query of the dashboard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +124,41 @@ impl Dashboard {
         }
         Ok(empty)
     }
+
+    /// What Prometheus answers to each query of a panel, for a reader who looks at these users in the last
+    /// `range` seconds: the result, by the panel's id and the query's letter. Steps are those of Grafana:
+    /// as many as the panel has points at most, and multiples of five seconds.
+    pub fn answers(
+        &self,
+        prometheus: &Prometheus,
+        users: &str,
+        now: i64,
+        range: i64,
+    ) -> Result<Map<String, Value>, Fault> {
+        let mut answers = Map::new();
+        for panel in self.list("/panels") {
+            let points = panel.get("maxDataPoints").and_then(Value::as_i64).unwrap_or(range / 5);
+            let step = 5 * (range / points.max(1)).div_euclid(5).max(1);
+            let targets = panel.get("targets").and_then(Value::as_array);
+            for target in targets.into_iter().flatten() {
+                let query = Span { range, step }.fill(text(target, "expr"), users);
+                let result = if target.get("instant") == Some(&Value::Bool(true)) {
+                    prometheus.result("query", &[("query", &query), ("time", &now.to_string())])
+                } else {
+                    let [start, end] = [now - range, now].map(|at| (at - at % step).to_string());
+                    let step = step.to_string();
+                    let span = [("start", &start), ("end", &end), ("step", &step)];
+                    let span = span.map(|(name, value)| (name, value.as_str()));
+                    prometheus
+                        .result("query_range", &[&[("query", query.as_str())][..], &span].concat())
+                };
+                let id = panel.get("id").and_then(Value::as_i64).unwrap_or_default();
+                let result = result.or_fault(text(panel, "title"))?;
+                answers.insert(format!("{id}{}", text(target, "refId")), result);
+            }
+        }
+        Ok(answers)
+    }
 }
 
 fn text<'a>(json: &'a Value, key: &str) -> &'a str {
@@ -123,9 +173,7 @@ fn queries_of(panel: &Value) -> Vec<Query> {
 }
 
 fn query(place: &str, expression: &str) -> Query {
-    let fill = |text: String, (name, value): (&str, &str)| text.replace(name, value);
-    let expression = VARIABLES.into_iter().fold(expression.to_owned(), fill);
-    Query { place: place.to_owned(), expression }
+    Query { place: place.to_owned(), expression: TEN_MINUTES.fill(expression, ".*") }
 }
 
 #[cfg(test)]

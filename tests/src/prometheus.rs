@@ -76,11 +76,20 @@ impl Prometheus {
 
     /// The result of an instant query.
     pub fn query(&self, expression: &str) -> Result<Vec<Sample>, Fault> {
-        let url = format!("{}/api/v1/query?query={}", self.url, percent_encoded(expression));
-        let answer = self.http.json(&url)?;
-        let result = answer.pointer("/data/result").and_then(Value::as_array);
-        let result = result.ok_or_else(|| Fault::new(format!("no result of {expression}")))?;
+        let result = self.result("query", &[("query", expression)])?;
+        let result =
+            result.as_array().ok_or_else(|| Fault::new(format!("{expression}: {result}")))?;
         result.iter().map(Sample::read).collect()
+    }
+
+    /// The result of a call of its API, `query` or `query_range`, as it is.
+    pub fn result(&self, call: &str, parameters: &[(&str, &str)]) -> Result<Value, Fault> {
+        let parameter = |(name, value): &(&str, &str)| format!("{name}={}", percent_encoded(value));
+        let parameters: Vec<String> = parameters.iter().map(parameter).collect();
+        let url = format!("{}/api/v1/{call}?{}", self.url, parameters.join("&"));
+        let mut answer = self.http.json(&url)?;
+        let result = answer.pointer_mut("/data/result").map(Value::take);
+        result.ok_or_else(|| Fault::new(format!("no result of {url}")))
     }
 
     /// All alerts that are pending or firing.

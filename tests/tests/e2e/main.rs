@@ -3,6 +3,7 @@
 //! - `census`: what the exporter shows is what `ps` shows.
 //! - `cluster`: a pair of Alertmanagers before a remediator.
 //! - `dashboard`: the dashboard in a real storm.
+//! - `dashboard_picture`: the picture of the dashboard, `make dashboard-picture`.
 //! - `diagnostic_log`: the original's diagnostic log, from Prometheus.
 //! - `mail`: who gets which mail, and how often.
 //! - `names`: hostile names, from /proc to the mail.
@@ -14,6 +15,7 @@
 mod census;
 mod cluster;
 mod dashboard;
+mod dashboard_picture;
 mod diagnostic_log;
 mod mail;
 mod names;

@@ -167,7 +167,7 @@ fn what_was_counted_is_shown_exactly() {
     assert_eq!(shown("Alerts that were refused"), [runs], "a series that begins with its count");
     assert_eq!(shown("Mail files"), [runs]);
     assert_eq!(shown("Would have acted"), [runs]);
-    assert_eq!(shown("Would have done nothing"), [runs * 3.0]);
+    assert_eq!(shown("Would do nothing"), [runs * 3.0]);
     // A restart of the daemon begins at 0 again: nothing that was seen before is lost. What
     // `increase()` adds to it is rounded.
     target.set("/remediator", remediator(1));
