@@ -57,6 +57,10 @@ pub struct Args {
     #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]
     pub procfs: PathBuf,
 
+    /// Where the control groups of version 2 are mounted.
+    #[arg(long = "path.cgroupfs", value_name = "DIR", default_value = "/sys/fs/cgroup")]
+    pub cgroupfs: PathBuf,
+
     /// Where the counts come from: auto, bpf or procfs.
     ///
     /// bpf counts in the kernel, which costs a tenth of reading /proc. It needs CAP_BPF and CAP_PERFMON,
@@ -119,6 +123,7 @@ impl Args {
     pub fn scan_settings(&self) -> scan::Settings {
         scan::Settings {
             procfs: self.procfs.clone(),
+            cgroupfs: self.cgroupfs.clone(),
             kernel_threads: self.kernel_threads,
             limits: Limits {
                 max_series: self.max_series,

@@ -10,6 +10,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use prometheus::{Encoder, TextEncoder};
 
 use crate::scan::Scan;
+use crate::slices::Slice;
 
 /// The `Content-Type` of what [`Exposition::render`] gives.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -49,7 +50,10 @@ impl Exposition {
 #[must_use]
 pub fn families() -> Vec<MetricFamily> {
     let commands = BTreeMap::from([("imapd".to_owned(), 1)]);
-    let scan = Scan { counts: BTreeMap::from([("alice".into(), commands)]), ..Scan::default() };
+    let counts = BTreeMap::from([("alice".into(), commands)]);
+    let slice = Slice { uid: 1000, tasks: 1, max: Some(1), hits: Some(0) };
+    let slices = BTreeMap::from([("alice".into(), slice)]);
+    let scan = Scan { counts, slices, ..Scan::default() };
     let mut families = of_scan(&scan);
     families.push(web_config(true));
     families
@@ -57,6 +61,7 @@ pub fn families() -> Vec<MetricFamily> {
 
 fn of_scan(scan: &Scan) -> Vec<MetricFamily> {
     let mut families = vec![processes(scan), user_processes(scan)];
+    families.extend(tasks(scan));
     families.push(source(scan));
     families.extend(health(scan));
     families.push(build_info());
@@ -79,6 +84,35 @@ fn user_processes(scan: &Scan) -> MetricFamily {
     });
     let help = "Processes of each effective user, whatever their commands are called.";
     family("procstorm_user_processes", help, MetricType::GAUGE, metrics.collect())
+}
+
+/// How near each user is to the limit of tasks.
+fn tasks(scan: &Scan) -> [MetricFamily; 3] {
+    let each = |of: fn(&Slice) -> Option<u64>, metric: fn(&[(&str, &str)], f64) -> Metric| {
+        let values = scan.slices.iter().filter_map(|(user, slice)| Some((user, of(slice)?)));
+        values.map(|(user, n)| metric(&[("user", user)], float(n))).collect()
+    };
+    [
+        family(
+            "procstorm_user_tasks",
+            "Tasks (processes and threads) in the systemd slice of each user who is logged in.",
+            MetricType::GAUGE,
+            each(|slice| Some(slice.tasks), gauge),
+        ),
+        family(
+            "procstorm_user_tasks_limit",
+            "How many tasks may be in the user's slice (TasksMax), if that is limited.",
+            MetricType::GAUGE,
+            each(|slice| slice.max, gauge),
+        ),
+        family(
+            "procstorm_user_tasks_limit_hits_total",
+            "Tasks that could not be started in the user's slice because of its limit, or of one \
+             in it (Linux 6.11 and newer).",
+            MetricType::COUNTER,
+            each(|slice| slice.hits, counter),
+        ),
+    ]
 }
 
 fn source(scan: &Scan) -> MetricFamily {
@@ -168,25 +202,33 @@ fn simple(name: &str, help: &str, value: f64) -> MetricFamily {
 
 /// A counter without labels.
 fn count(name: &str, help: &str, value: u64) -> MetricFamily {
-    let mut counter = Counter::default();
-    counter.set_value(float(value));
-    let mut metric = Metric::default();
-    metric.set_counter(counter);
-    family(name, help, MetricType::COUNTER, vec![metric])
+    family(name, help, MetricType::COUNTER, vec![counter(&[], float(value))])
 }
 
 fn gauge(labels: &[(&str, &str)], value: f64) -> Metric {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    let mut metric = labelled(labels);
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn counter(labels: &[(&str, &str)], value: f64) -> Metric {
+    let mut counter = Counter::default();
+    counter.set_value(value);
+    let mut metric = labelled(labels);
+    metric.set_counter(counter);
+    metric
+}
+
+fn labelled(labels: &[(&str, &str)]) -> Metric {
     let pairs = labels.iter().map(|&(name, value)| {
         let mut pair = LabelPair::default();
         pair.set_name(name.to_owned());
         pair.set_value(value.to_owned());
         pair
     });
-    let mut gauge = Gauge::default();
-    gauge.set_value(value);
-    let mut metric = Metric::from_label(pairs.collect());
-    metric.set_gauge(gauge);
-    metric
+    Metric::from_label(pairs.collect())
 }
 
 #[expect(

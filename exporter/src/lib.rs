@@ -6,6 +6,7 @@
 //! - [`census`]: how many processes each user has of each command, the dead included.
 //! - [`bpf`]: the same, counted in the kernel.
 //! - [`source`]: which of the two counts.
+//! - [`slices`]: how near each user is to the limit of tasks.
 //! - [`names`]: which name each uid is shown by.
 //! - [`fold`]: keeps the number of series bounded.
 //! - [`scan`]: one look at all processes, counted, named, folded.
@@ -26,4 +27,5 @@ pub mod landing;
 pub mod names;
 pub mod scan;
 pub mod server;
+pub mod slices;
 pub mod source;

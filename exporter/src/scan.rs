@@ -1,8 +1,9 @@
 //! One look at all processes, made ready to be shown: counted, named, folded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use procstorm_processes::name_service::NameService;
@@ -12,6 +13,7 @@ use procstorm_toolkit::scarcity::{Descriptors, is_shortage};
 use crate::census::Census;
 use crate::fold::{Counts, Folded, Limits, fold};
 use crate::names::Names;
+use crate::slices::{Slice, slices};
 use crate::source::{Origin, Source, Taken};
 
 /// The descriptors that a scan holds open at once: the directory, a file in it, and one for the name
@@ -23,11 +25,16 @@ pub(crate) const DESCRIPTORS: usize = 3;
 pub struct Settings {
     /// Where /proc is mounted.
     pub procfs: PathBuf,
+    /// Where the control groups of version 2 are mounted.
+    pub cgroupfs: PathBuf,
     /// Whether the kernel's own threads count.
     pub kernel_threads: bool,
     /// How many groups are shown.
     pub limits: Limits,
 }
+
+/// The slice of each user, by the name that is shown.
+pub type Slices = BTreeMap<Arc<str>, Slice>;
 
 /// What a scan found.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +47,8 @@ pub struct Scan {
     pub denied: u64,
     /// Where the counts are from.
     pub origin: Origin,
+    /// How near each user who is logged in is to the limit of tasks.
+    pub slices: Slices,
     /// What was folded to keep the number of series bounded.
     pub folded: Folded,
     /// What hides processes from us.
@@ -88,6 +97,7 @@ pub struct Scanner {
     names: Names,
     totals: Totals,
     was_blind: bool,
+    had_no_slices: bool,
     /// Held between scans, and free during one.
     descriptors: Descriptors,
 }
@@ -99,7 +109,15 @@ impl Scanner {
         let names = Names::new(service);
         let descriptors = Descriptors::hold(DESCRIPTORS);
         let totals = Totals::default();
-        Self { settings, source, names, totals, was_blind: false, descriptors }
+        Self {
+            settings,
+            source,
+            names,
+            totals,
+            was_blind: false,
+            had_no_slices: false,
+            descriptors,
+        }
     }
 
     /// Looks at all processes. Fails if /proc is to be read and cannot.
@@ -117,7 +135,12 @@ impl Scanner {
         let Taken { census, hidden, origin } =
             taken.map_err(|source| ScanError { path: procfs.clone(), source })?;
         let (processes, vanished, denied) = (census.processes, census.vanished, census.denied);
-        let mut counts = self.name(census, start);
+        let slices = self.read_slices();
+        let uids = census.groups.keys().map(|group| group.uid);
+        let uids: BTreeSet<u32> = uids.chain(slices.iter().map(|slice| slice.uid)).collect();
+        self.names.refresh(uids, start);
+        let slices = self.name_slices(slices);
+        let mut counts = self.name(census);
         let folded = fold(&mut counts, self.settings.limits);
         let blindness = hidden.or((denied > 0).then_some(Blindness::Denied(denied)));
         self.tell_of(blindness.as_ref());
@@ -130,6 +153,7 @@ impl Scanner {
             processes,
             denied,
             origin,
+            slices,
             folded,
             blindness,
             overdue_names: self.names.overdue(Instant::now()),
@@ -145,15 +169,45 @@ impl Scanner {
 
     /// The counts by texts. Groups whose names are the same as text (commands that are not UTF-8,
     /// two uids of one name) become one, as a series may be there only once.
-    fn name(&mut self, census: Census, now: Instant) -> Counts {
-        let uids: BTreeSet<u32> = census.groups.keys().map(|group| group.uid).collect();
-        self.names.refresh(uids, now);
+    fn name(&self, census: Census) -> Counts {
         let mut counts = Counts::new();
         for (group, n) in census.groups {
             let commands = counts.entry(self.names.text(group.uid)).or_default();
             *commands.entry(group.command.to_text().into_owned()).or_default() += n;
         }
         counts
+    }
+
+    /// The slices of the users, of whom the first `max_series` are shown. Without them the counts are
+    /// shown all the same.
+    fn read_slices(&mut self) -> Vec<Slice> {
+        let cgroupfs = &self.settings.cgroupfs;
+        let read = slices(cgroupfs);
+        match &read {
+            Err(error) if !self.had_no_slices => {
+                let cgroupfs = cgroupfs.display();
+                tracing::error!(%cgroupfs, %error, "cannot read the slices of users; showing none");
+            }
+            Ok(_) if self.had_no_slices => tracing::info!("the slices of users can be read again"),
+            _ => {}
+        }
+        self.had_no_slices = read.is_err();
+        let mut slices = read.unwrap_or_default();
+        slices.sort();
+        slices.truncate(self.settings.limits.max_series);
+        slices
+    }
+
+    /// The slices by names. Of two uids with one name, the one that is nearer to its limit is shown.
+    fn name_slices(&self, slices: Vec<Slice>) -> Slices {
+        let mut named = Slices::new();
+        for slice in slices {
+            let shown = named.entry(self.names.text(slice.uid)).or_insert(slice);
+            if slice.is_nearer_to_its_limit(shown) {
+                *shown = slice;
+            }
+        }
+        named
     }
 
     /// Logs when we go blind, and when we see again; not at each scan.

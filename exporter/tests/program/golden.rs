@@ -4,6 +4,7 @@
 //! `PROCSTORM_UPDATE_GOLDEN=1 cargo test -p procstorm-exporter --test program golden`
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use procstorm_testkit::procfs::Fixture;
@@ -11,7 +12,7 @@ use procstorm_testkit::skip::skipped;
 use procstorm_testkit::wait::for_value;
 use procstorm_testkit::{needs_root, programs};
 
-use crate::world::{Program, value};
+use crate::world::{Program, cgroupfs, value};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/program/golden.txt");
 
@@ -44,9 +45,24 @@ fn world() -> Fixture {
     proc.kernel_thread(304, 65534, b"kthreadd");
     std::fs::create_dir(proc.path().join("sys")).unwrap();
     std::fs::write(proc.path().join("meminfo"), "").unwrap();
+    slice(proc.path(), 41000, "117", "120", Some(3));
+    slice(proc.path(), 0, "9", "max", None);
     // Gone between the reading of the directory and that of its file.
     std::fs::create_dir(proc.path().join("400")).unwrap();
     proc
+}
+
+/// A user's slice in the control groups.
+fn slice(procfs: &Path, uid: u32, tasks: &str, max: &str, hits: Option<u64>) {
+    let slice = cgroupfs(procfs).join(format!("user.slice/user-{uid}.slice"));
+    std::fs::create_dir_all(&slice).unwrap();
+    let write = |file: &str, text: String| std::fs::write(slice.join(file), text).unwrap();
+    write("pids.current", format!("{tasks}\n"));
+    write("pids.max", format!("{max}\n"));
+    if let Some(hits) = hits {
+        write("pids.events", format!("max {hits}\n"));
+        write("pids.events.local", "max 0\n".to_owned());
+    }
 }
 
 fn without_what_varies(exposition: &str) -> String {
@@ -132,6 +148,7 @@ fn once_prints_what_a_scrape_shows() {
     let proc = world();
     let mut once = Command::new(crate::world::BINARY);
     once.arg("--once").arg("--path.procfs").arg(proc.path());
+    once.arg("--path.cgroupfs").arg(cgroupfs(proc.path()));
     let text = for_value("a scan with all names", || {
         let output = once.output().unwrap();
         assert!(output.status.success());

@@ -62,7 +62,8 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
 
 fn expose(proc: &Fixture) -> String {
     let limits = Limits { max_series: 5000, max_commands_per_user: 200 };
-    let settings = Settings { procfs: proc.path().to_owned(), kernel_threads: false, limits };
+    let (procfs, cgroupfs) = (proc.path().to_owned(), proc.path().join("none"));
+    let settings = Settings { procfs, cgroupfs, kernel_threads: false, limits };
     let mut scanner = Scanner::new(settings, Source::default(), NameService::default());
     // On a busy machine a name may come too late for the first.
     let scan = for_value("a scan with all names", || {

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
@@ -20,7 +20,9 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn start(procfs: &Path, flags: &[&str]) -> Self {
-        Self::spawn(Command::new(BINARY).arg("--path.procfs").arg(procfs).args(flags))
+        let mut command = Command::new(BINARY);
+        command.arg("--path.procfs").arg(procfs).arg("--path.cgroupfs").arg(cgroupfs(procfs));
+        Self::spawn(command.args(flags))
     }
 
     /// Runs `command`, which must at last be the exporter, and waits until it listens.
@@ -167,6 +169,11 @@ pub(crate) fn answer(mut stream: TcpStream) -> (u16, String, Vec<u8>) {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
     (head[9..12].parse().unwrap(), head, bytes[end + 4..].to_vec())
+}
+
+/// The control groups of a made-up /proc: none, if nothing makes them.
+pub(crate) fn cgroupfs(procfs: &Path) -> PathBuf {
+    procfs.join("cgroup")
 }
 
 /// Copies a program that is to be run, by another program: a file that we had open for writing

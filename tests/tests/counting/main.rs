@@ -1,5 +1,9 @@
 //! What the kernel's iterator counts is what /proc shows, on real processes of every kind.
+//!
+//! - `slices`: the limit of tasks.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod slices;
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::PermissionsExt as _;
