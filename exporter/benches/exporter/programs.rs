@@ -30,10 +30,10 @@ pub(crate) fn build(name: &str, directory: &Path) -> PathBuf {
 pub(crate) struct Held(Child);
 
 impl Held {
-    /// So many, in 200 groups: 10 users, 20 commands.
-    pub(crate) fn new(holder: &Path, processes: usize) -> Self {
+    /// So many, of so many users with so many commands each.
+    pub(crate) fn new(holder: &Path, processes: usize, groups: (usize, usize)) -> Self {
         let mut child = Command::new(holder)
-            .args([&processes.to_string(), UID, "10", "20"])
+            .args([&processes.to_string(), UID, &groups.0.to_string(), &groups.1.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -61,9 +61,11 @@ pub(crate) struct Scraped {
 }
 
 impl Scraped {
-    pub(crate) fn exporter() -> Self {
+    /// The exporter, by that source of its counts.
+    pub(crate) fn exporter(source: &str) -> Self {
         let program = Path::new(env!("CARGO_BIN_EXE_procstorm-exporter"));
-        Self::start(program, |_| vec!["--log.level=warn".to_owned()], "--web.listen-address=")
+        let flags = ["--log.level=warn".to_owned(), format!("--collector.source={source}")];
+        Self::start(program, |_| flags.to_vec(), "--web.listen-address=")
     }
 
     pub(crate) fn node_exporter() -> Option<Self> {
@@ -128,8 +130,16 @@ impl Scraped {
     }
 
     pub(crate) fn resident_kib(&self) -> u64 {
+        self.kib("VmRSS:")
+    }
+
+    pub(crate) fn peak_kib(&self) -> u64 {
+        self.kib("VmHWM:")
+    }
+
+    fn kib(&self, key: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 

@@ -21,7 +21,7 @@ const GROWTH_KIB: u64 = 1024;
 pub(crate) fn run() -> bool {
     let directory = tempfile::tempdir().unwrap();
     let churn = build("churn", directory.path());
-    let exporter = Scraped::exporter();
+    let exporter = Scraped::exporter("auto");
     let start = Instant::now();
     let mut born = Command::new(churn).args([&PROCESSES.to_string(), UID]).spawn().unwrap();
     let mut scrapes = 0;

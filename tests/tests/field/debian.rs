@@ -105,6 +105,25 @@ fn all_layers_of_the_sandbox_hold(machine: &Machine) {
     }
 }
 
+/// As shipped the exporter reads /proc; with the drop-in, installed as its first lines say, it counts
+/// in the kernel, under the unit's whole sandbox, and keeps no right.
+fn the_exporter_counts_in_the_kernel_if_it_may(machine: &Machine) {
+    let source = "curl -fsS http://127.0.0.1:9957/metrics | grep '^procstorm_scan_source'";
+    let by = |source: &str| format!("procstorm_scan_source{{source=\"{source}\"}} 1\n");
+    assert_eq!(shown(machine.run(source)), by("procfs"));
+    let drop_in = "/usr/share/doc/procstorm-exporter/bpf.conf";
+    let commands = shown(machine.run(&format!("sed -n 's/^#  *//; 3,6p' {drop_in}")));
+    assert!(commands.contains("daemon-reload"), "{commands}");
+    shown(machine.run(&commands));
+    assert_eq!(shown(machine.run(source)), by("bpf"));
+    let rights =
+        "grep -h CapPrm /proc/$(systemctl show -P MainPID procstorm-exporter)/task/*/status";
+    let rights = shown(machine.run(rights));
+    let kept = |line: &str| u64::from_str_radix(line.trim_start_matches("CapPrm:\t"), 16).unwrap();
+    // Before Linux 6.0 it keeps CAP_BPF.
+    assert!(rights.lines().all(|line| kept(line) & !(1 << 39) == 0), "{rights}");
+}
+
 /// A policy with a fault makes a restart fail, once and for all to see, and changes nothing at a
 /// reload.
 fn a_faulty_policy_is_refused(machine: &Machine) {
@@ -141,6 +160,7 @@ fn all_on_one_host(suite: &str) {
     let switch = shown(Switch::new());
     let mut machine = one_host(suite, &switch);
     all_layers_of_the_sandbox_hold(&machine);
+    the_exporter_counts_in_the_kernel_if_it_may(&machine);
     a_storm_is_ended(&machine, "alice");
 
     let once = |machine: &mut Machine, user: &str, command: &str| {
@@ -192,7 +212,9 @@ fn removed(machine: &Machine) {
     let left = shown(machine.run(left));
     let expected = ["/etc/procstorm", "/etc/prometheus/procstorm.token", "/var/lib/procstorm"];
     for path in left.lines() {
+        // What the operator has made stays.
         let known = expected.contains(&path)
+            || path.starts_with("/etc/systemd/system/procstorm-exporter.service.d")
             || path.starts_with("/etc/systemd/system/procstorm-remediator.service.d")
             || path.starts_with("/var/log/");
         assert!(known, "left behind: {path}\n{left}");
