@@ -70,6 +70,7 @@ pub fn begun(machine: &Machine, user: &str) -> Result<(), Fault> {
         let said = machine.run(ask).ok()?;
         said.contains(&format!("\"user\":\"{user}\"")).then_some(())
     })
+    .map_err(|fault| with_logs(fault, machine, machine))
 }
 
 /// Waits until the storm is over, its mail file is saved as it is, and people were told so.
@@ -79,24 +80,7 @@ pub fn ended(machine: &Machine, user: &str) -> Result<(), Fault> {
 
 /// The same, where people are told on another machine.
 pub fn ended_elsewhere(machine: &Machine, user: &str, mail: &Machine) -> Result<(), Fault> {
-    let why = |fault: Fault| {
-        let log = machine
-            .run(
-                "curl -sS 'http://127.0.0.1:9958/api/v1/remediations?limit=2'; echo
-                 journalctl --no-pager -n 40 -u 'procstorm-*' -o short-iso",
-            )
-            .unwrap_or_default();
-        let mailed = mail
-            .run(
-                "set +e
-                 journalctl --no-pager -n 40 -u prometheus-alertmanager -u opensmtpd -o short-iso
-                 grep '^Subject:' /var/mail/oncall
-                 smtpctl show queue
-                 curl -sS http://127.0.0.1:9093/api/v2/alerts",
-            )
-            .unwrap_or_default();
-        Fault::new(format!("{}\n{log}\non {}:\n{mailed}", fault.whole(), mail.name()))
-    };
+    let why = |fault| with_logs(fault, machine, mail);
     wait::until(&format!("the storm of {user} ends"), LIMIT, || {
         (alive(machine, user).ok()? == 0).then_some(())
     })
@@ -106,6 +90,26 @@ pub fn ended_elsewhere(machine: &Machine, user: &str, mail: &Machine) -> Result<
     })
     .map_err(why)?;
     saved(machine, user).map_err(why)
+}
+
+/// The same fault, and what those who took part in it have logged.
+fn with_logs(fault: Fault, machine: &Machine, mail: &Machine) -> Fault {
+    let log = machine
+        .run(
+            "curl -sS 'http://127.0.0.1:9958/api/v1/remediations?limit=2'; echo
+             journalctl --no-pager -n 40 -u 'procstorm-*' -o short-iso",
+        )
+        .unwrap_or_default();
+    let mailed = mail
+        .run(
+            "set +e
+             journalctl --no-pager -n 40 -u prometheus-alertmanager -u opensmtpd -o short-iso
+             grep '^Subject:' /var/mail/oncall
+             smtpctl show queue
+             curl -sS http://127.0.0.1:9093/api/v2/alerts",
+        )
+        .unwrap_or_default();
+    Fault::new(format!("{}\n{log}\non {}:\n{mailed}", fault.whole(), mail.name()))
 }
 
 /// How many mails say that all of the user's processes were killed.

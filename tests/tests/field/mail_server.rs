@@ -189,7 +189,7 @@ fn crowd(pause: Duration, uid: u32) -> Result<(Vec<String>, Vec<Told>), Fault> {
     let crowd = Crowd::start(dovecot.address(), &uid.to_string(), CROWD, pause)?;
     let before = crowd.sessions();
     host.post(&[Post::storm(uid, "imap")])?;
-    let over = wait::until("the limit is reached", Duration::from_secs(240), || {
+    let over = wait::until("the limit is reached", Duration::from_secs(600), || {
         let verdicts = host.verdicts().ok()?;
         (verdicts.last()? == "limit_reached").then_some(verdicts)
     });
