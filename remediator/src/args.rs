@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use procstorm_toolkit::logging::{Format, Level};
 
 use crate::commands::report::since;
@@ -61,6 +61,21 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "check", requires = "rules")]
     pub alertmanager: Option<PathBuf>,
 
+    /// With --check, --rules, --alertmanager and --policies: check a whole fleet. FILE is the list of
+    /// hosts, as Prometheus' `file_sd_configs` reads it.
+    ///
+    /// Each host is checked as --rules describes. Also reported are a host that is doubled, that has no
+    /// policy though a row of its role asks for a playbook, or that no route leads to; a route for a
+    /// host that is not in the list; and tokens that are swapped or shared. The daemons are taken to
+    /// listen on port 9958 unless --web.listen-address says otherwise. --config.file is not used.
+    #[arg(long, value_name = "FILE", requires_all = ["check", "rules", "policies"])]
+    pub fleet: Option<PathBuf>,
+
+    /// With --fleet: the directory of the hosts' policies, HOST.yml, or ROLE.yml for all hosts with
+    /// that label `role`.
+    #[arg(long, value_name = "DIR", requires = "fleet")]
+    pub policies: Option<PathBuf>,
+
     /// Where to listen, as `host:port`, `[host]:port` or `:port`; may be given several times. The
     /// shipped unit does not use it: its address is in `procstorm-remediator.socket`.
     ///
@@ -116,6 +131,49 @@ pub struct Args {
     pub log_format: Format,
 }
 
+/// How Alertmanager reaches the hosts of a fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FleetForm {
+    /// A receiver and a route for each host, for every Alertmanager.
+    #[value(name = "0.25")]
+    PerHost,
+    /// One receiver for all hosts, with client certificates, for Alertmanager 0.31 and newer.
+    #[value(name = "0.31")]
+    Templated,
+}
+
+/// What `fleet` makes, of what.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Fleet {
+    /// The list of hosts, as Prometheus' `file_sd_configs` reads it, in YAML or JSON.
+    #[arg(long, value_name = "FILE")]
+    pub targets: PathBuf,
+    /// The directory of the hosts' policies, HOST.yml, or ROLE.yml for all hosts with that label
+    /// `role`. A host with neither has no remediator.
+    #[arg(long, value_name = "DIR")]
+    pub policies: PathBuf,
+    /// Where the files go.
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// The oldest Alertmanager that must read the file. With 0.25, each host has a receiver of its
+    /// own; with 0.31, one receiver serves all hosts, and the daemons must ask for client
+    /// certificates.
+    #[arg(long, value_name = "VERSION", value_enum, default_value = "0.25")]
+    pub alertmanager: FleetForm,
+    /// The Alertmanager configuration to start from. What stands between its comments `begin of`
+    /// and `end of the remediators' routes`, and `receivers`, is replaced.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/procstorm/alertmanager/alertmanager.yml"
+    )]
+    pub base: PathBuf,
+    /// The directory on Alertmanager's machine with HOST.token for each host, ca.crt and, for hosts
+    /// without a token, client.crt and client.key.
+    #[arg(long, value_name = "DIR", default_value = "/etc/prometheus/procstorm")]
+    pub credentials: PathBuf,
+}
+
 /// Another thing to do than to serve.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Task {
@@ -142,6 +200,13 @@ pub enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Write the files of Alertmanager and Prometheus for a fleet, from Prometheus' own list of hosts.
+    ///
+    /// Writes to DIR: alertmanager.yml, with a receiver and a route for each host that has a policy;
+    /// procstorm.json and procstorm-remediator.json, the lists for the two jobs in `file_sd_configs`;
+    /// and routes.tsv, which receivers each host's alerts reach. Run it again after each change of the
+    /// list. If anything is wrong, it writes nothing and reports each fault with file and line.
+    Fleet(Fleet),
     /// Compare a user's archived mail with the mailbox, and append the missing messages with
     /// --apply. Run it as root.
     ///

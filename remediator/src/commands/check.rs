@@ -89,6 +89,7 @@ pub fn report(question: &Question<'_>) -> Result<String, CheckError> {
             web: web.as_ref().map(asks),
             token_file: config.token_file.clone(),
             alertmanagers: alertmanagers(&config),
+            elsewhere: false,
         };
         let (rules, routing) = (Rules::read(others.rules)?, Routing::read(others.alertmanager)?);
         let verdict = check(&policy(&config, file), &rules, &routing, &here);
@@ -114,7 +115,7 @@ fn asks(security: &Security) -> WebAsks {
 }
 
 /// The hosts of the Alertmanagers that outcomes are posted to.
-fn alertmanagers(config: &Config) -> Vec<String> {
+pub(super) fn alertmanagers(config: &Config) -> Vec<String> {
     let hosts = config.alertmanager.iter().filter_map(|uri| uri.host());
     hosts.map(|host| host.trim_matches(['[', ']']).to_owned()).collect()
 }
@@ -169,7 +170,7 @@ fn spoken(verdict: &Verdict, asked: usize, others: Others<'_>) -> String {
     text
 }
 
-fn policy(config: &Config, file: &Path) -> Policy {
+pub(super) fn policy(config: &Config, file: &Path) -> Policy {
     let lines = lines_of_playbooks(file);
     let playbooks = config.playbooks.iter().map(|(name, book)| {
         let line = lines.get(name).copied().unwrap_or_default();

@@ -4,6 +4,8 @@
 //!   Alertmanager's routes fit together.
 //! - `describe`: the policy in plain sentences, for `--check`.
 //! - [`explain`]: what the policy would do with a payload.
+//! - [`fleet`]: one list of hosts, from which Alertmanager's and Prometheus' files are made and
+//!   against which they are checked.
 //! - [`report`]: who was hit, or would have been.
 //! - [`restore`]: brings archived mail back into a mailbox.
 //! - [`complaint`]: how the program says why it failed.
@@ -15,6 +17,7 @@ pub mod columns;
 pub mod complaint;
 pub(crate) mod describe;
 pub mod explain;
+pub mod fleet;
 pub mod report;
 pub mod restore;
 
@@ -34,12 +37,16 @@ fn tell(args: &Args) -> Result<String, Box<dyn Error>> {
     let (policy, machine) = (args.config_file.as_path(), &machine()?);
     match &args.task {
         None => {
+            if let Some(answer) = fleet::check::asked(args) {
+                return Ok(answer?);
+            }
             let others = args.rules.as_deref().zip(args.alertmanager.as_deref());
             let others = others.map(|(rules, alertmanager)| check::Others { rules, alertmanager });
             let (listen, web_config) = (&args.listen, args.web_config.as_deref());
             Ok(check::report(&check::Question { policy, machine, listen, web_config, others })?)
         }
         Some(Task::Explain { payload }) => Ok(explain::report(args, machine, payload)?),
+        Some(Task::Fleet(order)) => Ok(fleet::generate::write(order)?),
         Some(Task::Report { since, json }) => {
             let (since, json, width) = (*since, *json, columns::width_of_terminal());
             Ok(report::report(&report::Question { policy, machine, since, json, width })?)

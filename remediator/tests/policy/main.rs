@@ -3,7 +3,9 @@
 //! - `agreement`: `--check` of policy, rules and routes.
 //! - `config`: each faulty file is refused for its fault.
 //! - `decisions`: each refusal by its own case.
+//! - `fleet`: the files for many hosts, and what can be wrong with them.
 
 mod agreement;
 mod config;
 mod decisions;
+mod fleet;

@@ -2,10 +2,12 @@
 //!
 //! - `agreement`: `--check` says what Alertmanager does.
 //! - `dashboard`: every query of the dashboard.
+//! - `fleet`: what `procstorm-remediator fleet` writes is taken and routes as it says.
 //! - `how_to`: the documents of the rules.
 //! - `oracle`: the rules do what the original's scripts did.
 
 mod agreement;
 mod dashboard;
+mod fleet;
 mod how_to;
 mod oracle;

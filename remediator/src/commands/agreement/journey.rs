@@ -146,8 +146,7 @@ fn arrive(
     world: &mut World,
 ) -> Fate {
     let Asking { policy, request, alert, .. } = asking;
-    let others: Vec<&str> =
-        routing.hosts().into_iter().filter(|host| *host != policy.host).collect();
+    let others: Vec<&str> = routing.hosts().filter(|host| *host != policy.host).collect();
     let mut ways: Vec<(Judgement, Fate)> = Vec::new();
     let mut swapped = Vec::new();
     for way in routing.reached(world, labels) {

@@ -181,7 +181,7 @@ fn is_for(policy: &Policy, request: &Request, rules: &Rules) -> bool {
 }
 
 /// The role of the hosts that a row or alert is about, where it says so.
-fn role_of(request: &Request, rules: &Rules) -> Option<String> {
+pub(super) fn role_of(request: &Request, rules: &Rules) -> Option<String> {
     if let Some(role) = request.labels.get("role").filter(|role| !role.contains("{{")) {
         return Some(role.clone()).filter(|role| !role.is_empty());
     }

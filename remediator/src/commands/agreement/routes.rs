@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Place;
@@ -33,9 +34,22 @@ pub struct Routing {
     /// The file.
     pub file: PathBuf,
     root: Route,
-    webhooks: BTreeMap<String, Vec<Webhook>>,
-    intervals: Intervals,
+    webhooks: Arc<BTreeMap<String, Vec<Webhook>>>,
+    intervals: Arc<Intervals>,
     pub(super) inhibitions: Vec<Inhibition>,
+    /// The hosts that routes are for, by their matchers.
+    hosts: Arc<BTreeSet<String>>,
+}
+
+/// A token that a receiver of one host posts with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The host that the route to the receiver is for.
+    pub host: String,
+    /// The file with the token.
+    pub file: PathBuf,
+    /// The line of the receiver's webhook.
+    pub line: u64,
 }
 
 /// A node of the tree of routes, with what it has from those above it.
@@ -102,7 +116,11 @@ impl Routing {
         root.check(&webhooks, &intervals)?;
         let inhibitions = node.items_of("inhibit_rules")?;
         let inhibitions = inhibitions.iter().map(Inhibition::read).collect::<Result<_, _>>()?;
-        Ok(Self { file: file.to_owned(), root, webhooks, intervals, inhibitions })
+        let mut hosts = BTreeSet::new();
+        root.add_hosts(&mut hosts);
+        let hosts = Arc::new(hosts.into_iter().map(ToOwned::to_owned).collect());
+        let (webhooks, intervals) = (Arc::new(webhooks), Arc::new(intervals));
+        Ok(Self { file: file.to_owned(), root, webhooks, intervals, inhibitions, hosts })
     }
 
     /// The receivers of the routes that an alert with these labels reaches, where each can be
@@ -129,10 +147,55 @@ impl Routing {
     }
 
     /// The hosts that routes are for, by their matchers.
-    pub(super) fn hosts(&self) -> BTreeSet<&str> {
-        let mut hosts = BTreeSet::new();
-        self.root.add_hosts(&mut hosts);
-        hosts
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.hosts.iter().map(String::as_str)
+    }
+
+    /// The same without the routes that are for other hosts alone: no alert of this host takes them,
+    /// and among a thousand they take time.
+    #[must_use]
+    pub fn for_host(&self, host: &str) -> Self {
+        Self {
+            file: self.file.clone(),
+            root: self.root.for_host(host),
+            webhooks: Arc::clone(&self.webhooks),
+            intervals: Arc::clone(&self.intervals),
+            inhibitions: self.inhibitions.clone(),
+            hosts: Arc::clone(&self.hosts),
+        }
+    }
+
+    /// The hosts that a route is for, each with the line of the first one.
+    #[must_use]
+    pub fn routes_of_hosts(&self) -> BTreeMap<&str, u64> {
+        let mut routes = BTreeMap::new();
+        self.root.each(None, &mut |route, host| {
+            if let Some(host) = host {
+                routes.entry(host).or_insert(route.line);
+            }
+        });
+        routes
+    }
+
+    /// The tokens of the receivers that routes for one host alone lead to.
+    #[must_use]
+    pub fn credentials(&self) -> Vec<Credentials> {
+        let mut found = Vec::new();
+        self.root.each(None, &mut |route, host| {
+            let Some(host) = host else { return };
+            for webhook in self.webhooks(route) {
+                let Some(file) = webhook.token_file() else { continue };
+                let one = Credentials {
+                    host: host.to_owned(),
+                    file: file.to_owned(),
+                    line: webhook.line,
+                };
+                if !found.contains(&one) {
+                    found.push(one);
+                }
+            }
+        });
+        found
     }
 
     /// By what a route holds back what it takes, and when.
@@ -170,7 +233,7 @@ impl Routing {
     }
 
     /// A fault's place.
-    pub(super) fn place(&self, line: u64) -> Place {
+    pub(in crate::commands) fn place(&self, line: u64) -> Place {
         Place { file: self.file.clone(), line }
     }
 }
@@ -293,6 +356,46 @@ impl Route {
         let matchers = self.matchers.iter().filter(|matcher| matcher.label == "host");
         hosts.extend(matchers.flat_map(Matcher::names).filter(|name| !name.is_empty()));
         self.routes.iter().for_each(|route| route.add_hosts(hosts));
+    }
+
+    /// Shows `look` each route at and below this one, with the one host that it is for, if it is for
+    /// one; `above` is the host that those above are for.
+    fn each<'a>(
+        &'a self,
+        above: Option<&'a str>,
+        look: &mut impl FnMut(&'a Self, Option<&'a str>),
+    ) {
+        let mut matchers = self.matchers.iter().filter(|matcher| matcher.label == "host");
+        let host = matchers.find_map(|matcher| match matcher.names().as_slice() {
+            [host] if !host.is_empty() => Some(*host),
+            _ => None,
+        });
+        let host = host.or(above);
+        look(self, host);
+        self.routes.iter().for_each(|route| route.each(host, look));
+    }
+
+    /// The same without the routes below it that are for another host.
+    fn for_host(&self, host: &str) -> Self {
+        let is_others = |route: &&Self| {
+            let of_host = route.matchers.iter().filter(|matcher| matcher.label == "host");
+            of_host.filter_map(|matcher| matcher.only_value(true)).any(|value| value != host)
+        };
+        let routes = self.routes.iter().filter(|route| !is_others(route));
+        Self {
+            line: self.line,
+            receiver: self.receiver.clone(),
+            matchers: self.matchers.clone(),
+            goes_on: self.goes_on,
+            group_by: self.group_by.clone(),
+            group_by_all: self.group_by_all,
+            group_wait: self.group_wait,
+            group_interval: self.group_interval,
+            repeat_interval: self.repeat_interval,
+            mutes: self.mutes.clone(),
+            active: self.active.clone(),
+            routes: routes.map(|route| route.for_host(host)).collect(),
+        }
     }
 
     /// Whether alerts that differ in `label` are told apart.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Place;
+use super::{Place, role_of};
 use crate::policy::duration;
 use crate::policy::yaml::{self, Fault, Node};
 
@@ -70,12 +70,32 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    pub(super) fn fault(file: &Path, fault: Fault) -> Self {
+    pub(in crate::commands) fn fault(file: &Path, fault: Fault) -> Self {
         Self::Value(Place { file: file.to_owned(), line: fault.line }, fault.what)
     }
 }
 
 impl Rules {
+    /// The same without the rows of other roles.
+    #[must_use]
+    pub fn for_role(&self, role: &str) -> Self {
+        let mut rules = self.clone();
+        rules.requests.retain(|request| role_of(request, self).is_none_or(|its| its == role));
+        rules
+    }
+
+    /// The roles of which a row asks for a playbook, each with its first row.
+    #[must_use]
+    pub fn roles_with_playbooks(&self) -> BTreeMap<String, Place> {
+        let mut roles = BTreeMap::new();
+        for request in &self.requests {
+            if let Some(role) = role_of(request, self) {
+                roles.entry(role).or_insert_with(|| request.place.clone());
+            }
+        }
+        roles
+    }
+
     /// Reads a rule file, or all `*.rules.yml` and `*.rules.yaml` of a directory.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
         let mut rules = Self::default();

@@ -47,6 +47,8 @@ pub struct Here {
     pub token_file: Option<PathBuf>,
     /// The hosts of the policy's `alertmanager`.
     pub alertmanagers: Vec<String>,
+    /// Whether it is another machine: its files and its web configuration cannot be read here.
+    pub elsewhere: bool,
 }
 
 /// What is wrong with a webhook for this host, as sentences.
@@ -143,6 +145,14 @@ impl Webhook {
         match &self.target {
             Target::Url(url) if url.contains("{{") => Some(url),
             Target::Url(_) | Target::File(_) => None,
+        }
+    }
+
+    /// The file with the bearer token that it posts with, if it has one.
+    pub(super) fn token_file(&self) -> Option<&Path> {
+        match &self.http.auth {
+            Auth::Bearer(Secret::File(file)) => Some(file),
+            Auth::Bearer(Secret::Text(_)) | Auth::None | Auth::Basic | Auth::Other(_) => None,
         }
     }
 
@@ -299,7 +309,7 @@ impl Webhook {
                  tls_config"
                     .to_owned(),
             ),
-            None if https => said.unsure.push(
+            None if https && !here.elsewhere => said.unsure.push(
                 "its url says https: give --check the daemon's own --web.config.file".to_owned(),
             ),
             Some(_) | None => {}
@@ -351,6 +361,8 @@ impl Webhook {
         }
         let Some(token_file) = &here.token_file else { return };
         match &self.http.auth {
+            // A file of the same path is this machine's own.
+            Auth::Bearer(_) if here.elsewhere => {}
             Auth::Bearer(secret) => compare(secret, token_file, said),
             Auth::None if self.template().is_some() => said.wrong.push(format!(
                 "it posts without a token, and the policy's token_file is {}: with a url that is a \
@@ -362,6 +374,7 @@ impl Webhook {
                  http_config: {{authorization: {{type: Bearer, credentials_file: FILE}}}}",
                 token_file.display()
             )),
+            Auth::Basic if here.elsewhere => {}
             Auth::Basic if here.web.is_none() => said.unsure.push(
                 "it posts a password: give --check the daemon's own --web.config.file".to_owned(),
             ),

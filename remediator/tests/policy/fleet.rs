@@ -1,0 +1,395 @@
+//! A fleet is made of one list of hosts, and each way in which it can be wrong is named with host,
+//! file and line.
+
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use procstorm_remediator::args::{Fleet, FleetForm};
+use procstorm_remediator::commands::agreement::routes::Routing;
+use procstorm_remediator::commands::fleet::check::{Question, report};
+use procstorm_remediator::commands::fleet::generate::write;
+use tempfile::TempDir;
+
+const HOSTS: &str = "- labels: {role: mail}
+  targets:
+    - moscow:9957
+    - kiev:9957
+    - nantes:9957
+- labels: {role: nis}
+  targets: ['brest:9957']
+";
+
+const POLICY: &str = "token_file: /etc/procstorm/token
+alertmanager: [http://am1:9093, http://am2:9093]
+playbooks:
+  imapd_storm:
+    alerts: [ProcNumChkRed]
+    command: imapd
+    threshold: 90
+    steps: [archive_mail_file, kill_user_proc]
+";
+
+fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// A directory with a list of hosts, a policy of role mail, and the shipped rules and routes.
+struct World {
+    directory: TempDir,
+    order: Fleet,
+}
+
+impl World {
+    fn of(hosts: &str, form: FleetForm) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name);
+        fs::create_dir(at("policies")).expect("a directory");
+        fs::write(at("targets.yml"), hosts).expect("written");
+        let policy = match form {
+            FleetForm::PerHost => POLICY.to_owned(),
+            FleetForm::Templated => POLICY.replace("token_file: /etc/procstorm/token\n", ""),
+        };
+        fs::write(at("policies/mail.yml"), policy).expect("written");
+        let order = Fleet {
+            targets: at("targets.yml"),
+            policies: at("policies"),
+            output: at("out"),
+            alertmanager: form,
+            base: repository().join("alertmanager/alertmanager.yml"),
+            credentials: PathBuf::from("/etc/prometheus/procstorm"),
+        };
+        Self { directory, order }
+    }
+
+    fn made(hosts: &str, form: FleetForm) -> Self {
+        let world = Self::of(hosts, form);
+        write(&world.order).expect("made");
+        world
+    }
+
+    fn shipped() -> Self {
+        Self::made(HOSTS, FleetForm::PerHost)
+    }
+
+    /// Changes a file in one place, or everywhere.
+    fn change(self, name: &str, from: &str, to: &str) -> Self {
+        let path = self.directory.path().join(name);
+        let text = fs::read_to_string(&path).expect("read");
+        assert!(text.contains(from), "{from} is not in {name}:\n{text}");
+        fs::write(path, text.replace(from, to)).expect("written");
+        self
+    }
+
+    fn check(&self) -> Result<String, String> {
+        let rules = repository().join("rules");
+        let answer = report(&Question {
+            fleet: &self.order.targets,
+            policies: &self.order.policies,
+            rules: &rules,
+            alertmanager: &self.order.output.join("alertmanager.yml"),
+            listen: &[],
+        });
+        let short = |text: String| {
+            text.replace(&format!("{}/", self.directory.path().display()), "")
+                .replace(&format!("{}/", repository().display()), "")
+        };
+        answer.map(short).map_err(|error| short(error.to_string()))
+    }
+
+    fn fault(&self) -> String {
+        self.check().expect_err("faulty")
+    }
+
+    /// What `fleet` refuses.
+    fn refusal(&self) -> String {
+        let text = write(&self.order).expect_err("refused").to_string();
+        assert!(!self.order.output.exists(), "something was written");
+        text.replace(&format!("{}/", self.directory.path().display()), "")
+    }
+
+    fn routing(&self) -> Routing {
+        Routing::read(&self.order.output.join("alertmanager.yml")).expect("routes")
+    }
+}
+
+/// The line of a text in which something stands first.
+fn line(world: &World, what: &str) -> usize {
+    let text = fs::read_to_string(world.order.output.join("alertmanager.yml")).expect("read");
+    text.lines().position(|line| line.contains(what)).expect("there") + 1
+}
+
+#[test]
+fn what_was_made_agrees_in_both_forms() {
+    for form in [FleetForm::PerHost, FleetForm::Templated] {
+        let world = World::made(HOSTS, form);
+        let said = world.check().expect("agrees");
+        assert!(said.starts_with("targets.yml: 4 hosts, of which 3 have a policy"), "{said}");
+        assert!(said.contains("all agree"), "{said}");
+        // Made again from what was made, it is the same.
+        let path = world.order.output.join("alertmanager.yml");
+        let first = fs::read_to_string(&path).expect("read");
+        write(&Fleet { base: path.clone(), ..world.order.clone() }).expect("made again");
+        assert_eq!(fs::read_to_string(&path).expect("read"), first);
+    }
+}
+
+#[test]
+fn swapped_and_shared_urls_and_tokens_are_named() {
+    let world = World::shipped()
+        .change("out/alertmanager.yml", "https://moscow:9958", "https://x")
+        .change("out/alertmanager.yml", "https://kiev:9958", "https://moscow:9958")
+        .change("out/alertmanager.yml", "https://x", "https://kiev:9958");
+    let fault = world.fault();
+    let (one, other) = (line(&world, "https://kiev:9958"), line(&world, "https://moscow:9958"));
+    for (name, at, line, wrong) in [("moscow", 3, one, "kiev"), ("kiev", 4, other, "moscow")] {
+        let said = format!(
+            "out/alertmanager.yml:{line}: host {name:?} (targets.yml:{at}): {wrong}:9958/webhook is \
+             host {wrong:?}, and this is {name:?}"
+        );
+        assert!(fault.contains(&said), "{said} is not in\n{fault}");
+    }
+
+    let world = World::shipped()
+        .change("out/alertmanager.yml", "moscow.token", "x.token")
+        .change("out/alertmanager.yml", "kiev.token", "moscow.token")
+        .change("out/alertmanager.yml", "x.token", "kiev.token");
+    let at = line(&world, "https://moscow:9958");
+    let said = format!(
+        "out/alertmanager.yml:{at}: the receiver of host \"moscow\" has \
+         /etc/prometheus/procstorm/kiev.token, the token of host \"kiev\""
+    );
+    assert!(world.fault().contains(&said), "{}", world.fault());
+
+    let world = World::shipped()
+        .change("out/alertmanager.yml", "moscow.token", "all.token")
+        .change("out/alertmanager.yml", "kiev.token", "all.token");
+    assert!(world.fault().contains("all.token of host \"moscow\""), "{}", world.fault());
+}
+
+#[test]
+fn tokens_that_are_the_same_in_two_files_are_named() {
+    let world = World::of(HOSTS, FleetForm::PerHost);
+    let tokens = world.directory.path().join("tokens");
+    fs::create_dir(&tokens).expect("a directory");
+    for (host, token) in [("moscow", "one-token\n"), ("kiev", "another\n"), ("nantes", "one-token")]
+    {
+        fs::write(tokens.join(format!("{host}.token")), token).expect("written");
+    }
+    let order = Fleet { credentials: tokens, ..world.order.clone() };
+    write(&order).expect("made");
+    let fault = world.fault();
+    assert!(
+        fault.contains("tokens/nantes.token of host \"nantes\" holds the same token as")
+            && !fault.contains("kiev"),
+        "{fault}"
+    );
+    assert!(!fault.contains("one-token"), "{fault}");
+}
+
+#[test]
+fn a_host_that_is_missing_or_doubled_is_named() {
+    let world = World::shipped().change(
+        "targets.yml",
+        "brest:9957",
+        "riga:9957']\n- labels: {role: mail}\n  targets: ['odessa:9957",
+    );
+    let fault = world.fault();
+    assert!(
+        fault.contains("host \"odessa\" (targets.yml:9)") && fault.contains("reaches no webhook"),
+        "{fault}"
+    );
+
+    let world = World::shipped().change("targets.yml", "nantes", "rennes");
+    let at = line(&world, "{matchers: ['host=\"nantes\"']");
+    let said = format!(
+        "out/alertmanager.yml:{at}: a route is for host \"nantes\", which is not in targets.yml"
+    );
+    assert!(world.fault().contains(&said), "{}", world.fault());
+
+    let doubled = HOSTS.replace("nantes:9957", "Kiev");
+    let said = "targets.yml:5: host \"Kiev\" is already in line 4, as \"kiev\"";
+    assert_eq!(World::of(&doubled, FleetForm::PerHost).refusal(), said);
+    let world = World::shipped().change("targets.yml", "nantes:9957", "Kiev");
+    assert!(world.fault().contains(said), "{}", world.fault());
+}
+
+#[test]
+fn a_role_without_a_policy_and_a_playbook_without_a_row_or_route_are_named() {
+    let world = World::shipped();
+    fs::remove_file(world.order.policies.join("mail.yml")).expect("removed");
+    let fault = world.fault();
+    assert!(
+        fault.contains("targets.yml:3: host \"moscow\" of role \"mail\" has no policy"),
+        "{fault}"
+    );
+
+    let world = World::shipped().change("policies/mail.yml", "imapd_storm", "ftpd_storm");
+    let fault = world.fault();
+    assert!(
+        fault.contains("and 2 more") && fault.contains("playbook \"imapd_storm\" is in no policy"),
+        "{fault}"
+    );
+
+    let world = World::shipped().change("policies/mail.yml", "  imapd_storm:", "  ftpd_storm: {alerts: [ProcNumChkRed], command: ftpd, threshold: 90, steps: [kill_user_proc]}\n  imapd_storm:");
+    let fault = world.fault();
+    assert!(fault.contains("policies/mail.yml:4: host \"moscow\" (targets.yml:3) and 2 more: no rule asks for playbook \"ftpd_storm\""), "{fault}");
+
+    let world = World::shipped().change(
+        "out/alertmanager.yml",
+        "playbook!=\"\"'",
+        "playbook=\"ftpd_storm\"'",
+    );
+    assert!(world.fault().contains("reaches no webhook"), "{}", world.fault());
+}
+
+#[test]
+fn a_policy_that_names_another_host_is_named() {
+    let world =
+        World::shipped().change("policies/mail.yml", "token_file", "host: moscow\ntoken_file");
+    let fault = world.fault();
+    assert!(
+        fault.contains(
+            "policies/mail.yml:1: host \"kiev\" (targets.yml:4): host: \"moscow\" would refuse"
+        ),
+        "{fault}"
+    );
+    assert!(!fault.contains("host \"moscow\" (targets.yml:3)"), "{fault}");
+}
+
+#[test]
+fn a_templated_url_with_a_token_or_without_a_bound_is_refused() {
+    let world = World::made(HOSTS, FleetForm::Templated);
+    let world = world.change(
+        "out/alertmanager.yml",
+        "          follow_redirects: false\n  # end of the remediators",
+        "          authorization: {type: Bearer, credentials_file: /etc/prometheus/all.token}\n  # end of the remediators",
+    );
+    let fault = world.fault();
+    assert!(fault.contains("credentials would go to whatever host the label names"), "{fault}");
+
+    for matcher in [".*", "[a-z0-9].*", ".+[a-z0-9][a-z0-9-]*"] {
+        let world = World::made(HOSTS, FleetForm::Templated);
+        let world = world.change("out/alertmanager.yml", "[a-z0-9][a-z0-9-]*", matcher);
+        assert!(world.fault().contains("which leads elsewhere"), "{matcher}: {}", world.fault());
+    }
+
+    // A token in the policy, or a name that the matcher would not take, is refused before.
+    let world = World::of(HOSTS, FleetForm::Templated);
+    fs::write(world.order.policies.join("mail.yml"), POLICY).expect("written");
+    assert!(world.refusal().contains("policies/mail.yml:1: token_file: "), "{}", world.refusal());
+    let world = World::of(&HOSTS.replace("kiev:", "192.0.2.7:"), FleetForm::Templated);
+    assert!(
+        world.refusal().starts_with("targets.yml:4: host \"192.0.2.7\" "),
+        "{}",
+        world.refusal()
+    );
+}
+
+#[test]
+fn a_forged_host_reaches_nobody() {
+    let forged = [
+        "x:19959/evil?",
+        "evil:1",
+        "evil/x",
+        "evil?x",
+        "evil#x",
+        "user@evil",
+        "[::1]",
+        "",
+        "127.0.0.1",
+        "evil.example.org",
+        "moscow.evil.example.org",
+        "moscow\nkiev",
+        "moscow ",
+        "MOSCOW:1",
+        "-x",
+        "{{ }}",
+    ];
+    let domains =
+        HOSTS.replace("moscow:", "moscow.example.net:").replace("kiev:", "kiev.example.net:");
+    for hosts in [HOSTS, &domains] {
+        for form in [FleetForm::PerHost, FleetForm::Templated] {
+            let world = World::made(hosts, form);
+            let routing = world.routing();
+            let receivers = |host: &str| {
+                let labels = [
+                    ("alertname", "ProcNumChkRed"),
+                    ("playbook", "imapd_storm"),
+                    ("host", host),
+                    ("user", "alice"),
+                    ("command", "imapd"),
+                ];
+                let owned = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+                routing.receivers(&BTreeMap::from(owned))
+            };
+            for host in forged {
+                let reached = receivers(host);
+                let remediators: Vec<_> = reached
+                    .iter()
+                    .filter(|name| name.starts_with("remediator") && *name != "remediator-none")
+                    .collect();
+                assert!(remediators.is_empty(), "{form:?} {host:?}: {reached:?}");
+                assert!(reached.contains(&"mail".to_owned()), "{form:?} {host:?}: {reached:?}");
+            }
+            assert!(receivers("nantes").iter().any(|name| {
+                name == if form == FleetForm::PerHost { "remediator-nantes" } else { "remediator" }
+            }));
+        }
+    }
+}
+
+#[test]
+fn the_lists_for_prometheus_have_each_host_with_its_labels() {
+    let hosts = "- targets: ['[2001:db8::1]:9957']\n  labels: {role: mail, __scheme__: http}\n\
+                 - targets: ['10.0.0.7:19957']\n  labels: {role: mail, host: kiev, rack: '7'}\n";
+    let world = World::made(hosts, FleetForm::PerHost);
+    let read = |name: &str| fs::read_to_string(world.order.output.join(name)).expect("read");
+    assert_eq!(
+        read("procstorm.json"),
+        "[\n  {\"labels\":{\"__scheme__\":\"http\",\"host\":\"2001:db8::1\",\"role\":\"mail\"},\
+         \"targets\":[\"[2001:db8::1]:9957\"]},\n  {\"labels\":{\"host\":\"kiev\",\"rack\":\"7\",\
+         \"role\":\"mail\"},\"targets\":[\"10.0.0.7:19957\"]}\n]\n"
+    );
+    assert_eq!(
+        read("procstorm-remediator.json"),
+        "[\n  {\"labels\":{\"host\":\"2001:db8::1\",\"role\":\"mail\"},\
+         \"targets\":[\"[2001:db8::1]:9958\"]},\n  {\"labels\":{\"host\":\"kiev\",\"rack\":\"7\",\
+         \"role\":\"mail\"},\"targets\":[\"10.0.0.7:9958\"]}\n]\n"
+    );
+    assert!(read("alertmanager.yml").contains("url: 'https://[2001:db8::1]:9958/webhook'"));
+    assert!(read("routes.tsv").contains(
+        "host=kiev role=mail user=alice command=imapd \
+                                         playbook=imapd_storm\tremediator-kiev,mail\n"
+    ));
+}
+
+#[test]
+fn a_base_without_the_comments_is_refused_with_what_to_write() {
+    let world = World::of(HOSTS, FleetForm::PerHost);
+    let base = world.directory.path().join("base.yml");
+    fs::write(&base, "route: {receiver: mail}\nreceivers: [{name: mail}]\n").expect("written");
+    let order = Fleet { base, ..world.order.clone() };
+    let refused = write(&order).expect_err("refused").to_string();
+    assert!(refused.contains("needs a line \"# begin of the remediators' routes\""), "{refused}");
+    assert!(!world.order.output.exists());
+}
+
+#[test]
+fn a_thousand_hosts_are_made_and_checked() {
+    let mut hosts = String::from("- labels: {role: mail}\n  targets:\n");
+    for number in 0..1000 {
+        hosts.push_str(&format!("    - mail{number:04}:9957\n"));
+    }
+    let clock = std::time::Instant::now();
+    let world = World::made(&hosts, FleetForm::PerHost);
+    let made = clock.elapsed();
+    assert!(world.check().expect("agrees").contains("1000 hosts, of which 1000 have a policy"));
+    println!("1,000 hosts: made in {made:.2?}, checked in {:.2?}", clock.elapsed() - made);
+    let world = world.change("out/alertmanager.yml", "https://mail0500:", "https://mail0501:");
+    let fault = world.fault();
+    assert!(fault.contains("host \"mail0500\" (targets.yml:503)"), "{fault}");
+    assert!(!fault.contains("\"mail0499\""), "{fault}");
+}
