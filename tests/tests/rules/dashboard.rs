@@ -24,7 +24,9 @@ fn exporter() -> String {
         "procstorm_processes{user=\"alice\",command=\"imapd\"} 97\n\
          procstorm_processes{user=\"bob\",command=\"bash\"} 3\n\
          procstorm_user_processes{user=\"alice\"} 97\n\
-         procstorm_user_processes{user=\"bob\"} 3\n",
+         procstorm_user_processes{user=\"bob\"} 3\n\
+         procstorm_user_tasks{user=\"alice\"} 110\n\
+         procstorm_user_tasks_limit{user=\"alice\"} 120\n",
     );
     for name in ["duration_seconds", "processes", "vanished_total", "blind"] {
         page += &format!("procstorm_scan_{name} 1\n");
