@@ -4,9 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use hyper::Uri;
 use procstorm_toolkit::logging::{Format, Level};
 
+use crate::commands::columns::width_of_terminal;
 use crate::commands::report::since;
+use crate::commands::suggest;
+use crate::policy::Access;
 
 /// Where it listens if nothing else is asked for.
 pub const LISTEN: &str = "127.0.0.1:9958";
@@ -174,6 +178,63 @@ pub struct Fleet {
     pub credentials: PathBuf,
 }
 
+/// What `suggest` is asked.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Suggest {
+    /// The address of Prometheus.
+    #[arg(long, value_name = "URL", value_parser = suggest::address)]
+    prometheus: Uri,
+    /// How far to look back: 12h, 7d; at most 90d.
+    #[arg(long, value_name = "SPAN", default_value = "7d", value_parser = since)]
+    since: Duration,
+    /// How exactly: of each such span the largest count is read. Two storms within one count as one
+    /// alert.
+    #[arg(long, value_name = "SPAN", default_value = "1m", value_parser = suggest::step)]
+    step: Duration,
+    /// The least threshold that is looked at; smaller groups are not read.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    least: u64,
+    /// How many users the suggested red row may hit.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    hits: u64,
+    /// The certificates in PEM of the authorities that may sign Prometheus' certificate: needed for
+    /// https://.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// The user name for basic authentication.
+    #[arg(long, value_name = "NAME")]
+    username: Option<String>,
+    /// A file with the password of --username.
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// A file with a bearer token, in place of user name and password.
+    #[arg(long, value_name = "FILE")]
+    credentials_file: Option<PathBuf>,
+}
+
+impl Suggest {
+    /// The same for the command.
+    #[must_use]
+    pub fn question(&self) -> suggest::Question {
+        let access = Access {
+            ca_file: self.ca_file.clone(),
+            username: self.username.clone(),
+            password_file: self.password_file.clone(),
+            credentials_file: self.credentials_file.clone(),
+            ..Access::default()
+        };
+        suggest::Question {
+            prometheus: self.prometheus.clone(),
+            access,
+            since: self.since,
+            step: self.step,
+            least: self.least.max(1),
+            hits: self.hits,
+            width: width_of_terminal(),
+        }
+    }
+}
+
 /// Another thing to do than to serve.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Task {
@@ -207,6 +268,12 @@ pub enum Task {
     /// and routes.tsv, which receivers each host's alerts reach. Run it again after each change of the
     /// list. If anything is wrong, it writes nothing and reports each fault with file and line.
     Fleet(Fleet),
+    /// Show out of Prometheus' history how many users and alerts each threshold would have meant, for
+    /// each role and class, with the largest groups; and print rows for the table of thresholds.
+    ///
+    /// It needs the history of the exporter alone, and no policy. If Prometheus has loaded the rules,
+    /// the classes are theirs, and the table shows their present thresholds.
+    Suggest(Suggest),
     /// Compare a user's archived mail with the mailbox, and append the missing messages with
     /// --apply. Run it as root.
     ///

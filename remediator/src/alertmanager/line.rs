@@ -29,7 +29,7 @@ use super::resolver::Resolver;
 use crate::policy::Access;
 
 /// What speaks HTTP, with TLS where the address asks for it.
-pub(super) type Http = Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
+pub(crate) type Http = Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
 
 /// The largest file that is read: a bundle of all public authorities has some 250 KiB.
 const FILE_MAX: u64 = 4 << 20;
@@ -60,15 +60,15 @@ pub enum LineError {
         problem: String,
     },
     /// Its file system does not answer.
-    #[error("the files of alertmanager_http could not be read within {PATIENCE:?}")]
+    #[error("the files with certificates and logins could not be read within {PATIENCE:?}")]
     Hangs,
 }
 
 /// What a request needs. The login is never shown.
 #[derive(Clone)]
-pub(super) struct Open {
-    pub(super) http: Http,
-    pub(super) login: Option<HeaderValue>,
+pub(crate) struct Open {
+    pub(crate) http: Http,
+    pub(crate) login: Option<HeaderValue>,
 }
 
 impl fmt::Debug for Open {
@@ -79,7 +79,7 @@ impl fmt::Debug for Open {
 
 /// The way to the Alertmanagers of one configuration. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Line {
+pub(crate) struct Line {
     access: Access,
     resolver: Resolver,
     files: Option<Workers>,
@@ -104,7 +104,7 @@ type Contents = Vec<Vec<u8>>;
 
 impl Line {
     /// The way to so many Alertmanagers.
-    pub(super) fn new(access: &Access, members: usize) -> Self {
+    pub(crate) fn new(access: &Access, members: usize) -> Self {
         let has_files = access.files().next().is_some();
         Self {
             access: access.clone(),
@@ -117,7 +117,7 @@ impl Line {
 
     /// What a request needs, by the files as they are now or were a short time ago. Where they
     /// cannot be read any more, by what they were last.
-    pub(super) async fn open(&self) -> Result<Open, LineError> {
+    pub(crate) async fn open(&self) -> Result<Open, LineError> {
         let is_fresh = |state: &State| match &state.read {
             Some((at, _)) => self.files.is_none() || at.elapsed() < FRESH,
             None => false,

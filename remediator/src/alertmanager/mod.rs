@@ -6,7 +6,7 @@
 //! - `line`: certificates and passwords; `resolver`: host names, looked up without a new thread.
 
 pub mod client;
-mod line;
+pub(crate) mod line;
 pub mod members;
 pub mod notification;
 mod resolver;

@@ -16,7 +16,7 @@ use tower_service::Service;
 
 /// Looks names up. Clones share the threads.
 #[derive(Clone, Debug)]
-pub(super) struct Resolver {
+pub(crate) struct Resolver {
     threads: Workers,
 }
 

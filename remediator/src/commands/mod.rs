@@ -8,6 +8,7 @@
 //!   against which they are checked.
 //! - [`report`]: who was hit, or would have been.
 //! - [`restore`]: brings archived mail back into a mailbox.
+//! - [`suggest`]: thresholds, out of Prometheus' history.
 //! - [`complaint`]: how the program says why it failed.
 //! - [`columns`]: tables for a terminal.
 
@@ -20,6 +21,7 @@ pub mod explain;
 pub mod fleet;
 pub mod report;
 pub mod restore;
+pub mod suggest;
 
 use std::error::Error;
 
@@ -51,6 +53,7 @@ fn tell(args: &Args) -> Result<String, Box<dyn Error>> {
             let (since, json, width) = (*since, *json, columns::width_of_terminal());
             Ok(report::report(&report::Question { policy, machine, since, json, width })?)
         }
+        Some(Task::Suggest(asked)) => Ok(suggest::report(&asked.question())?),
         Some(Task::Restore { user, archive, apply }) => {
             Ok(restore::report(policy, machine, user, archive.as_deref(), *apply)?)
         }

@@ -10,6 +10,7 @@
 //! - `parts`: the parts that the stack is made of.
 //! - `storm`: the whole way of a storm: read this first.
 //! - `strangers`: a storm of a user of the machine is left alone.
+//! - `suggest`: thresholds out of a simulated week.
 //! - `world`: a made-up /proc is shown as it is.
 
 mod census;
@@ -22,4 +23,5 @@ mod names;
 mod parts;
 mod storm;
 mod strangers;
+mod suggest;
 mod world;

@@ -15,7 +15,7 @@ use regex::Regex;
 
 /// Why there is no expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum NotCompiled {
+pub(crate) enum NotCompiled {
     /// Go refuses it, so that Alertmanager refuses the file.
     Invalid(String),
     /// Go takes it; what it matches is not known here.
@@ -26,7 +26,7 @@ pub(super) enum NotCompiled {
 const REPEAT_MAX: u32 = 1000;
 
 /// Compiles an expression as Alertmanager does: all of a value must match it.
-pub(super) fn compile(pattern: &str) -> Result<Regex, NotCompiled> {
+pub(crate) fn compile(pattern: &str) -> Result<Regex, NotCompiled> {
     // Put together before it is read, as Alertmanager does: a `\Q` without `\E` takes the end too.
     let anchored = format!("^(?:{pattern})$");
     let translated = Translator::new(&anchored).translate().map_err(NotCompiled::Invalid)?;

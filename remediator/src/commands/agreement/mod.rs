@@ -14,7 +14,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-mod go_regex;
+pub(crate) mod go_regex;
 mod journey;
 mod matcher;
 pub mod routes;
