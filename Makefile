@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Programs that tests/tools.sh unpacked come first, then the machine's own.
 export PATH := $(abspath $(TARGET))/tools/$(or $(PROCSTORM_STACK),.)/bin:$(abspath $(TARGET))/tools/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: help rust build release install packages demo run test field field-arm64 field-kernels generations lint fmt docs deny \
+.PHONY: help rust build release install uninstall packages demo run storm pictures test field field-arm64 field-kernels generations lint fmt docs deny \
     rules unit bench fuzz mutants dashboard-picture clean
 
 help: ## list the targets
@@ -30,6 +30,9 @@ release: rust ## build the two daemons for use
 install: ## install the daemons, and what Prometheus and Alertmanager need (DESTDIR, PREFIX)
 	@DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) PROGRAMS=$(or $(PROGRAMS),$(TARGET)/release) deploy/install.sh
 
+uninstall: ## remove what make install has installed; what you changed or wrote stays (DESTDIR, PREFIX)
+	@UNINSTALL=1 DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) deploy/install.sh
+
 packages: rust ## build Debian packages, RPMs and a tarball in target/packages (ARCH=arm64: for arm64)
 	@tests/tools.sh packages
 	deploy/packages.sh $(ARCH)
@@ -43,6 +46,21 @@ run: rust ## run the same programs without a storm, until Ctrl-C
 	@tests/tools.sh stack
 	$(CARGO) build --quiet --workspace --bins
 	$(TARGET)/debug/demo --stay
+
+storm: ## raise a storm on what `make run` keeps running, and watch it
+	@[ -x $(TARGET)/debug/demo ] || { echo "make storm: start make run first, in another terminal" >&2; exit 1; }
+	@$(TARGET)/debug/demo --storm
+
+# Each by the test that looks at the same page, so that no picture shows what the tests do not see.
+pictures: export PROCSTORM_STACK ?= bookworm
+pictures: build ## make the pictures of mails and pages again, which the documents show (as root)
+	@tests/tools.sh test
+	@mkdir -p $(TARGET)/pictures
+	PROCSTORM_PICTURES=$(TARGET)/pictures $(CARGO) test -q -p procstorm-tests --test remediator status_page::
+	PROCSTORM_PICTURES=$(TARGET)/pictures $(CARGO) test -q -p procstorm-tests --test e2e mail::the_mails_show
+	cp $(TARGET)/pictures/status-page.png $(TARGET)/pictures/remediation-page.png remediator/
+	cp $(TARGET)/pictures/landing-page.png exporter/
+	cp $(TARGET)/pictures/mail.png alertmanager/
 
 # All tests run on the oldest Prometheus and Alertmanager, the essential ones on newer ones too.
 test: export PROCSTORM_STACK ?= bookworm

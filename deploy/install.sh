@@ -10,6 +10,7 @@
 #                 this machine; PROGRAMS may be for another architecture.
 #   STRIP         the program that strips the installed programs; default: they are not stripped
 #   ZSHDIR        where zsh looks for completions
+#   UNINSTALL     if it is not empty, what would be installed is removed; a changed file in SYSCONFDIR stays
 set -eu
 cd "$(dirname "$0")/.."
 DESTDIR=${DESTDIR:-}
@@ -19,26 +20,43 @@ share=$PREFIX/share
 zsh=${ZSHDIR:-$share/zsh/site-functions}
 XTASK=${XTASK:-$PROGRAMS/xtask}
 
-for program in "$PROGRAMS/procstorm-exporter" "$PROGRAMS/procstorm-remediator" "$XTASK"; do
-    if [ ! -x "$program" ]; then
-        echo "install: $program is missing; run: make release" >&2
-        exit 1
-    fi
-done
+if [ -z "${UNINSTALL:-}" ]; then
+    for program in "$PROGRAMS/procstorm-exporter" "$PROGRAMS/procstorm-remediator" "$XTASK"; do
+        if [ ! -x "$program" ]; then
+            echo "install: $program is missing; run: make release" >&2
+            exit 1
+        fi
+    done
+fi
 
-put() { install -D -m "${3:-644}" "$1" "$DESTDIR$2"; }
+put() {
+    if [ -z "${UNINSTALL:-}" ]; then
+        install -D -m "${3:-644}" "$1" "$DESTDIR$2"
+        return
+    fi
+    case $2 in
+    "$etc"/*)
+        if [ -e "$DESTDIR$2" ] && ! cmp -s "$1" "$DESTDIR$2"; then
+            echo "uninstall: $DESTDIR$2 was changed and stays" >&2
+            return
+        fi
+        ;;
+    esac
+    rm -f "$DESTDIR$2"
+}
 
 completions=$(mktemp -d)
 trap 'rm -rf "$completions"' EXIT
-"$XTASK" completions "$completions"
+if [ -z "${UNINSTALL:-}" ]; then "$XTASK" completions "$completions"; fi
 
 for daemon in exporter remediator; do
     name=procstorm-$daemon
     put "$PROGRAMS/$name" "$PREFIX/bin/$name" 755
-    if [ -n "${STRIP:-}" ]; then "$STRIP" "$DESTDIR$PREFIX/bin/$name"; fi
+    if [ -z "${UNINSTALL:-}" ] && [ -n "${STRIP:-}" ]; then "$STRIP" "$DESTDIR$PREFIX/bin/$name"; fi
     for unit in "$daemon/$name".service "$daemon/$name".socket "$daemon/$name"-port.service; do
         [ -f "$unit" ] || continue
         put "$unit" "$PREFIX/lib/systemd/system/${unit##*/}"
+        [ -z "${UNINSTALL:-}" ] || continue
         # The unit names the program of a package.
         sed -i "s|/usr/bin/procstorm|$PREFIX/bin/procstorm|" \
             "$DESTDIR$PREFIX/lib/systemd/system/${unit##*/}"
@@ -65,6 +83,13 @@ for script in check.sh flat.sh log.sh; do put "rules/$script" "$share/procstorm/
 put grafana/procstorm.json "$share/procstorm/grafana/procstorm.json"
 # In the same directories as in the project, since they link to each other.
 for file in README.md rules/*.md remediator/README.md alertmanager/*.md alertmanager/*.png \
-    grafana/*.png remediator/*.png; do
+    exporter/*.png grafana/*.png remediator/*.png; do
     put "$file" "$share/doc/procstorm-monitoring/$file"
 done
+
+if [ -n "${UNINSTALL:-}" ]; then
+    for directory in "$etc/procstorm" "$share/procstorm" "$share/doc/procstorm-exporter" \
+        "$share/doc/procstorm-remediator" "$share/doc/procstorm-monitoring"; do
+        [ ! -d "$DESTDIR$directory" ] || find "$DESTDIR$directory" -depth -type d -empty -delete
+    done
+fi

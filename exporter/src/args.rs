@@ -14,9 +14,17 @@ use crate::source::Choice;
 /// The default listen address.
 pub const LISTEN: &str = ":9957";
 
+/// What `--help` ends with.
+const EXAMPLES: &str = "\
+Examples:
+  procstorm-exporter          Serve on port 9957; http://127.0.0.1:9957/ shows the largest groups.
+  procstorm-exporter --once   Print the metrics, and exit.
+
+It only reads /proc: no process is touched. More: man procstorm-exporter";
+
 /// Exports how many processes of each command each user runs, for Prometheus.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "procstorm-exporter", version, max_term_width = 100)]
+#[command(name = "procstorm-exporter", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Args {
     /// Where to listen, as `host:port`, `[host]:port` or `:port`; may be given several times.
     ///

@@ -13,7 +13,7 @@ use procstorm_exporter::bpf::helper;
 use procstorm_exporter::daemon;
 use procstorm_exporter::server::Exporter;
 use procstorm_exporter::source::Source;
-use procstorm_toolkit::chain::Chain;
+use procstorm_toolkit::complaint::complain;
 use procstorm_toolkit::scarcity::allocator::{self, WithReserve};
 use procstorm_toolkit::systemd::{Carried, exit_status, reload};
 use procstorm_toolkit::web::listen::listeners;
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{}", Chain(&*error));
+            complain(&*error, args.once);
             ExitCode::from(exit_status(error.as_ref()))
         }
     }

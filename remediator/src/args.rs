@@ -18,10 +18,19 @@ pub const LISTEN: &str = "127.0.0.1:9958";
 /// The policy, if no other is named.
 pub const CONFIG_FILE: &str = "/etc/procstorm/remediator.yml";
 
+/// What `--help` ends with.
+const EXAMPLES: &str = "\
+Examples:
+  procstorm-remediator --check                         Say in plain sentences what the policy does.
+  procstorm-remediator explain --payload alert.json    Say what it would do with a notification.
+  procstorm-remediator restore --user alice            Compare saved mail with the mailbox.
+
+The shipped policy is a dry run: nothing is killed until you arm it. More: man procstorm-remediator";
+
 /// Archives a user's mail file and kills a storm of processes when Alertmanager says so and the
 /// host's own policy agrees, and proves it.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "procstorm-remediator", version, max_term_width = 100)]
+#[command(name = "procstorm-remediator", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Args {
     /// Another thing to do than to serve.
     #[command(subcommand)]

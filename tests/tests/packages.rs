@@ -363,3 +363,38 @@ fn bash_completes_the_flags() {
         assert_eq!(String::from_utf8_lossy(&told.stdout).trim(), whole, "{told:?}");
     }
 }
+
+/// `make uninstall` removes all that `make install` has put there, but not what a person changed or
+/// wrote.
+#[test]
+fn what_was_installed_is_removed_and_what_a_person_changed_stays() {
+    let place = tempfile::tempdir().unwrap();
+    let built = programs::ours("procstorm-exporter").unwrap();
+    let run = |uninstall: &str| {
+        let output = Command::new(programs::project().join("deploy/install.sh"))
+            .env("DESTDIR", place.path())
+            .env("PROGRAMS", built.parent().unwrap())
+            .env("UNINSTALL", uninstall)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let files = || {
+        let found = Command::new("find").arg(place.path()).args(["-type", "f"]).output().unwrap();
+        let found = String::from_utf8(found.stdout).unwrap();
+        found.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(run(""), "");
+    assert!(files().len() > 30, "{:?}", files());
+    let changed = place.path().join("etc/procstorm/rules/procstorm.rules.yml");
+    let written = place.path().join("etc/procstorm/remediator.yml");
+    std::fs::write(&changed, "groups: []\n").unwrap();
+    std::fs::write(&written, "a policy\n").unwrap();
+    assert!(run("1").contains("procstorm.rules.yml was changed and stays"));
+    let mut left = files();
+    left.sort();
+    let mut kept = [changed, written].map(|path| path.display().to_string());
+    kept.sort();
+    assert_eq!(left, kept);
+}

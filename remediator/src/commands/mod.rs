@@ -9,13 +9,11 @@
 //! - [`report`]: who was hit, or would have been.
 //! - [`restore`]: brings archived mail back into a mailbox.
 //! - [`suggest`]: thresholds, out of Prometheus' history.
-//! - [`complaint`]: how the program says why it failed.
 //! - [`columns`]: tables for a terminal.
 
 pub mod agreement;
 pub mod check;
 pub mod columns;
-pub mod complaint;
 pub(crate) mod describe;
 pub mod explain;
 pub mod fleet;

@@ -347,7 +347,7 @@ pub enum NestedNamespaces {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file could not be read.
-    #[error("cannot read {path}", path = path.display())]
+    #[error("cannot read {path}{remedy}", path = path.display(), remedy = remedy(source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -362,6 +362,15 @@ pub enum LoadError {
         /// What is wrong, in the order of the keys' reading.
         faults: Vec<Fault>,
     },
+}
+
+/// What to do about a file that is not there.
+fn remedy(source: &io::Error) -> &'static str {
+    if source.kind() != io::ErrorKind::NotFound {
+        return "";
+    }
+    " (copy the shipped example, remediator.yml, from /usr/share/doc/procstorm-remediator, or name \
+     another file with --config.file)"
 }
 
 struct FaultList<'a>(&'a Path, &'a [Fault]);

@@ -1,5 +1,6 @@
 //! `demo`: a real storm is seen, archived, killed and mailed on the whole stack, and the time line
-//! is printed. `demo --stay`: the same stack without a storm, until Ctrl-C.
+//! is printed. `demo --stay`: the same stack without a storm, until Ctrl-C; `demo --storm` raises one
+//! there.
 //!
 //! Everything is in a directory of its own, which is removed; after a failure it stays, for its
 //! logs. Exits with 0 only if each stage was really observed.
@@ -18,6 +19,9 @@ struct Args {
     /// Keep the stack up, without a storm, until Ctrl-C
     #[arg(long)]
     stay: bool,
+    /// Raise a storm on the demo that `--stay` keeps up, and show what becomes of it
+    #[arg(long, conflicts_with = "stay")]
+    storm: bool,
     /// Keep the directory with all files and logs
     #[arg(long)]
     keep: bool,
@@ -35,6 +39,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Fault> {
+    if args.storm {
+        return demo::ask();
+    }
     let interrupt = Interrupt::listen()?;
     let mut dir = tempfile::Builder::new()
         .prefix("procstorm-demo-")

@@ -1,8 +1,10 @@
 //! The demo: a real storm on the whole stack, told as a time line.
 //!
+//! - `requests`: how a demo that stays up is asked for a storm.
 //! - [`stages`]: what must be observed, and where.
 //! - [`victim`]: whose processes the storm is made of.
 
+mod requests;
 mod stages;
 mod victim;
 
@@ -14,8 +16,10 @@ use procstorm_testkit::fault::{Fault, OrFault as _};
 use procstorm_testkit::wait;
 
 use crate::interrupt::Interrupt;
-use crate::stack::{Stack, Timing};
+use crate::stack::{Person, Remediation, Stack, Timing};
 use crate::storm::Storm;
+use requests::Requests;
+use stages::Since;
 
 /// How many processes the storm has: over the shipped threshold of 90.
 const STORM: usize = 100;
@@ -24,7 +28,7 @@ const STORM: usize = 100;
 const COMMAND: &str = "imapd";
 
 /// How long the whole way may take, from the storm to the last mail.
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// The size of the mail file: enough to see that it is copied, not enough to wait for.
 const MAILBOX: usize = 1 << 20;
@@ -33,19 +37,75 @@ const MAILBOX: usize = 1 << 20;
 /// really observed.
 pub fn show(dir: &Path, interrupt: &Interrupt) -> Result<(), Fault> {
     let chosen = victim::choose(COMMAND)?;
-    let victim = &chosen.person;
     say("starting Alertmanager, remediator, exporter, Prometheus ...")?;
-    let stack = Stack::start(dir, std::slice::from_ref(victim), Timing::Shipped)?;
-    say_where(&stack, dir)?;
-    let mailbox = victim::mailbox(victim, MAILBOX);
+    let stack = Stack::start(dir, std::slice::from_ref(&chosen.person), Timing::Shipped)?;
+    say_where(&stack)?;
+    storm(&stack, &chosen.person, 0, interrupt, &mut say)?;
+    say("every stage was observed; cleaning up")
+}
+
+/// Keeps the stack up until somebody interrupts. Raises a storm whenever [`ask`] wants one.
+pub fn stay(dir: &Path, interrupt: &Interrupt) -> Result<(), Fault> {
+    let victim = victim::choose(COMMAND)?;
+    let requests = Requests::listen()?;
+    say("starting Alertmanager, remediator, exporter, Prometheus ...")?;
+    let mut stack = Stack::start(dir, std::slice::from_ref(&victim.person), Timing::Shipped)?;
+    say_where(&stack)?;
+    say(match requests {
+        Some(_) => "up until Ctrl-C; to raise a storm, run this in another terminal: make storm",
+        None => "up until Ctrl-C; `make storm` raises storms on your other demo, which was first",
+    })?;
+    let mut storms = 0;
+    while !interrupt.came() {
+        if let Some(ended) = stack.ended()? {
+            return Err(Fault::new(format!("{ended} ended by itself")));
+        }
+        if let Some(mut request) = requests.as_ref().and_then(Requests::next) {
+            let mut both = |line: &str| {
+                request.say(line);
+                say(line)
+            };
+            let done = storm(&stack, &victim.person, storms, interrupt, &mut both);
+            request.end(&done);
+            if let Err(fault) = done {
+                say(&format!("{}; still up until Ctrl-C", fault.whole()))?;
+            }
+            storms += 1;
+        }
+        wait::pause();
+    }
+    say("cleaning up")
+}
+
+/// Has the demo that stays up raise a storm, and tells what becomes of it.
+pub fn ask() -> Result<(), Fault> {
+    requests::ask(say)
+}
+
+/// Raises the storm of that number, from 0, and tells each stage that is observed. Fails unless all
+/// are.
+fn storm(
+    stack: &Stack,
+    victim: &Person,
+    number: usize,
+    interrupt: &Interrupt,
+    say: &mut dyn FnMut(&str) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    // One after another: what comes while the last is still watched for would be its recurrence.
+    wait::until("the last storm is over", LIMIT, || {
+        let pending = stack.remediator_metric("procstorm_remediations_pending", "").ok()?;
+        (pending < 0.5 || interrupt.came()).then_some(())
+    })?;
+    let mailbox = victim::mailbox(victim, MAILBOX, number);
     stack.site.put_mail(victim, &victim.name, &mailbox, 0o600)?;
+    let known = stack.remediations()?.iter().map(Remediation::id).max().unwrap_or_default();
 
     say("seconds since onset")?;
     let storm = Storm::raise(victim.uid, COMMAND.as_bytes(), STORM)?;
     let onset = Instant::now();
     let raised = format!("{STORM} {COMMAND} processes of {} (uid {})", victim.name, victim.uid);
-    tell(Duration::ZERO, "storm raised", &raised)?;
-    let mut waiting = stages::all(&stack, &storm, victim, &mailbox);
+    say(&told(Duration::ZERO, "storm raised", &raised))?;
+    let mut waiting = stages::all(stack, &storm, victim, &mailbox, Since { onset, known });
     while !waiting.is_empty() {
         if interrupt.came() {
             return Err(Fault::new("interrupted"));
@@ -59,47 +119,33 @@ pub fn show(dir: &Path, interrupt: &Interrupt) -> Result<(), Fault> {
         for mut stage in waiting {
             let due = stage.after.is_none_or(|earlier| !names.contains(&earlier));
             match due.then(|| (stage.look)()).flatten() {
-                Some(seen) => tell(onset.elapsed(), stage.name, &seen)?,
+                Some(seen) => say(&told(onset.elapsed(), stage.name, &seen))?,
                 None => rest.push(stage),
             }
         }
         waiting = rest;
         wait::pause();
     }
-    say("every stage was observed; cleaning up")
+    Ok(())
 }
 
-/// Keeps the stack up, without a storm, until somebody interrupts.
-pub fn stay(dir: &Path, interrupt: &Interrupt) -> Result<(), Fault> {
-    let victim = victim::choose(COMMAND)?;
-    say("starting Alertmanager, remediator, exporter, Prometheus ...")?;
-    let mut stack = Stack::start(dir, std::slice::from_ref(&victim.person), Timing::Shipped)?;
-    say_where(&stack, dir)?;
-    say("up until Ctrl-C")?;
-    while !interrupt.came() {
-        if let Some(ended) = stack.ended()? {
-            return Err(Fault::new(format!("{ended} ended by itself")));
-        }
-        wait::pause();
-    }
-    say("cleaning up")
-}
-
-fn say_where(stack: &Stack, dir: &Path) -> Result<(), Fault> {
-    say(&format!("all files are below {}", dir.display()))?;
-    for (name, url) in [
-        ("exporter", format!("{}/metrics", stack.exporter_url())),
+fn say_where(stack: &Stack) -> Result<(), Fault> {
+    for (name, place) in [
+        ("exporter", format!("{}/", stack.exporter_url())),
         ("Prometheus", stack.prometheus.alerts_page()),
         ("Alertmanager", stack.alertmanager.alerts_page()),
         ("remediator", format!("{}/", stack.remediator_url())),
+        ("mails", format!("{}/*.eml", stack.site.mails().display())),
+        ("policy", stack.site.remediator_yml().display().to_string()),
+        ("archive", stack.site.archive().display().to_string()),
     ] {
-        say(&format!("  {name:<13} {url}"))?;
+        say(&format!("  {name:<13} {place}"))?;
     }
     say("")
 }
 
-fn tell(since: Duration, stage: &str, seen: &str) -> Result<(), Fault> {
-    say(&format!("{:6.2}  {stage:<17} {seen}", since.as_secs_f64()))
+fn told(since: Duration, stage: &str, seen: &str) -> String {
+    format!("{:6.2}  {stage:<17} {seen}", since.as_secs_f64())
 }
 
 fn say(line: &str) -> Result<(), Fault> {

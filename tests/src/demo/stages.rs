@@ -2,6 +2,7 @@
 //! shows it, and at nothing that stands for it.
 
 use std::fs;
+use std::time::Instant;
 
 use crate::demo::COMMAND;
 use crate::prometheus::Alert;
@@ -19,12 +20,22 @@ pub(super) struct Stage<'a> {
     pub(super) look: Box<dyn FnMut() -> Option<String> + 'a>,
 }
 
+/// What was there before the storm, which is not of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Since {
+    /// When the storm was raised.
+    pub(super) onset: Instant,
+    /// The newest remediation before it.
+    pub(super) known: i64,
+}
+
 /// All stages after the storm was raised, in the order in which they are due.
 pub(super) fn all<'a>(
     stack: &'a Stack,
     storm: &'a Storm,
     victim: &'a Person,
     mailbox: &'a [u8],
+    since: Since,
 ) -> Vec<Stage<'a>> {
     let user = victim.name.as_str();
     let stage =
@@ -32,15 +43,15 @@ pub(super) fn all<'a>(
     vec![
         stage("scraped", Box::new(move || scraped(stack, user, storm.pids().len()))),
         stage("firing", Box::new(move || firing(stack, user))),
-        stage("webhook received", Box::new(move || received(stack, user))),
+        stage("webhook received", Box::new(move || received(stack, user, since))),
         stage("archived", Box::new(move || archived(stack, user, mailbox))),
-        stage("killed", Box::new(move || killed(stack, user))),
+        stage("killed", Box::new(move || killed(stack, user, since))),
         Stage {
             after: Some("killed"),
-            ..stage("proven", Box::new(move || proven(stack, storm, user)))
+            ..stage("proven", Box::new(move || proven(stack, storm, user, since)))
         },
-        stage("mail", Box::new(move || mailed(stack, |mail| is_alert(mail, user)))),
-        stage("mail", Box::new(move || mailed(stack, |mail| is_outcome(mail, user)))),
+        stage("mail", Box::new(move || mailed(stack, since, |mail| is_alert(mail, user)))),
+        stage("mail", Box::new(move || mailed(stack, since, |mail| is_outcome(mail, user)))),
         stage("resolved", Box::new(resolved(stack, user))),
     ]
 }
@@ -65,13 +76,15 @@ fn firing(stack: &Stack, user: &str) -> Option<String> {
 }
 
 /// The remediator has taken the alert.
-fn received(stack: &Stack, user: &str) -> Option<String> {
-    let remediation = remediation(stack, user)?;
+fn received(stack: &Stack, user: &str, since: Since) -> Option<String> {
+    let remediation = remediation(stack, user, since)?;
     Some(format!("remediation {} of playbook imapd_storm", remediation.id()))
 }
 
-fn remediation(stack: &Stack, user: &str) -> Option<Remediation> {
-    stack.remediations().ok()?.into_iter().rfind(|remediation| remediation.user() == user)
+/// The first of this storm.
+fn remediation(stack: &Stack, user: &str, since: Since) -> Option<Remediation> {
+    let is_ours = |one: &Remediation| one.user() == user && one.id() > since.known;
+    stack.remediations().ok()?.into_iter().rfind(is_ours)
 }
 
 /// A file in the archive is the mail file, byte for byte.
@@ -85,24 +98,25 @@ fn archived(stack: &Stack, user: &str, mailbox: &[u8]) -> Option<String> {
 }
 
 /// The remediator says that it has killed.
-fn killed(stack: &Stack, user: &str) -> Option<String> {
-    let remediation = remediation(stack, user).filter(Remediation::is_done)?;
+fn killed(stack: &Stack, user: &str, since: Since) -> Option<String> {
+    let remediation = remediation(stack, user, since).filter(Remediation::is_done)?;
     let (before, after) = (remediation.before()?, remediation.after()?);
     let ms = remediation.milliseconds()?;
     Some(format!("{} in {ms} ms ({})", before.saturating_sub(after), remediation.summary()))
 }
 
 /// We ourselves find none of the storm's processes alive, and the remediator's verdict agrees.
-fn proven(stack: &Stack, storm: &Storm, user: &str) -> Option<String> {
-    let verdict = remediation(stack, user)?.verdict().to_owned();
+fn proven(stack: &Stack, storm: &Storm, user: &str, since: Since) -> Option<String> {
+    let verdict = remediation(stack, user, since)?.verdict().to_owned();
     let living = storm.living().ok()?;
     (living == 0 && verdict == "none_seen")
         .then(|| format!("0 of {} live, verdict {verdict}", storm.pids().len()))
 }
 
 /// A mail has come.
-fn mailed(stack: &Stack, wanted: impl Fn(&Mail) -> bool) -> Option<String> {
-    Some(format!("\"{}\"", stack.mail.find(wanted)?.subject()))
+fn mailed(stack: &Stack, since: Since, wanted: impl Fn(&Mail) -> bool) -> Option<String> {
+    let is_new = |mail: &Mail| mail.received > since.onset && wanted(mail);
+    Some(format!("\"{}\"", stack.mail.find(is_new)?.subject()))
 }
 
 fn is_alert(mail: &Mail, user: &str) -> bool {

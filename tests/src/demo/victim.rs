@@ -76,12 +76,12 @@ fn owners(command: Option<&str>) -> Result<Vec<u32>, Fault> {
     Ok(owners)
 }
 
-/// A mail file of about `size` bytes.
-pub(super) fn mailbox(person: &Person, size: usize) -> Vec<u8> {
+/// A mail file of about `size` bytes, another for each number.
+pub(super) fn mailbox(person: &Person, size: usize, number: usize) -> Vec<u8> {
     let name = &person.name;
     let mail = format!(
         "From {name}@example.org Fri Apr 28 09:00:00 2000\nTo: {name}@example.org\n\
-         Subject: More imapd Storms\n\nIt's been another harrowing week.\n\n"
+         Subject: More imapd Storms\n\nIt's been another harrowing week ({number}).\n\n"
     );
     mail.as_bytes().repeat(size / mail.len())
 }

@@ -10,8 +10,9 @@ use procstorm_remediator::outcome::{Story, Subject};
 use procstorm_remediator::steps::archive::Form;
 use procstorm_remediator::steps::archive::note::{self, Fate, FormNote};
 use procstorm_remediator::steps::kill::{KillVerdict, Report, told};
-use procstorm_testkit::{programs, wait};
+use procstorm_testkit::{needs_root, programs, skip, wait};
 use procstorm_tests::alertmanager::Alertmanager;
+use procstorm_tests::browser::{Browser, View};
 use procstorm_tests::http::Http;
 use procstorm_tests::smtp::{Mail, Sink};
 use serde_json::{Value, json};
@@ -325,4 +326,64 @@ fn the_subject_of_an_outcome_says_that_a_mail_file_was_not_saved() {
     assert!(lines(&mail.text()).contains("could not save user mail file /var/mail/alice: it is a"));
     // The colour of a warning, not that of "all is well".
     assert!(mail.html().contains("#b26a00"), "{}", mail.html());
+}
+
+/// The mails in a browser, as a person sees them. `PROCSTORM_PICTURES=DIR` keeps a picture.
+#[test]
+fn the_mails_show_each_line_in_a_browser() {
+    if programs::other("chromium").is_err() {
+        skip!("needs chromium");
+    }
+    needs_root!();
+    let post = Post::start();
+    post.alerts(&json!([
+        storm("moscow", "alice", "imapd", 97),
+        storm("moscow", "bob", "python3", 340),
+        storm("moscow", "eve", "<b>evil</b>", 131),
+    ]));
+    let alert = post.wait_for(1, 60, |mail| mail.text().matches(" eve ").count() > 0).remove(0);
+    let report = {
+        let mut report = Report::idle(KillVerdict::NoneSeenForMs(120), Duration::from_millis(40));
+        (report.matched, report.exited, report.left) = (97, 97, Some(0));
+        report
+    };
+    let subject = Subject {
+        host: "moscow",
+        user: "alice",
+        command: "imapd",
+        playbook: "imapd_storm",
+        before: Some(97),
+        dry_run: false,
+    };
+    let end = told::end(&subject, &report);
+    let story = Story { subject, recurrence: 0, end, parts: vec![told::part(&report)] };
+    let letter = story.tell().letter(&story, "7-1".to_owned());
+    post.alerts(&json!([{
+        "labels": letter.labels, "annotations": letter.annotations,
+        "endsAt": "2099-01-01T00:00:00Z",
+    }]));
+    let outcome = post.wait_for(1, 60, |mail| mail.subject().contains("killed all")).remove(0);
+    let page = format!(
+        "<!DOCTYPE html><meta charset=utf-8><title>mails</title><body style=\"max-width:46rem\">\
+         {}<hr>{}",
+        alert.html(),
+        outcome.html()
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("mails.html");
+    fs::write(&file, page).unwrap();
+    let mut browser = Browser::start().unwrap();
+    let view = View { width: 800, dark: false, script: false };
+    browser.visit(&format!("file://{}", file.display()), view).unwrap();
+    let text = browser.evaluate("document.body.innerText").unwrap();
+    let text = text.as_str().unwrap();
+    for part in ["alice", "97", "python3", "340", "<b>evil</b>", "killed all alice imapd processes"]
+    {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    assert_eq!(browser.evaluate("document.querySelectorAll('b').length").unwrap(), 0, "markup");
+    if let Some(dir) = std::env::var_os("PROCSTORM_PICTURES") {
+        let file = programs::project().join(dir).join("mail.png");
+        fs::write(file, browser.picture().unwrap()).unwrap();
+    }
 }

@@ -4,6 +4,7 @@
 //! - `cluster`: a pair of Alertmanagers before a remediator.
 //! - `dashboard`: the dashboard in a real storm.
 //! - `dashboard_picture`: the picture of the dashboard, `make dashboard-picture`.
+//! - `demo`: a demo that stays up raises storms.
 //! - `diagnostic_log`: the original's diagnostic log, from Prometheus.
 //! - `mail`: who gets which mail, and how often.
 //! - `names`: hostile names, from /proc to the mail.
@@ -17,6 +18,7 @@ mod census;
 mod cluster;
 mod dashboard;
 mod dashboard_picture;
+mod demo;
 mod diagnostic_log;
 mod mail;
 mod names;

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io::{IsTerminal as _, Write as _};
 
-use procstorm_toolkit::chain::Chain;
+use crate::chain::Chain;
 
 /// Says why, a line for each fault, as a configuration can have many. `asked` says that a person
 /// has asked for an answer, and that this is it.
