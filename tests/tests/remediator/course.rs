@@ -164,6 +164,26 @@ fn a_silence_made_since_stops_the_repeat() -> Result<(), Fault> {
 }
 
 #[test]
+fn a_silence_that_one_member_of_a_cluster_knows_stops_the_repeat() -> Result<(), Fault> {
+    needs_root!();
+    let uid = claim_uid();
+    let members = [Receiver::start()?, Receiver::start()?, Receiver::start()?];
+    let urls = members.each_ref().map(|one| one.line().replace("alertmanager: ", ""));
+    let top = format!("alertmanager: [{}]", urls.join(", "));
+    let host = Host::start("core-n", "    settle: 120s\n    cooldown: 1s", &top)?;
+    let _first = Storm::raise(uid, b"core-n", 8)?;
+    host.post(&[Post::storm(uid, "core-n")])?;
+    host.wait_for_verdicts(&["none_seen"])?;
+    // Of the others, one knows of none, and one says nothing.
+    members[0].fail(Some(503));
+    members[2].silence(&json!([{"id": "b7a1", "status": {"state": "active"}, "matchers":
+        [{"name": "user", "value": uid.to_string(), "isRegex": false, "isEqual": true}]}]));
+    let second = host.raise_until_silenced(uid, b"core-n")?;
+    assert_eq!(second.living()?, 8);
+    Ok(())
+}
+
+#[test]
 fn a_dry_run_names_pids_and_files_and_touches_nothing() -> Result<(), Fault> {
     needs_root!();
     let uid = claim_uid();
