@@ -26,6 +26,8 @@ pub struct Subject<'a> {
     pub before: Option<u64>,
     /// Whether it is only said what would be done.
     pub dry_run: bool,
+    /// Whether the user hears of it as well: the alert has the label `tell="user"`.
+    pub tells_user: bool,
 }
 
 impl Subject<'_> {
@@ -234,9 +236,11 @@ impl Told {
             ("event", &event),
         ];
         let dry_run = story.subject.dry_run.then_some(("dry_run", "true"));
+        let tell = story.subject.tells_user.then_some(("tell", "user"));
         let annotations = [("summary", &self.summary), ("description", &self.description)];
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-        let labels: BTreeMap<_, _> = labels.into_iter().chain(dry_run).map(owned).collect();
+        let labels: BTreeMap<_, _> =
+            labels.into_iter().chain(dry_run).chain(tell).map(owned).collect();
         let annotations =
             annotations.into_iter().map(|(name, value)| owned((name, value))).collect();
         NewLetter { event, labels, annotations }
@@ -272,6 +276,7 @@ mod tests {
         playbook: "imapd_storm",
         before: Some(95),
         dry_run: false,
+        tells_user: false,
     };
 
     fn story(end: End, archives: Option<&[FormNote]>) -> Story<'static> {
@@ -512,5 +517,9 @@ mod tests {
             ("7-1", "blind", "critical")
         );
         assert_eq!(letter.annotations.get("summary"), Some(&told.summary));
+        assert_eq!(label("tell"), "");
+        let for_user = Story { subject: Subject { tells_user: true, ..SUBJECT }, ..story };
+        let letter = told.letter(&for_user, "7-1".to_owned());
+        assert_eq!(letter.labels.get("tell").map(String::as_str), Some("user"));
     }
 }

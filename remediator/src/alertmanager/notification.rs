@@ -53,6 +53,12 @@ impl Alert {
     pub fn label(&self, name: &str) -> &str {
         self.labels.get(name).map(String::as_str).unwrap_or_default()
     }
+
+    /// Whether the row of the rules asks that the user hears of it.
+    #[must_use]
+    pub fn tells_user(&self) -> bool {
+        self.label("tell") == "user"
+    }
 }
 
 /// Whether an alert fires.

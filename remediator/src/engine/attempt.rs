@@ -34,6 +34,7 @@ impl<'a> Attempt<'a> {
             playbook: self.authorised.request().name(),
             before,
             dry_run: self.authorised.request().is_dry_run(),
+            tells_user: self.remediation.alert.tells_user(),
         }
     }
 }

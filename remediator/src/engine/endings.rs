@@ -183,7 +183,9 @@ impl Endings {
         let command = request.command().to_text();
         let (host, before) = (force.config.host.as_str(), seen.living);
         let dry_run = is_dry_run(remediation, force);
-        let subject = Subject { host, user, command: &command, playbook, before, dry_run };
+        let tells_user = remediation.alert.tells_user();
+        let command = command.as_ref();
+        let subject = Subject { host, user, command, playbook, before, dry_run, tells_user };
         let parts = seen.source.iter().map(told::source_part).collect();
         let story = Story { parts, ..Story::nothing(subject, refusal.verdict(), &reason) };
         let journal = &self.context.parts.journal;
@@ -234,6 +236,8 @@ impl Endings {
             playbook: &whose.playbook,
             before: None,
             dry_run: whose.dry_run,
+            // Nothing was done that the user would have to know.
+            tells_user: false,
         };
         let story = Story::nothing(subject, Verdict::Failed, why);
         self.end(id, &force, &story.tell(), &story, None, true).await?;

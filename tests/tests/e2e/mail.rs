@@ -308,6 +308,7 @@ fn the_subject_of_an_outcome_says_that_a_mail_file_was_not_saved() {
         playbook: "imapd_storm",
         before: Some(97),
         dry_run: false,
+        tells_user: false,
     };
     let parts = vec![note::part("alice", &notes, false), told::part(&report)];
     let end = told::end(&subject, &report);
@@ -354,6 +355,7 @@ fn the_mails_show_each_line_in_a_browser() {
         playbook: "imapd_storm",
         before: Some(97),
         dry_run: false,
+        tells_user: false,
     };
     let end = told::end(&subject, &report);
     let story = Story { subject, recurrence: 0, end, parts: vec![told::part(&report)] };
@@ -385,5 +387,128 @@ fn the_mails_show_each_line_in_a_browser() {
     if let Some(dir) = std::env::var_os("PROCSTORM_PICTURES") {
         let file = programs::project().join(dir).join("mail.png");
         fs::write(file, browser.picture().unwrap()).unwrap();
+    }
+}
+
+/// An alert of a row with `tell: user`.
+fn telling(host: &str, user: &str, command: &str, annotations: &[(&str, &str)]) -> Value {
+    let mut alert = storm(host, user, command, 97);
+    let mut set = |pointer: &str, name: &str, value: &str| {
+        let object = alert.pointer_mut(pointer).and_then(Value::as_object_mut).unwrap();
+        object.insert(name.to_owned(), json!(value));
+    };
+    set("/labels", "tell", "user");
+    if annotations.iter().any(|(name, _)| *name == "later") {
+        set("/labels", "playbook", "");
+    }
+    for (name, value) in annotations {
+        set("/annotations", name, value);
+    }
+    alert
+}
+
+fn to(address: &str) -> impl Fn(&Mail) -> bool {
+    move |mail| mail.to == [address]
+}
+
+/// What a remediator posts to a user who is to hear of it.
+fn done(user: &str, event: &str, verdict: &str) -> Value {
+    json!({
+        "labels": {
+            "alertname": "ProcstormOutcome", "host": "moscow", "user": user, "tell": "user",
+            "command": "imapd", "playbook": "imapd_storm", "verdict": verdict,
+            "severity": "info", "event": event,
+        },
+        "annotations": {
+            "summary": format!("killed all {user} imapd processes"),
+            "description": "saved user mail file as /var/mail/arc/alice.956953345\n97 before",
+        },
+        "endsAt": "2099-01-01T00:00:00Z",
+    })
+}
+
+#[test]
+fn the_user_hears_what_runs_what_will_happen_and_what_was_done() {
+    let post = Post::start();
+    let later = [("later", "imapd_storm"), ("patience", "300")];
+    post.alerts(&json!([
+        telling("moscow", "alice", "imapd", &later),
+        telling("moscow", "bob.o-neil", "imapd", &[]),
+        telling("moscow", "carol", "x'; rm -rf ~", &[]),
+        // A row without `tell`.
+        storm("moscow", "dora", "imapd", 97),
+    ]));
+    let mail = post.wait_for(1, 60, to("alice@example.org")).remove(0);
+    assert_eq!(mail.subject(), "Your imapd processes on moscow are too many");
+    let text = lines(&mail.text());
+    for part in [
+        "You (alice) run 97 imapd processes on moscow. From 90 on, they endanger the host",
+        "if there are still that many 300 seconds after ",
+        " UTC, the host is asked to end them.",
+        "\n    pkill -TERM -u alice -x imapd\n",
+    ] {
+        assert!(text.contains(part), "{part:?} in {text}");
+    }
+    let text = lines(&post.wait_for(1, 60, to("bob.o-neil@example.org")).remove(0).text());
+    assert!(text.contains("What will happen: the host was asked to end them."), "{text}");
+    let text = lines(&post.wait_for(1, 60, to("carol@example.org")).remove(0).text());
+    assert!(text.contains("nothing ends them by itself for now"), "{text}");
+    assert!(text.contains("ps -u carol -o pid,stat,comm") && !text.contains("pkill"), "{text}");
+
+    // Not of a refusal, which changes nothing for the user.
+    post.alerts(&json!([done("bob", "1", "limit_reached"), done("alice", "2", "none_seen")]));
+    let is_done = |mail: &Mail| mail.subject().contains("what was done");
+    let mail = post.wait_for(1, 60, is_done).remove(0);
+    assert_eq!(mail.to, ["alice@example.org"]);
+    assert_eq!(mail.subject(), "moscow: what was done about your imapd processes");
+    let text = lines(&mail.text());
+    assert!(text.contains("saved user mail file as /var/mail/arc/alice.956953345\n"), "{text}");
+    // The administrators hear of all of it as well.
+    post.wait_for(2, 60, |mail| {
+        to("postmaster@example.org")(mail) && mail.subject().contains("killed all")
+    });
+    post.wait_for(1, 60, |mail| {
+        let text = mail.text();
+        to("postmaster@example.org")(mail)
+            && ["alice", "bob.o-neil", "carol", "dora"].iter().all(|name| text.contains(name))
+    });
+    let told = |address: &str| post.sink.mails().into_iter().filter(to(address)).count();
+    assert_eq!((told("dora@example.org"), told("bob@example.org")), (0, 0));
+}
+
+/// Labels that would be several addresses, another's address, or a header.
+const HOSTILE_USERS: [&str; 12] = [
+    "victim@example.net,x",
+    "x@y,victim",
+    "victim@example.net",
+    "victim+x",
+    "victim ",
+    " victim",
+    "victim\nBcc: victim@example.net",
+    "victim\n",
+    "\"victim\"",
+    "<victim>",
+    "victim,alice",
+    "1001",
+];
+
+#[test]
+fn a_hostile_user_name_reaches_nobody_else() {
+    let post = Post::start();
+    let alerts = HOSTILE_USERS.iter().map(|user| telling("moscow", user, "imapd", &[]));
+    post.alerts(&json!(alerts.collect::<Vec<_>>()));
+    let outcomes = HOSTILE_USERS.iter().zip(0..);
+    let outcomes = outcomes.map(|(user, number)| done(user, &format!("{number}"), "none_seen"));
+    post.alerts(&json!(outcomes.collect::<Vec<_>>()));
+    // The first one whom it may reach comes last.
+    post.alerts(&json!([telling("moscow", "alice", "imapd", &[])]));
+    post.alerts(&json!([done("alice", "alice", "none_seen")]));
+    post.wait_for(2, 60, to("alice@example.org"));
+    let is_outcome = |mail: &Mail| mail.subject().contains("killed all");
+    post.wait_for(HOSTILE_USERS.len() + 1, 60, is_outcome);
+    for mail in post.sink.mails() {
+        let reached = ["alice@example.org", "postmaster@example.org"];
+        let [address] = mail.to.as_slice() else { panic!("one address, not {:?}", mail.to) };
+        assert!(reached.contains(&address.as_str()), "{address}: {}", mail.subject());
     }
 }
