@@ -77,6 +77,8 @@ field: build ## run what takes too long for make test: mail and web servers, arm
 	tests/field.sh servers
 	$(CARGO) test -p procstorm-tests --test field -- --ignored --nocapture --test-threads=1 \
 	    mail_server:: servers::
+	@tests/tools.sh stack
+	$(CARGO) test -p procstorm-tests --test e2e -- --ignored --nocapture week::
 	$(MAKE) --no-print-directory field-arm64 field-kernels
 
 field-arm64: rust ## build the packages for arm64, and run their programs under qemu-user

@@ -12,6 +12,7 @@
 //! - `storm`: the whole way of a storm: read this first.
 //! - `strangers`: a storm of a user of the machine is left alone.
 //! - `suggest`: thresholds out of a simulated week.
+//! - `week`: a simulated week in dry run, and then armed; `make field` runs it.
 //! - `world`: a made-up /proc is shown as it is.
 
 mod census;
@@ -26,4 +27,5 @@ mod parts;
 mod storm;
 mod strangers;
 mod suggest;
+mod week;
 mod world;
