@@ -79,7 +79,7 @@ for file in rules/*.yml rules/tests/*.yml alertmanager/*.yml alertmanager/*.tsv 
     alertmanager/templates/*; do
     put "$file" "$etc/procstorm/$file"
 done
-for script in check.sh flat.sh log.sh; do put "rules/$script" "$share/procstorm/rules/$script" 755; done
+for script in check.sh log.sh; do put "rules/$script" "$share/procstorm/rules/$script" 755; done
 put grafana/procstorm.json "$share/procstorm/grafana/procstorm.json"
 # In the same directories as in the project, since they link to each other.
 for file in README.md rules/*.md remediator/README.md alertmanager/*.md alertmanager/*.png \

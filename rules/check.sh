@@ -9,10 +9,8 @@
 #   PROMTOOL, AMTOOL   the programs to use; default: those that tests/tools.sh unpacked, or else
 #                      those in PATH
 #   PROCSTORM_STACK    bookworm, trixie or sid: the unpacked programs of this release of Debian
-#   RULES_FORM         flat: tests what flat.sh makes of procstorm.rules.yml
 set -eu
-here=$(cd "$(dirname "$0")" && pwd)
-cd "${1:-$here/..}"
+cd "${1:-$(dirname "$0")/..}"
 tools=${CARGO_TARGET_DIR:-target}/tools
 tool() {
     case ${PROCSTORM_STACK-} in
@@ -34,21 +32,11 @@ quietly() { out=$("$@" 2>&1) || { printf '%s\n' "$out" >&2; say "FAILED: $*"; ex
 
 version() { "$1" --version 2>&1 | sed -n '1s/.*version \([^ ]*\).*/\1/p'; }
 say "checked with promtool $(version "$PROMTOOL"), amtool $(version "$AMTOOL")"
-rules=rules
-if [ "${RULES_FORM-}" = flat ]; then
-    # The tests name the rules beside them.
-    made=$(mktemp -d)
-    trap 'rm -rf "$made"' EXIT
-    "$here/flat.sh" rules/procstorm.rules.yml > "$made/procstorm.rules.yml"
-    cp -r rules/tests "$made/tests"
-    rules=$made
-    say "in the form that flat.sh makes"
-fi
-quietly "$PROMTOOL" check rules "$rules/procstorm.rules.yml"
+quietly "$PROMTOOL" check rules rules/procstorm.rules.yml
 quietly "$PROMTOOL" check config --lint-fatal rules/prometheus.yml
 say "$(grep -c -E '^ *- (\{record|record|alert)' rules/procstorm.rules.yml) rules, prometheus.yml: valid"
 
-quietly "$PROMTOOL" test rules "$rules"/tests/*.test.yml
+quietly "$PROMTOOL" test rules rules/tests/*.test.yml
 say "$(cat rules/tests/*.test.yml | grep -c '^  - name:') promtool tests passed, with $(grep -h -o 'eval_time:' rules/tests/*.test.yml | wc -l) assertions"
 
 quietly "$AMTOOL" check-config alertmanager/alertmanager.yml

@@ -244,7 +244,6 @@ fn the_monitoring_package_brings_rules_that_pass_their_own_tests_and_keeps_what_
         "conffile /etc/procstorm/alertmanager/alertmanager.yml",
         "conffile /etc/procstorm/alertmanager/routes.tsv",
         "conffile /etc/procstorm/alertmanager/templates/procstorm.tmpl",
-        "755 root:root /usr/share/procstorm/rules/flat.sh",
         "755 root:root /usr/share/procstorm/rules/log.sh",
         "644 root:root /usr/share/procstorm/grafana/procstorm.json",
         "644 root:root /usr/share/doc/procstorm-monitoring/README.md",
