@@ -76,7 +76,8 @@ impl End {
         Self { severity, ..Self::of(verdict, summary) }
     }
 
-    /// The daemon was restarted in the middle, and so many were left, too few for a storm.
+    /// The daemon was restarted in the middle, and so many were left: too few for a storm, or the policy
+    /// says by now that it is a dry run, or is none any more.
     #[must_use]
     pub fn interrupted(subject: &Subject<'_>, left: u64) -> Self {
         let shown = if left == 0 { "no".to_owned() } else { left.to_string() };

@@ -110,7 +110,7 @@ verdicts! {
     Unfinished = "unfinished", Critical, Always, good: false, watched: true,
         "the deadline passed before all processes exited; how many are left is in the mail, or `unknown`";
     Interrupted = "interrupted", Warning, Always, good: false, watched: true,
-        "the daemon ended while it acted; fewer processes than the threshold are left";
+        "the daemon ended while it acted; after its restart fewer processes than the threshold were left, or the policy had changed from live to dry run or back";
     Blind = "blind", Critical, Always, good: false, watched: false,
         "/proc does not show all processes";
     Failed = "failed", Critical, Always, good: false, watched: false,

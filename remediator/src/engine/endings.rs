@@ -70,7 +70,7 @@ impl Endings {
         is_posted: bool,
     ) -> Result<(), Stopping> {
         let dry_run = story.subject.dry_run;
-        let is_posted = is_posted && !(dry_run && self.was_told(id).await?);
+        let is_posted = is_posted && !(dry_run && self.was_told(id, told.verdict).await?);
         let now = Timestamp::now();
         let event = format!("{id}-{}", now.as_millisecond());
         let ending = Ending {
@@ -102,13 +102,13 @@ impl Endings {
         Ok(())
     }
 
-    /// Whether people have been told of the alert of this dry run already. What cannot be read of it was
-    /// not told.
-    async fn was_told(&self, id: i64) -> Result<bool, Stopping> {
+    /// Whether people have been told this verdict of the alert of this dry run already. What cannot be
+    /// read of it was not told.
+    async fn was_told(&self, id: i64, verdict: Verdict) -> Result<bool, Stopping> {
         let journal = &self.context.parts.journal;
         match self.context.persist(|| journal.remediation(id)).await? {
             Ok(remediation) => {
-                self.context.persist(|| journal.was_told_in_dry_run(&remediation)).await
+                self.context.persist(|| journal.was_told_in_dry_run(&remediation, verdict)).await
             }
             Err(_unreadable) => Ok(false),
         }
@@ -193,7 +193,8 @@ impl Endings {
             .context
             .persist(|| {
                 let (playbook, user) = (playbook.to_owned(), user.to_owned());
-                journal.was_told(playbook, user, refusal.verdict(), window, Timestamp::now())
+                let (verdict, now) = (refusal.verdict(), Timestamp::now());
+                journal.was_told(playbook, user, verdict, dry_run, window, now)
             })
             .await?;
         if told_before {

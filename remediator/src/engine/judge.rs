@@ -164,8 +164,21 @@ impl Judge {
             Decision::Act(plan) => {
                 let (id, living, now) = (remediation.id, facts.living, Timestamp::now());
                 let (uid, dry) = (account.uid, plan.is_dry_run());
+                // What a live remediation did before a restart is not taken for the work of a dry run,
+                // and what a dry run has only planned not for that of a live one.
+                let has_begun = remediation.state == State::Acting && !remediation.steps.is_empty();
+                if has_begun && remediation.dry_run != dry {
+                    drop(turn);
+                    let left = living.saturating_add(facts.left_alone);
+                    return self.actor.end_interrupted(attempt, left).await;
+                }
                 self.context.persist(|| journal.begin(id, uid, living, dry, now)).await?;
                 drop(turn);
+                // A journal that cannot be written holds it up for as long as that lasts.
+                if !Arc::ptr_eq(force, &self.context.force()) {
+                    tracing::info!(remediation = id, "the policy was reloaded; judged again");
+                    return Ok(());
+                }
                 self.actor.act(attempt, &plan, survey).await
             }
         }

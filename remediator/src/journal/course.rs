@@ -357,12 +357,13 @@ fn remediation(connection: &Connection, id: i64) -> Result<Remediation, Fault> {
     })
 }
 
-/// The newest alert of the remediation, or of the one that it repeats, and its number.
+/// The newest alert of the remediation, or of the one that it repeats, and its number. Each is read
+/// once: a damaged journal may hold a circle.
 fn alert(connection: &Connection, remediation: i64) -> Result<(i64, Alert), Fault> {
     let mut query = connection.prepare_cached(
         "WITH RECURSIVE chain (id, repeats) AS (
              SELECT id, repeats FROM remediations WHERE id = ?1
-             UNION ALL
+             UNION
              SELECT r.id, r.repeats FROM remediations r JOIN chain c ON r.id = c.repeats)
          SELECT a.id, a.fingerprint, a.starts_at, a.labels FROM alerts a
          WHERE a.remediation IN (SELECT id FROM chain) ORDER BY a.id DESC LIMIT 1",

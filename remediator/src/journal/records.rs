@@ -93,31 +93,39 @@ impl Journal {
         self.read(move |connection| recurrence(connection, id)).await
     }
 
-    /// Whether people have been told within `window` of this verdict for this user.
+    /// Whether people have been told within `window` of this verdict for this user, in a dry run or in
+    /// a live remediation.
     pub async fn was_told(
         &self,
         playbook: String,
         user: String,
         verdict: Verdict,
+        dry_run: bool,
         window: Duration,
         now: Timestamp,
     ) -> Result<bool, Fault> {
         self.read(move |connection| {
-            let question = params![playbook, user, since(now, window), ms(now), verdict.label()];
+            let (since, verdict) = (since(now, window), verdict.label());
+            let question = params![playbook, user, since, ms(now), verdict, dry_run];
             let told = connection.query_row(TOLD, question, |row| row.get(0))?;
             Ok(told)
         })
         .await
     }
 
-    /// Whether people have been told of the alert of this dry run, by it or by an earlier one.
-    pub async fn was_told_in_dry_run(&self, remediation: &Remediation) -> Result<bool, Fault> {
+    /// Whether people have been told this verdict of the alert of this dry run, by it or by an earlier
+    /// one.
+    pub async fn was_told_in_dry_run(
+        &self,
+        remediation: &Remediation,
+        verdict: Verdict,
+    ) -> Result<bool, Fault> {
         let Alert { fingerprint, starts_at, labels, .. } = &remediation.alert;
         let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
         let (playbook, user) = (label("playbook"), label("user"));
         let (fingerprint, starts_at) = (fingerprint.clone(), starts_at.to_string());
         self.read(move |connection| {
-            let question = params![playbook, user, fingerprint, starts_at];
+            let question = params![playbook, user, fingerprint, starts_at, verdict.label()];
             let told =
                 connection.prepare_cached(TOLD_OF_ALERT)?.query_row(question, |row| row.get(0))?;
             Ok(told)
@@ -125,7 +133,7 @@ impl Journal {
         .await
     }
 
-    /// Whether any limit was reached since a time.
+    /// Whether any limit was reached since a time, other than by dry runs.
     pub async fn limit_was_reached(&self, since: Timestamp) -> Result<bool, Fault> {
         self.read(move |connection| {
             let reached = connection.query_row(&reached(), [ms(since)], |row| row.get(0))?;
@@ -258,21 +266,23 @@ const COUNT_IN_TOTAL: &str = "SELECT count(*) FROM remediations
 /// the others of that time were not told.
 const TOLD: &str = "SELECT EXISTS (SELECT 1 FROM remediations r
     WHERE playbook = ?1 AND user = ?2 AND verdict = ?5 AND ended_ms > ?3 AND ended_ms <= ?4
-        AND EXISTS (SELECT 1 FROM outcomes WHERE remediation = r.id))";
+        AND dry_run = ?6 AND EXISTS (SELECT 1 FROM outcomes WHERE remediation = r.id))";
 
-/// Whether people were told by a dry run of an alert, however often Alertmanager has repeated it.
+/// Whether people were told a verdict by a dry run of an alert, however often Alertmanager has repeated
+/// it.
 const TOLD_OF_ALERT: &str = "SELECT EXISTS (SELECT 1 FROM remediations r
-    WHERE playbook = ?1 AND user = ?2 AND dry_run = 1
+    WHERE playbook = ?1 AND user = ?2 AND verdict = ?5 AND dry_run = 1
         AND EXISTS (SELECT 1 FROM outcomes WHERE remediation = r.id)
         AND EXISTS (SELECT 1 FROM alerts
                     WHERE remediation = r.id AND fingerprint = ?3 AND starts_at = ?4))";
 
-/// Whether any limit was reached since a time.
+/// Whether any limit was reached since a time, other than by dry runs.
 /// The verdict is written out: SQLite takes a partial index only for a constant.
 fn reached() -> String {
     let verdict = Verdict::LimitReached;
     format!(
-        "SELECT EXISTS (SELECT 1 FROM remediations WHERE verdict = '{verdict}' AND ended_ms > ?1)"
+        "SELECT EXISTS (SELECT 1 FROM remediations
+             WHERE verdict = '{verdict}' AND ended_ms > ?1 AND dry_run = 0)"
     )
 }
 
@@ -303,11 +313,12 @@ fn history(connection: &Connection, question: &Question, now: Timestamp) -> Resu
     })
 }
 
-/// The remediations that the one with a number follows, and how many there are before it.
+/// The remediations that the one with a number follows, and how many there are before it. Each once: a
+/// damaged journal may hold a circle.
 const CHAIN: &str = "WITH RECURSIVE chain (id, repeats) AS (
         SELECT id, repeats FROM remediations WHERE id = (
             SELECT repeats FROM remediations WHERE id = ?1)
-        UNION ALL
+        UNION
         SELECT r.id, r.repeats FROM remediations r JOIN chain c ON r.id = c.repeats)";
 
 fn recurrence(connection: &Connection, id: i64) -> Result<Recurrence, Fault> {

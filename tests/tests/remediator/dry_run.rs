@@ -7,6 +7,7 @@ use procstorm_testkit::fault::Fault;
 use procstorm_testkit::uids::claim_uid;
 use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::host::{Host, Post, Receiver};
+use procstorm_tests::opponent::Opponent;
 use procstorm_tests::storm::Storm;
 
 use crate::text;
@@ -134,5 +135,67 @@ fn a_dry_run_says_that_an_archive_that_fails_would_stop_the_kill() -> Result<(),
     assert!(!text(&post["annotations"], "description").contains("would kill"), "{post}");
     assert_eq!(text(&post["labels"], "severity"), "warning");
     assert_eq!(storm.living()?, 8);
+    Ok(())
+}
+
+/// A restart between live and dry run: what was done live stays on record as done live, and is told so.
+#[test]
+fn a_live_kill_that_a_restart_into_a_dry_run_cuts_off_is_not_told_as_a_dry_run() -> Result<(), Fault>
+{
+    needs_root!();
+    let uid = claim_uid();
+    let receiver = Receiver::start()?;
+    let playbook = "    settle: 0s\n    cooldown: 0s\n    grace: 60s";
+    let top = |dry_run: &str| format!("dry_run: {dry_run}\n{}", receiver.line());
+    let mut host = Host::start("core-dc", playbook, &top("false"))?;
+    // They ignore SIGTERM, so that the kill lasts as long as the grace.
+    let storm = Opponent::start("deaf", uid, b"core-dc", 8, "")?;
+    host.post(&[Post::storm(uid, "core-dc")])?;
+    wait::until("it acts", SOON, || host.daemon.log().contains("message=acts").then_some(()))?;
+    let begun = || {
+        let page = host.get("/remediations/1").ok()?.body;
+        let (_, steps) = page.split_once(">Steps<")?;
+        steps.contains("kill_user_proc").then_some(())
+    };
+    wait::until("the kill has begun", SOON, begun)?;
+    host.kill()?;
+    host.change_policy("core-dc", playbook, &top("true"))?;
+    host.restart()?;
+    host.wait_for_verdicts(&["interrupted"])?;
+    let outcome = receiver.wait_for_posts(1)?.remove(0);
+    assert!(outcome["labels"].get("dry_run").is_none(), "{outcome}");
+    let summary = text(&outcome["annotations"], "summary");
+    assert!(summary.starts_with("8 ") && !summary.contains("dry run"), "{summary}");
+    assert!(storm.fork_none_for(Duration::ZERO), "none has been replaced");
+    Ok(())
+}
+
+/// What was mailed as "would not act" says nothing of a live remediation that does not act.
+#[test]
+fn a_refusal_that_a_dry_run_has_mailed_is_mailed_again_when_it_is_live() -> Result<(), Fault> {
+    needs_root!();
+    let uid = claim_uid();
+    let receiver = Receiver::start()?;
+    let playbook = "    settle: 0s\n    cooldown: 0s\n    limits: {per_user: 1/h, total: 9/h}";
+    let top = |dry_run: &str| format!("dry_run: {dry_run}\n{}", receiver.line());
+    let host = Host::start("core-dm", playbook, &top("true"))?;
+    let alert = |starts_at| Post::storm(uid, "core-dm").since(starts_at);
+    let _first = Storm::raise(uid, b"core-dm", 8)?;
+    host.post(&[alert(LATER[0])])?;
+    host.wait_for_verdicts(&["dry_run"])?;
+    let _second = Storm::raise(uid, b"core-dm", 8)?;
+    host.post(&[alert(LATER[1])])?;
+    host.wait_for_verdicts(&["dry_run", "limit_reached"])?;
+    receiver.wait_for_posts(2)?;
+    host.change_policy("core-dm", playbook, &top("false"))?;
+    reload(&host)?;
+    host.post(&[alert(LATER[1])])?;
+    host.wait_for_verdicts(&["dry_run", "limit_reached", "none_seen"])?;
+    let _third = Storm::raise(uid, b"core-dm", 8)?;
+    host.post(&[alert(LATER[2])])?;
+    host.wait_for_verdicts(&["dry_run", "limit_reached", "none_seen", "limit_reached"])?;
+    let live = receiver.wait_for_posts(4)?.remove(3);
+    assert_eq!(text(&live["labels"], "verdict"), "limit_reached", "{live}");
+    assert!(live["labels"].get("dry_run").is_none(), "{live}");
     Ok(())
 }
