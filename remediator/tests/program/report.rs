@@ -142,6 +142,81 @@ fn people_and_machines_read_who_would_have_been_hit_while_the_journal_is_in_use(
     drop(journal);
 }
 
+/// A kill may end some and have no right to the others: its verdict is `denied`, and still it hit.
+#[test]
+fn a_kill_that_ended_some_is_a_hit_whatever_its_verdict() {
+    let place = tempfile::tempdir().expect("a directory");
+    let journal = Journal::start(&place.path().join("state")).expect("a thread");
+    let now = Timestamp::now();
+    let filled = journal.write(move |tx| {
+        for (id, user, verdict, step, detail) in [
+            (1, "killed", "denied", "kill_user_proc", Some(r#"{"exited":40,"denied":3}"#)),
+            (2, "asked", "left_alone", "kill_user_proc", Some(r#"{"exited":0,"terminated":7}"#)),
+            (3, "spared", "denied", "kill_user_proc", Some(r#"{"exited":0,"terminated":0}"#)),
+            (4, "broken", "failed", "kill_user_proc", Some(r#"{"exited":40"#)),
+            (5, "unknown", "blind", "kill_user_proc", None),
+            (6, "other", "failed", "archive_mail_file", Some(r#"{"exited":40}"#)),
+            // The same user and verdict a second time, and none is killed.
+            (7, "killed", "denied", "kill_user_proc", Some(r#"{"exited":0,"denied":43}"#)),
+        ] {
+            tx.execute(
+                "INSERT INTO remediations (id, playbook, user, command, state, accepted_ms, due_ms,
+                     acted_ms, ended_ms, before, verdict, summary)
+                 VALUES (?1, 'p', ?2, 'imapd', 'done', ?3, ?3, ?3, ?3, 43, ?4, 'number ' || ?1)",
+                (id, user, ms(now), verdict),
+            )?;
+            tx.execute(
+                "INSERT INTO steps (remediation, name, began_ms, ended_ms, detail)
+                 VALUES (?1, ?2, ?3, ?3, ?4)",
+                (id, step, ms(now), detail),
+            )?;
+            tx.execute(
+                "INSERT INTO alerts (received_ms, fingerprint, starts_at, status, host, user,
+                     command, playbook, labels, decision, remediation)
+                 VALUES (?1, 'f' || ?2, 'a', 'firing', 'moscow', ?3, 'imapd', 'p', '{}',
+                     'accepted', ?2)",
+                (ms(now), id, user),
+            )?;
+        }
+        Ok(())
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(filled).expect("filled");
+
+    let told = report(place.path(), &["--json"]);
+    assert!(told.status.success(), "{}", said(&told));
+    let json: Value = serde_json::from_slice(&told.stdout).expect("JSON");
+    let of = |list: &str, fields: [&str; 3]| {
+        let rows = json[list].as_array().expect("a list").iter();
+        let mut rows: Vec<_> =
+            rows.map(|row| fields.map(|field| row[field].to_string().replace('"', ""))).collect();
+        rows.sort();
+        rows
+    };
+    let row = |row: [&str; 3]| row.map(str::to_owned);
+    assert_eq!(
+        of("hits", ["user", "verdict", "times"]),
+        [row(["asked", "left_alone", "1"]), row(["killed", "denied", "1"])]
+    );
+    assert_eq!(
+        of("events", ["user", "remediation", "before"]),
+        [row(["asked", "2", "43"]), row(["killed", "1", "43"])]
+    );
+    assert_eq!(
+        of("refusals", ["user", "reason", "alerts"]),
+        [
+            row(["broken", "number 4", "1"]),
+            row(["killed", "number 7", "1"]),
+            row(["other", "number 6", "1"]),
+            row(["spared", "number 3", "1"]),
+            row(["unknown", "number 5", "1"]),
+        ]
+    );
+    let text = said(&report(place.path(), &[]));
+    assert!(text.contains("Live, it hit 2 storms of 2 users"), "{text}");
+    drop(journal);
+}
+
 #[test]
 fn a_journal_that_is_not_there_or_cannot_be_read_is_said_so() {
     let place = tempfile::tempdir().expect("a directory");

@@ -7,12 +7,14 @@ use rusqlite::{Connection, Row, params};
 
 use super::{Event, Hit, Refused, Report, SCHEMA};
 use crate::journal::{Fault, file, ms, open_to_read, time};
+use crate::policy::Step;
 use crate::verdict::Verdict;
 
 /// How many lines of each kind are shown.
 const LINES_MAX: usize = 1000;
 
-/// The verdicts of remediations that began to act and then had nobody to hit, or could not.
+/// The verdicts of remediations that began to act and then had nobody to hit, or could not; but some
+/// of them also end kills that ended a part of the storm.
 const MISSES: [Verdict; 9] = [
     Verdict::ArchiveFailed,
     Verdict::NoLongerTrue,
@@ -82,13 +84,26 @@ fn rows<T>(
     Ok(all)
 }
 
-/// What began to act, and was not a miss.
-fn hit_rows() -> String {
+/// Whether the row of `remediations` under that name began to act, and hit somebody: it is no miss by
+/// its verdict, or its kill ended some. Never NULL. A record that is no JSON says of nobody that they
+/// were ended, and only `CASE` promises that it is not read as JSON all the same.
+fn is_hit(row: &str) -> String {
     let misses: Vec<_> = MISSES.iter().map(|verdict| format!("'{verdict}'")).collect();
     format!(
-        "FROM remediations WHERE acted_ms >= ?1 AND acted_ms <= ?2
-             AND coalesce(verdict, '') NOT IN ({})",
-        misses.join(", ")
+        "({row}.acted_ms IS NOT NULL AND (coalesce({row}.verdict, '') NOT IN ({}) OR EXISTS (
+             SELECT 1 FROM steps s WHERE s.remediation = {row}.id AND s.name = '{}'
+                 AND CASE WHEN json_valid(s.detail) THEN coalesce(s.detail ->> '$.exited', 0)
+                         + coalesce(s.detail ->> '$.terminated', 0) ELSE 0 END > 0)))",
+        misses.join(", "),
+        Step::KillUserProc.label()
+    )
+}
+
+/// What began to act, and was not a miss.
+fn hit_rows() -> String {
+    format!(
+        "FROM remediations WHERE acted_ms >= ?1 AND acted_ms <= ?2 AND {}",
+        is_hit("remediations")
     )
 }
 
@@ -116,14 +131,13 @@ fn events() -> String {
 
 /// What was taken, and then not done. Of several sentences the newest.
 fn refused() -> String {
-    let misses: Vec<_> = MISSES.iter().map(|verdict| format!("'{verdict}'")).collect();
     format!(
         "WITH kinds AS (
              SELECT user, command, playbook, dry_run, verdict, count(*) AS times, max(id) AS newest,
                     max(before) AS largest, min(ended_ms) AS first, max(ended_ms) AS last
              FROM remediations
              WHERE ended_ms >= ?1 AND ended_ms <= ?2 AND verdict IS NOT NULL
-                 AND (acted_ms IS NULL OR verdict IN ({}))
+                 AND NOT {}
              GROUP BY user, command, playbook, dry_run, verdict LIMIT {READ_MAX})
          SELECT user, command, playbook, dry_run, verdict,
                 (SELECT summary FROM remediations WHERE id = newest),
@@ -133,10 +147,11 @@ fn refused() -> String {
                     WHERE r.playbook = kinds.playbook AND r.user = kinds.user
                         AND r.verdict = kinds.verdict AND r.command = kinds.command
                         AND r.dry_run = kinds.dry_run
-                        AND r.ended_ms >= ?1 AND r.ended_ms <= ?2)),
+                        AND r.ended_ms >= ?1 AND r.ended_ms <= ?2 AND NOT {})),
                 times, largest, first, last
          FROM kinds",
-        misses.join(", ")
+        is_hit("remediations"),
+        is_hit("r")
     )
 }
 
