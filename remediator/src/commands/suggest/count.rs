@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::classes::Classes;
-use super::prometheus::Series;
+use super::prometheus::{Exemption, Series};
 
 /// The thresholds that are looked at, besides those of the table.
 const CANDIDATES: [u64; 16] =
@@ -29,6 +29,18 @@ pub(super) struct Meaning {
     pub(super) alerts: u64,
 }
 
+impl Exemption {
+    /// Whether the row exempts that group, as the rules do: one with neither user nor command none.
+    fn exempts(&self, role: &str, group: &Group) -> bool {
+        let fits = |wanted: &str, label: &str| wanted.is_empty() || wanted == label;
+        let Self { user, command, .. } = self;
+        !(user.is_empty() && command.is_empty())
+            && fits(&self.role, role)
+            && fits(user, &group.user)
+            && fits(command, &group.command)
+    }
+}
+
 /// The counts of each group, by the seconds of their steps.
 type Counts = BTreeMap<i64, u64>;
 
@@ -36,22 +48,29 @@ type Counts = BTreeMap<i64, u64>;
 #[derive(Debug)]
 pub(super) struct Tally {
     pub(super) classes: Classes,
+    exemptions: Vec<Exemption>,
+    exempt: BTreeSet<(String, Group)>,
     step: i64,
     kinds: BTreeMap<Kind, BTreeMap<Group, Counts>>,
 }
 
 impl Tally {
-    pub(super) fn new(classes: Classes, step: Duration) -> Self {
+    pub(super) fn new(classes: Classes, exemptions: Vec<Exemption>, step: Duration) -> Self {
         let step = i64::try_from(step.as_secs()).unwrap_or(i64::MAX);
-        Self { classes, step, kinds: BTreeMap::new() }
+        Self { classes, exemptions, exempt: BTreeSet::new(), step, kinds: BTreeMap::new() }
     }
 
-    /// Adds a part of a group's history. A value that is no count is none.
+    /// Adds a part of a group's history. A value that is no count is none. An exempt group triggers
+    /// no alert at any threshold, so it is left out.
     pub(super) fn add(&mut self, mut series: Series) {
         let mut label = |name: &str| series.metric.remove(name).unwrap_or_default();
         let (role, command) = (label("role"), label("command"));
-        let class = self.classes.of(&command).to_owned();
         let group = Group { host: label("host"), user: label("user"), command };
+        if self.exemptions.iter().any(|row| row.exempts(&role, &group)) {
+            self.exempt.insert((role, group));
+            return;
+        }
+        let class = self.classes.of(&group.command).to_owned();
         let counts = self.kinds.entry((role, class)).or_default().entry(group).or_default();
         for (time, value) in &series.values {
             let count = value.split('.').next().and_then(|whole| whole.parse().ok());
@@ -60,6 +79,11 @@ impl Tally {
                 counts.insert(time, count);
             }
         }
+    }
+
+    /// How many exempt groups are left out.
+    pub(super) fn exempt(&self) -> usize {
+        self.exempt.len()
     }
 
     /// Each role and class that was found.
@@ -143,8 +167,36 @@ mod tests {
     }
 
     #[test]
+    fn a_group_is_left_out_if_a_row_exempts_it_by_each_label_that_the_row_has() {
+        for (role, user, command, is_exempt) in [
+            ("", "root", "", true),
+            ("", "", "imapd", true),
+            ("mail", "root", "imapd", true),
+            ("nis", "root", "", false),
+            ("", "root", "sshd", false),
+            ("", "roo", "", false),
+            ("mail", "", "", false),
+            ("", "", "", false),
+        ] {
+            let row = Exemption {
+                role: role.to_owned(),
+                user: user.to_owned(),
+                command: command.to_owned(),
+            };
+            let classes = Classes::of_rules(&BTreeMap::new());
+            let mut tally = Tally::new(classes, vec![row.clone()], Duration::from_secs(60));
+            // Two parts of one group.
+            tally.add(series("root", 0, &[500]));
+            tally.add(series("root", 60, &[500]));
+            let wanted = if is_exempt { (1, 0) } else { (0, 1) };
+            assert_eq!((tally.exempt(), tally.kinds().count()), wanted, "{row:?}");
+        }
+    }
+
+    #[test]
     fn each_candidate_has_its_users_and_its_alerts_across_the_parts_of_the_history() {
-        let mut tally = Tally::new(Classes::of_rules(&BTreeMap::new()), Duration::from_secs(60));
+        let classes = Classes::of_rules(&BTreeMap::new());
+        let mut tally = Tally::new(classes, Vec::new(), Duration::from_secs(60));
         // One storm that lasts across two parts, one that dips, a standing group, and no number.
         tally.add(series("alice", 0, &[20, 95, 120]));
         tally.add(series("alice", 180, &[110, 20]));

@@ -119,8 +119,9 @@ async fn ask(question: &Question) -> Result<String, SuggestError> {
     let rules = prometheus.rules().await?;
     let classes = Classes::of_rules(&rules);
     let table = prometheus.thresholds().await?;
+    let exemptions = prometheus.exemptions().await?;
     let (until, step) = (Timestamp::now(), question.step);
-    let mut tally = Tally::new(classes, step);
+    let mut tally = Tally::new(classes, exemptions, step);
     let chunk = step.saturating_mul(POINTS);
     let mut begin = earlier(until, question.since);
     let since = begin;

@@ -85,6 +85,14 @@ pub(super) struct Row {
     pub(super) threshold: f64,
 }
 
+/// A row of the table of exemptions that Prometheus has loaded; an empty label stands for all.
+#[derive(Clone, Debug)]
+pub(super) struct Exemption {
+    pub(super) role: String,
+    pub(super) user: String,
+    pub(super) command: String,
+}
+
 #[derive(Deserialize)]
 struct Answer<T> {
     data: T,
@@ -154,6 +162,17 @@ impl Prometheus {
                 playbook: label("playbook"),
                 threshold: value.1.parse().unwrap_or(f64::NAN),
             }
+        };
+        Ok(found.result.into_iter().map(row).collect())
+    }
+
+    /// The table of exemptions as it is now; empty if there is none.
+    pub(super) async fn exemptions(&self) -> Result<Vec<Exemption>, PrometheusError> {
+        let query = encoded("procstorm_processes:exemption");
+        let found: Found<Instant> = self.get(&format!("/api/v1/query?query={query}")).await?;
+        let row = |Instant { mut metric, .. }: Instant| {
+            let mut label = |name: &str| metric.remove(name).unwrap_or_default();
+            Exemption { role: label("role"), user: label("user"), command: label("command") }
         };
         Ok(found.result.into_iter().map(row).collect())
     }

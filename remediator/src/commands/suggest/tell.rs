@@ -43,6 +43,17 @@ pub(super) fn tell(
     for pattern in &tally.classes.unknown {
         say(&format!("This pattern of the rules is not understood here and left out: {pattern}"));
     }
+    match tally.exempt() {
+        0 => {}
+        1 => say("1 group is left out: the table of exemptions exempts it."),
+        count => {
+            say(&format!("{count} groups are left out: the table of exemptions exempts them."))
+        }
+    }
+    if tally.kinds().next().is_none() && tally.exempt() > 0 {
+        say(&format!("No other reached {least} in this time: nothing is suggested."));
+        return text;
+    }
     if tally.kinds().next().is_none() {
         say(&format!(
             "No series of procstorm_processes reached {least} in this time: nothing is suggested. \
