@@ -444,13 +444,15 @@ fn the_user_hears_what_runs_what_will_happen_and_what_was_done() {
     for part in [
         "You (alice) run 97 imapd processes on moscow. From 90 on, they endanger the host",
         "if there are still that many 300 seconds after ",
-        " UTC, the host is asked to end them.",
+        // Not that they are: a dry run and a refusal end none.
+        " UTC, the host is asked to end them. If they are ended, another mail says so.",
         "\n    pkill -TERM -u alice -x imapd\n",
     ] {
         assert!(text.contains(part), "{part:?} in {text}");
     }
     let text = lines(&post.wait_for(1, 60, to("bob.o-neil@example.org")).remove(0).text());
     assert!(text.contains("What will happen: the host was asked to end them."), "{text}");
+    assert!(text.contains("up so. If they are ended, another mail says so."), "{text}");
     let text = lines(&post.wait_for(1, 60, to("carol@example.org")).remove(0).text());
     assert!(text.contains("nothing ends them by itself for now"), "{text}");
     assert!(text.contains("ps -u carol -o pid,stat,comm") && !text.contains("pkill"), "{text}");
