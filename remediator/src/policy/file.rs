@@ -512,6 +512,18 @@ fn check_config(config: &mut RawConfig, section: &mut Section<'_>) {
             format!("no address begins with https://, so {} would not be used", file.display()),
         );
     }
+    if let Some(one) = members.iter().find(encrypted) {
+        // The members share one login.
+        for other in members.iter().filter(|uri| !encrypted(uri)) {
+            section.fault(
+                "alertmanager",
+                format!(
+                    "{other} must begin with https://, as {one} does: what goes to it, the login too, \
+                     would be in clear"
+                ),
+            );
+        }
+    }
     if members.is_empty() && access.files().next().is_some() {
         section.fault("alertmanager_http", "is of no use without alertmanager");
     }
