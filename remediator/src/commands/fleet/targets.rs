@@ -79,7 +79,7 @@ impl Targets {
     fn take(&mut self, hosts: Vec<Host>) {
         let mut seen: BTreeMap<String, (u64, String)> = BTreeMap::new();
         for host in hosts {
-            if let Some(what) = unfit(&host.name) {
+            if let Some(what) = unfit_host(&host) {
                 self.faults.push(Finding { place: host.place, what });
                 continue;
             }
@@ -140,6 +140,23 @@ fn address(target: &str) -> Option<String> {
     (port_fits && !name.is_empty()).then(|| name.to_owned())
 }
 
+/// What keeps a host of the list out of the files that are made of it.
+fn unfit_host(host: &Host) -> Option<String> {
+    unfit(&host.name)
+        // It stands in a quoted url, and need not be the name.
+        .or_else(|| unfit(&host.address).map(|what| format!("address {what}")))
+        .or_else(|| {
+            let parts = |c: char| c.is_whitespace() || c.is_control();
+            host.role.contains(parts).then(|| {
+                format!(
+                    "role {:?} has a blank or a control character, which would end the label in \
+                     routes.tsv",
+                    host.role
+                )
+            })
+        })
+}
+
 /// Why a name cannot be that of a host: it becomes a part of matchers, urls and file names.
 fn unfit(name: &str) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
@@ -182,6 +199,39 @@ mod tests {
             [
                 "t.yml:4: host \"Moscow\" is already in line 1, as \"moscow\"",
                 "t.yml:5: \"kiev\\\"}\" is not a host's name of letters, digits, '.', '-' and '_'",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_hostile_address_and_a_role_with_a_blank_are_named_with_their_lines() {
+        // The label `host` gives each a name that is fit.
+        let text = r#"
+- {targets: ["moscow'}:9957"], labels: {host: moscow}}
+- {targets: ['kiev"'], labels: {host: kiev}}
+- {targets: ["brest\n- x:9957"], labels: {host: brest}}
+- {targets: ["ro me:9957"], labels: {host: rome}}
+- {targets: ["oslo\u0007:9957"], labels: {host: oslo}}
+- {targets: ["lyon:9957"], labels: {role: "web mail"}}
+- {targets: ["bonn:9957"], labels: {role: "web\tmail"}}
+- {targets: ["[2001:db8::1]:9957", "nantes.example.org"], labels: {role: web-mail}}
+"#;
+        let targets = Targets::parse(Path::new("t.yml"), text).expect("a list");
+        let names: Vec<_> = targets.hosts.iter().map(|host| host.name.as_str()).collect();
+        assert_eq!(names, ["2001:db8::1", "nantes.example.org"]);
+        let name = "is not a host's name of letters, digits, '.', '-' and '_'";
+        let role = "has a blank or a control character, which would end the label in routes.tsv";
+        let faults: Vec<_> = targets.faults.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            faults,
+            [
+                format!(r#"t.yml:2: address "moscow'}}" {name}"#),
+                format!(r#"t.yml:3: address "kiev\"" {name}"#),
+                format!(r#"t.yml:4: address "brest\n- x" {name}"#),
+                format!(r#"t.yml:5: address "ro me" {name}"#),
+                format!(r#"t.yml:6: address "oslo\u{{7}}" {name}"#),
+                format!(r#"t.yml:7: role "web mail" {role}"#),
+                format!(r#"t.yml:8: role "web\tmail" {role}"#),
             ]
         );
     }
