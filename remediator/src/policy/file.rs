@@ -45,8 +45,8 @@ keys! {
         pub token_file: Option<PathBuf> => [TOKEN_FILE, none],
         /// Where outcomes are posted and silences are queried: one address, or a list of all members
         /// of a cluster, which do not pass alerts on to each other. An outcome counts as delivered
-        /// as soon as one member has it; the others get it as soon as they answer. Without an
-        /// address outcomes are only logged, not mailed.
+        /// as soon as one member has it; the others get it as soon as they answer. If one is
+        /// `https://`, each must be. Without an address outcomes are only logged, not mailed.
         pub alertmanager: Vec<Uri> => [ALERTMANAGER, or_empty],
         /// How the daemon proves to Alertmanager who it is, and how it recognizes Alertmanager.
         pub alertmanager_http: Access => [section Access],
