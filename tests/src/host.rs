@@ -589,8 +589,9 @@ impl Drop for Receiver {
 }
 
 async fn answer(state: Arc<Mutex<State>>, request: Request) -> Response {
+    let mut response = answer_undated(Arc::clone(&state), request).await;
+    // After the answer: a clock that was set before an answer was allowed shows in its date.
     let ahead = state.lock().unwrap_or_else(PoisonError::into_inner).ahead;
-    let mut response = answer_undated(state, request).await;
     let date = Timestamp::now() + SignedDuration::from_secs(ahead);
     let date = rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&date);
     if let Some(date) = date.ok().and_then(|date| HeaderValue::try_from(date).ok()) {
