@@ -278,7 +278,7 @@ impl Metrics {
         self.telling.members.with_label_values(&[member]).set(if up { 1.0 } else { 0.0 });
     }
 
-    /// A member that is not in force any more, or is asked anew.
+    /// A member that is not in force any more, or is asked again.
     pub fn forget_member(&self, member: &str) {
         // It may never have answered.
         self.telling.members.remove_label_values(&[member]).unwrap_or_default();

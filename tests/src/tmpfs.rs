@@ -33,7 +33,7 @@ impl Tmpfs {
 
     /// Mounts it again with another option, such as `ro`.
     ///
-    /// It is busy as long as a file is open for writing: whoever looks into /proc at a program that
+    /// It is busy as long as a file is open for writing: a process that looks into /proc at a program that
     /// has just ended can hold its memory, and with it its files, a moment longer.
     pub fn remount(&self, option: &str) -> Result<(), Fault> {
         let option = format!("remount,{option}");

@@ -1,5 +1,5 @@
 //! Users that exist only for the programs that we start: an /etc/passwd and an /etc/group with root
-//! and a few of ours, laid over the real ones in a mount namespace of the program's own, and with
+//! and a few made-up ones, laid over the real ones in a mount namespace of the program's own, and with
 //! it an /etc/nsswitch.conf that asks no other source.
 //!
 //! The machine's own users are not among them. To a remediator each of those is a uid without a

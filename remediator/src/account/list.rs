@@ -3,7 +3,7 @@
 //!
 //! A name alone covers no second name of the same uid, so uids are compared. What the name service
 //! cannot answer for the moment keeps the uid that it had. Who is in a group changes: a remembered
-//! member is still protected, but whoever is not among them may be by now, so the group counts as
+//! member is still protected, but a user who is not among them may be by now, so the group counts as
 //! unanswered.
 
 use std::collections::{BTreeMap, BTreeSet};

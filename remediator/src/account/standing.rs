@@ -1,7 +1,7 @@
 //! What the policy's two lists say together about an account. Pure, but for
 //! [`Lists::resolve`].
 //!
-//! Whoever may be protected counts as unknown, and so does whoever may be allowed: neither is
+//! A user who may be protected counts as unknown, and so does one who may be allowed: neither is
 //! acted on.
 
 use procstorm_processes::name_service::NameService;
@@ -183,7 +183,7 @@ mod tests {
             (&[], Some(&["4711"]), &bob, None, Ok(Standing::Excluded)),
             // By name alone, as a nameless account's or one that only a silent service knows.
             (&[], Some(&["bob"]), &bob, None, Ok(Standing::Open)),
-            // All names of a uid: root's entry covers whoever has uid 0.
+            // All names of a uid: root's entry covers every name of uid 0.
             (&[], Some(&["root"]), &account("toor", 0), None, Ok(Standing::Open)),
             (&[], Some(&["nosuchuser"]), &alice, None, Ok(Standing::Excluded)),
             (&[], Some(&["@daemon"]), &alice, Some(&[1][..]), Ok(Standing::Open)),

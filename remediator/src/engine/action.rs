@@ -97,7 +97,8 @@ impl Actor {
         }
     }
 
-    /// The steps were cut off by a restart, and what is left of the storm is none.
+    /// The steps were cut off by a restart, and do not go on: what is left is no storm, or the policy has
+    /// changed from live to dry run, or back.
     pub(super) async fn end_interrupted(
         &self,
         attempt: &Attempt<'_>,

@@ -506,7 +506,7 @@ fn check_config(config: &mut RawConfig, section: &mut Section<'_>) {
     if members.iter().find(encrypted).is_none()
         && let Some(file) = access.ca_file.as_ref().or(access.cert_file.as_ref())
     {
-        // Whoever names them expects encryption.
+        // Who names them expects encryption.
         section.fault(
             "alertmanager",
             format!("no address begins with https://, so {} would not be used", file.display()),

@@ -48,7 +48,7 @@ impl Requests {
 pub(super) struct Request(UnixStream);
 
 impl Request {
-    /// Says a line. Whoever has gone does not hear it.
+    /// Says a line. A listener that has gone does not hear it.
     pub(super) fn say(&mut self, line: &str) {
         drop(writeln!(self.0, "{line}"));
     }

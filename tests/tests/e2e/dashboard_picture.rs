@@ -127,7 +127,7 @@ fn the_picture_of_the_dashboard_shows_every_text_whole() {
     });
     // No text of the answers ends the script.
     let shown = shown.to_string().replace('<', "\\u003c");
-    // It stays there, for whoever wants to look at it in a browser.
+    // It stays there, to be looked at in a browser.
     let page = app.with_file_name("index.html");
     let text = format!(
         "<!doctype html><html lang=en><meta charset=utf-8><title>procstorm</title>\

@@ -138,7 +138,7 @@ fn a_dry_run_says_that_an_archive_that_fails_would_stop_the_kill() -> Result<(),
     Ok(())
 }
 
-/// A restart between live and dry run: what was done live stays on record as done live, and is told so.
+/// A restart between live and dry run: what was done live stays on record as done live, and the mail says so.
 #[test]
 fn a_live_kill_that_a_restart_into_a_dry_run_cuts_off_is_not_told_as_a_dry_run() -> Result<(), Fault>
 {

@@ -187,7 +187,7 @@ fn dovecot_with_maildirs_and_postfix() -> Result<(), Fault> {
     dovecots_log_agrees(&machine)
 }
 
-/// The agents that deliver to mboxes, as Postfix is told to use them.
+/// The agents that deliver to mboxes, as Postfix is set to use them.
 const TO_MBOXES: [(&str, &str); 2] = [
     // As Debian sets it if procmail is installed.
     ("procmail", r#"mailbox_command = procmail -a "$EXTENSION""#),
