@@ -7,6 +7,7 @@
 //!   and [`forking`] is how they come to be.
 //! - [`mail_server`]: Debian's Dovecot, and clients that rewrite their mailboxes.
 //! - [`smtp`]: a mail server that keeps what it is sent.
+//! - [`webhook`]: a service that keeps what Alertmanager posts to it.
 //!
 //! What runs in it:
 //! - [`host`]: a remediator alone, and what stands for Alertmanager where a test needs it to fail.
@@ -57,4 +58,5 @@ pub mod stack;
 pub mod storm;
 pub mod tmpfs;
 pub mod toll;
+pub mod webhook;
 pub mod world;

@@ -15,6 +15,7 @@ use procstorm_testkit::accounts::Accounts;
 use procstorm_testkit::fault::{Fault, OrFault as _};
 use procstorm_testkit::port::free_port;
 use procstorm_testkit::{programs, wait};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::alertmanager::Alertmanager;
@@ -162,7 +163,18 @@ impl Stack {
         Ok(None)
     }
 
-    /// Starts the remediator anew, on the same address and files, after it was ended or killed.
+    /// Switches the whole policy between a dry run and live, and waits until the remediator has it.
+    pub fn dry_run(&self, dry_run: bool) -> Result<(), Fault> {
+        self.site.dry_run(dry_run)?;
+        let name = "procstorm_config_last_reload_success_timestamp_seconds";
+        let before = self.remediator_metric(name, "")?;
+        self.remediator.signal(Signal::HUP)?;
+        wait::until("a reload", WATCHED_LIMIT, || {
+            (self.remediator_metric(name, "").ok()? > before).then_some(())
+        })
+    }
+
+    /// Starts the remediator again, on the same address and files, after it was ended or killed.
     pub fn restart_remediator(&mut self) -> Result<(), Fault> {
         self.remediator =
             start_remediator(&self.site, &self.accounts, &self.addresses, &self.http)?;

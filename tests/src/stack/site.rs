@@ -214,6 +214,14 @@ impl Site {
         )
     }
 
+    /// Makes the policy a dry run, or live.
+    pub fn dry_run(&self, dry_run: bool) -> Result<(), Fault> {
+        let text = fs::read_to_string(self.remediator_yml()).or_fault("cannot read the policy")?;
+        let key = |dry_run: bool| format!("\ndry_run: {dry_run}\n");
+        let text = replace_once(&text, &key(!dry_run), &key(dry_run)).or_fault("the policy")?;
+        self.write("remediator.yml", text, 0o644).map(drop)
+    }
+
     /// Writes a shipped file into the directory, each of `changes` made once.
     fn adapt(&self, shipped_as: &str, changes: &[(&str, &str)]) -> Result<PathBuf, Fault> {
         let mut text = shipped(shipped_as)?;

@@ -17,30 +17,11 @@ use procstorm_tests::browser::{Browser, View};
 use procstorm_tests::dashboard::Dashboard;
 use procstorm_tests::stack::{Person, Stack, Timing};
 use procstorm_tests::storm::Storm;
-use rustix::process::Signal;
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
 const SCREEN: View = View { width: 1400, dark: true, script: true };
-
-/// Writes the policy's mode, and waits until the remediator has it.
-fn dry_run(stack: &Stack, dry_run: bool) {
-    let file = stack.site.remediator_yml();
-    let policy = fs::read_to_string(&file).unwrap();
-    let lines = policy.lines().map(|line| match line.starts_with("dry_run:") {
-        true => format!("dry_run: {dry_run}\n"),
-        false => format!("{line}\n"),
-    });
-    fs::write(&file, lines.collect::<String>()).unwrap();
-    let reloaded = || {
-        let name = "procstorm_config_last_reload_success_timestamp_seconds";
-        stack.remediator_metric(name, "").unwrap_or_default()
-    };
-    let before = reloaded();
-    stack.remediator.signal(Signal::HUP).unwrap();
-    wait::until("a reload", LIMIT, || (reloaded() > before).then_some(())).unwrap();
-}
 
 /// Waits until the newest remediation of a user has ended, and says how.
 fn ended(stack: &Stack, person: &Person, number: usize) -> String {
@@ -84,12 +65,12 @@ fn the_picture_of_the_dashboard_shows_every_text_whole() {
     seen(&stack, 4);
 
     // First a dry run: it would act on carol's storm, and does not.
-    dry_run(&stack, true);
+    stack.dry_run(true).unwrap();
     let storm = Storm::raise(carol.uid, b"imapd", 97).unwrap();
     assert_eq!(ended(&stack, carol, 1), "dry_run");
     seen(&stack, 2);
     drop(storm);
-    dry_run(&stack, false);
+    stack.dry_run(false).unwrap();
 
     // Then it acts. Other lines grow beside it.
     let mut growing = Vec::new();

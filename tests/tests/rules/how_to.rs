@@ -6,15 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use procstorm_remediator::verdict::Verdict;
-use procstorm_testkit::{programs, wait};
+use procstorm_testkit::programs;
 use procstorm_tests::alertmanager::Alertmanager;
+use procstorm_tests::webhook::Webhook;
 
 fn shipped(path: &str) -> String {
     fs::read_to_string(programs::project().join(path)).unwrap()
@@ -193,34 +192,6 @@ fn each_integration_works() {
     assert!(sections >= 4 && changes >= 4 && checks >= 5, "{sections} sections, {checks} checks");
 }
 
-/// Answers one request with 200, and gives its body.
-fn one_request(listener: &TcpListener) -> String {
-    listener.set_nonblocking(true).unwrap();
-    let limit = Duration::from_secs(60);
-    let (mut stream, _) = wait::until("a request", limit, || listener.accept().ok()).unwrap();
-    stream.set_nonblocking(false).unwrap();
-    stream.set_read_timeout(Some(limit)).unwrap();
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        let line = line.trim().to_lowercase();
-        if line.is_empty() {
-            break;
-        }
-        if let Some(value) = line.strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
-    stream
-        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
-        .unwrap();
-    String::from_utf8(body).unwrap()
-}
-
 #[test]
 fn a_process_cannot_call_everybody_in_a_chat() {
     let document = shipped("alertmanager/INTEGRATIONS.md");
@@ -231,9 +202,9 @@ fn a_process_cannot_call_everybody_in_a_chat() {
     for block in slack.iter().filter(|block| block.language == "diff") {
         apply(block.text, dir.path());
     }
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let chat = Webhook::serve().unwrap();
     let url = dir.path().join("slack");
-    fs::write(&url, format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+    fs::write(&url, format!("http://{}/", chat.address())).unwrap();
     let config = dir.path().join("alertmanager/alertmanager.yml");
     let text = fs::read_to_string(&config).unwrap();
     let text = text.replace("/etc/prometheus/procstorm.slack", url.to_str().unwrap());
@@ -250,7 +221,7 @@ fn a_process_cannot_call_everybody_in_a_chat() {
         },
     });
     alertmanager.post_alerts(&[alert]).unwrap();
-    let told: serde_json::Value = serde_json::from_str(&one_request(&listener)).unwrap();
+    let (_, told) = chat.next(Duration::from_secs(60)).unwrap();
     let attachment = told.pointer("/attachments/0").unwrap();
     let text = attachment["text"].as_str().unwrap();
     assert_eq!(
