@@ -53,10 +53,11 @@ impl Accounts {
     }
 
     /// The same, and whom the NSS module at `module` knows under the name `service`. It is loaded
-    /// from the start: the sandbox of a daemon would not let it be read later.
+    /// from the start: the sandbox of a daemon would not let it be read later. It is asked for groups
+    /// as well, if it knows any.
     pub fn served_by(mut self, service: &str, module: &Path) -> Result<Self, Fault> {
         if let Some(dir) = &self.dir {
-            let text = format!("passwd: files {service}\ngroup: files\n");
+            let text = format!("passwd: files {service}\ngroup: files {service}\n");
             fs::write(dir.join("nsswitch.conf"), text).or_fault("cannot write nsswitch.conf")?;
         }
         self.module = Some(module.to_owned());

@@ -18,6 +18,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use procstorm_processes::name_service::NameService;
 
+use super::memory::Memory;
 use super::{Account, Listed};
 
 /// How long the name service may take for all of it.
@@ -32,6 +33,9 @@ const PASSWD_MAX: u64 = 64 << 20;
 
 /// How many members of a group are shown.
 const SHOWN_MAX: usize = 8;
+
+/// A group that no source has.
+const NO_SUCH_GROUP: &str = "procstorm-no-such-group";
 
 /// A list of the policy, and what each entry of it means on this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -121,6 +125,43 @@ impl AccountList {
             Entry { entry, meaning, is_fresh, question }
         });
         Self { entries: answered.collect() }
+    }
+
+    /// The list as it was before a restart, where groups are concerned. None of it is fresh.
+    #[must_use]
+    pub fn remembered(list: &[Listed], memory: &Memory) -> Self {
+        let entry = |entry: &Listed| {
+            let known = match entry {
+                Listed::Group(name) => memory.group(name),
+                Listed::Name(_) | Listed::Uid(_) => None,
+            };
+            let meaning = known.map_or(Meaning::Unanswered, |group| {
+                let members = group.uids.iter().map(|uid| (*uid, uid.to_string())).collect();
+                Meaning::Group { gid: group.gid, members, more: 0 }
+            });
+            Entry { entry: entry.clone(), meaning, is_fresh: false, question: None }
+        };
+        Self { entries: list.iter().map(entry).collect() }
+    }
+
+    /// Writes down who is in each group as the name service says now, and that `member`, who is in
+    /// these groups, is in them.
+    pub fn teach(&self, memory: &mut Memory, member: Option<(u32, &[u32])>) {
+        for known in &self.entries {
+            let Entry { entry: Listed::Group(name), is_fresh: true, meaning, .. } = known else {
+                continue;
+            };
+            let Meaning::Group { gid, members, .. } = meaning else { continue };
+            let member = member.filter(|(_, groups)| groups.contains(gid)).map(|(uid, _)| uid);
+            memory.learn(name, *gid, members.keys().copied().chain(member));
+        }
+    }
+
+    /// A group in which the account was.
+    #[must_use]
+    pub fn once_of(&self, account: &Account, memory: &Memory) -> Option<&Listed> {
+        self.entries()
+            .find(|entry| matches!(entry, Listed::Group(name) if memory.was_in(account.uid, name)))
     }
 
     /// The list without what it meant; the questions that are under way are not put again.
@@ -297,6 +338,11 @@ impl Question {
 /// The gids of all groups that the accounts of a uid are in, none for a uid without an account;
 /// `None` where the name service does not say. Asks it, so is to be called within
 /// [`NameService::ask`].
+///
+/// getgrouplist(3) reports no error of any source. glibc's getgrnam(3) returns the error of the
+/// source that it asked last, so it is asked for a group that no source has. An error of a source
+/// before the last, or one that also means "not found", does not show: see
+/// [`memory`](super::memory).
 #[must_use]
 pub fn groups_of(uid: u32) -> Option<Vec<u32>> {
     let first = match User::from_uid(Uid::from_raw(uid)) {
@@ -311,7 +357,8 @@ pub fn groups_of(uid: u32) -> Option<Vec<u32>> {
         let listed = getgrouplist(&name, Gid::from_raw(gid)).ok()?;
         groups.extend(listed.into_iter().map(Gid::as_raw).chain([gid]));
     }
-    Some(groups.into_iter().collect())
+    let away = Group::from_name(NO_SUCH_GROUP).err().map(failed);
+    (away != Some(Meaning::Unanswered)).then(|| groups.into_iter().collect())
 }
 
 /// The names of a uid in /etc/passwd, each with its group.

@@ -1,9 +1,11 @@
 //! Whose mail and processes: names that are safe in a file name, and the account behind a name.
 //!
 //! - [`list`]: whom a list of the policy covers, by uid.
+//! - [`memory`]: who was in a protected group before.
 //! - [`standing`]: what the two lists say together about an account.
 
 pub mod list;
+pub mod memory;
 pub mod standing;
 
 use std::fmt;

@@ -7,6 +7,7 @@
 use procstorm_processes::name_service::NameService;
 
 use super::list::{AccountList, Purpose};
+use super::memory::Memory;
 use super::{Account, Listed};
 
 /// What the lists say about an account.
@@ -27,6 +28,8 @@ pub enum Unknown {
     Groups,
     /// The name service does not say whom this entry covers.
     Entry(Listed),
+    /// The account was in this group, and the name service does not say so now.
+    Left(Listed),
 }
 
 /// Both lists, with what each entry means on this machine.
@@ -51,6 +54,12 @@ impl Lists {
         let only = only.map(|only| AccountList::resolve(only, names, known));
         let known = before.map(|before| &before.protected);
         Self { protected: AccountList::resolve(protected, names, known), only }
+    }
+
+    /// What is known of the lists after a restart, before the name service is asked.
+    #[must_use]
+    pub fn remembered(protected: &[Listed], memory: &Memory) -> Self {
+        Self { protected: AccountList::remembered(protected, memory), only: None }
     }
 
     /// The lists without what they meant.
@@ -117,8 +126,14 @@ impl Lists {
         low.chain(both).collect()
     }
 
-    /// What they say about an account that is in `groups`; `None` if those are not known.
-    pub fn standing(&self, account: &Account, groups: Option<&[u32]>) -> Result<Standing, Unknown> {
+    /// What they say about an account that is in `groups`, `None` if those are not known; `memory`
+    /// has the groups in which it was before.
+    pub fn standing(
+        &self,
+        account: &Account,
+        groups: Option<&[u32]>,
+        memory: &Memory,
+    ) -> Result<Standing, Unknown> {
         let Self { protected, only } = self;
         let known = groups.unwrap_or_default();
         if let Some(entry) = protected.of(account, known) {
@@ -129,6 +144,9 @@ impl Lists {
         }
         if groups.is_none() && protected.has_groups() {
             return Err(Unknown::Groups);
+        }
+        if let Some(entry) = protected.once_of(account, memory) {
+            return Err(Unknown::Left(entry.clone()));
         }
         let Some(only) = only else { return Ok(Standing::Open) };
         if only.surely_of(account, known).is_some() {
@@ -153,6 +171,14 @@ impl Unknown {
                 format!("the name service does not say in which groups {} is", account.name)
             }
             Self::Entry(entry) => format!("the name service does not say who {} is", entry.kind()),
+            Self::Left(entry) => format!(
+                "the name service said before that {} is in {}, which is protected, and does not \
+                 say so now: a source of groups may be away; if {} has left the group, reload the \
+                 policy",
+                account.name,
+                entry.kind(),
+                account.name
+            ),
         }
     }
 }
@@ -170,6 +196,38 @@ mod tests {
         let names = NameService::default();
         let resolve = |entries| AccountList::resolve(&listed(entries), &names, None);
         Lists { protected: resolve(protected), only: only.map(resolve) }
+    }
+
+    #[test]
+    fn who_was_in_a_protected_group_is_not_acted_on_when_the_name_service_no_longer_says_so() {
+        let alice = Account { name: UserName::new("alice").expect("a name"), uid: 4711 };
+        let (now, mut memory) = (lists(&["@daemon"], None), Memory::default());
+        now.protected.teach(&mut memory, Some((4711, &[7])));
+        assert_eq!(now.standing(&alice, Some(&[7]), &memory), Ok(Standing::Open));
+        // The group's gid is 1.
+        now.protected.teach(&mut memory, Some((4711, &[7, 1])));
+        let left = || Err(Unknown::Left(listed(&["@daemon"]).remove(0)));
+        assert_eq!(now.standing(&alice, Some(&[7]), &memory), left());
+        // The same after a restart, and whether or not the group itself is still found.
+        let names = NameService::default();
+        for (group, wanted) in [
+            ("@daemon", left()),
+            ("@nosuchgroup", Ok(Standing::Protected(listed(&["@nosuchgroup"]).remove(0)))),
+        ] {
+            let protected = listed(&[group]);
+            let mut memory = Memory::default();
+            memory.learn(group.trim_start_matches('@'), 1, [4711]);
+            let started = Lists::remembered(&protected, &memory);
+            let later = Lists::resolve(&protected, None, &names, Some(&started));
+            assert_eq!(later.standing(&alice, Some(&[7]), &memory), wanted, "{group}");
+            let bob = Account { name: UserName::new("bob").expect("a name"), uid: 4712 };
+            let is_known = later.standing(&bob, Some(&[7]), &memory).is_ok();
+            assert_eq!(is_known, group == "@daemon", "{group}");
+            // A reload takes the name service at its word.
+            let reloaded = Lists::resolve(&protected, None, &names, Some(&later.forgotten()));
+            let standing = reloaded.standing(&alice, Some(&[7]), &Memory::default());
+            assert_eq!(standing, Ok(Standing::Open), "{group}");
+        }
     }
 
     #[test]
@@ -195,7 +253,7 @@ mod tests {
             (&["@daemon"], Some(&["4711"]), &alice, Some(&[1]), protected("@daemon")),
             (&["4711"], Some(&["4711"]), &alice, None, protected("4711")),
         ] {
-            let found = lists(denied, only).standing(who, groups);
+            let found = lists(denied, only).standing(who, groups, &Memory::default());
             assert_eq!(found, wanted, "{denied:?} {only:?} {who:?} {groups:?}");
         }
     }

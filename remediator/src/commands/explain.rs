@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use procstorm_processes::name_service::NameService;
 use procstorm_toolkit::chain::Chain;
 
+use crate::account::memory::Memory;
 use crate::account::standing::{Lists, Standing, Unknown};
 use crate::account::{Account, UserName};
 use crate::active::Force;
@@ -50,7 +51,8 @@ pub fn report(args: &Args, machine: &str, payload: &Path) -> Result<String, Expl
 
 /// What would be done with each alert of `notification`, in the state that the machine is in now.
 ///
-/// The cool-down and the limits are not considered: they depend on what the daemon has done.
+/// Not considered are the cool-down, the limits and who was in a protected group before: they depend
+/// on what the daemon has done and seen.
 /// `own_uid` is the uid that the daemon would run as, `confined` the name service as it answers
 /// there.
 #[must_use]
@@ -73,7 +75,9 @@ pub fn explain(
         let count = notification.truncated;
         text.push_str(&format!("Alertmanager left {count} alerts out: set max_alerts to 0.\n"));
     }
-    text.push_str("Cool-down and limits are not considered here.\n");
+    text.push_str(
+        "Cool-down, limits, and who was in a protected group before are not considered here.\n",
+    );
     text
 }
 
@@ -178,11 +182,11 @@ impl Looker<'_> {
         let accounts = &self.force.config.accounts;
         let names = self.confined.unwrap_or(self.names);
         let lists = Lists::resolve(&accounts.protected, accounts.only.as_deref(), names, None);
-        let mut known = lists.standing(account, None);
+        let mut known = lists.standing(account, None, &Memory::default());
         if known == Err(Unknown::Groups)
             && let Some(groups) = groups(names, account.uid)
         {
-            known = lists.standing(account, Some(&groups));
+            known = lists.standing(account, Some(&groups), &Memory::default());
         }
         known.map_err(|unknown| unknown.told(account))
     }

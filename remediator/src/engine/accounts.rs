@@ -10,8 +10,9 @@ use procstorm_toolkit::workers::Workers;
 
 use super::context::Context;
 use crate::account::list::groups_of;
+use crate::account::memory::Memory;
 use crate::account::standing::{Lists, Standing, Unknown};
-use crate::account::{Account, UserName};
+use crate::account::{Account, Listed, UserName};
 use crate::policy::{Config, Identity};
 use crate::stopping::Stopping;
 
@@ -40,6 +41,16 @@ pub(super) struct AccountLookup {
     askers: Workers,
     /// Whom the policy's lists cover.
     known: Mutex<Option<Known>>,
+    /// Who was in the groups that it protects.
+    seen: tokio::sync::Mutex<Option<Seen>>,
+}
+
+/// Who was in the groups that the policy protects.
+#[derive(Debug)]
+struct Seen {
+    memory: Memory,
+    /// As much of it as the journal has.
+    written: Memory,
 }
 
 /// What the name service said of the policy's lists.
@@ -54,7 +65,8 @@ struct Known {
 impl AccountLookup {
     pub(super) fn new(context: Context) -> Self {
         let (names, askers) = (NameService::default(), Workers::start("ask", ASKERS));
-        Self { context, names, askers, known: Mutex::default() }
+        let seen = tokio::sync::Mutex::default();
+        Self { context, names, askers, known: Mutex::default(), seen }
     }
 
     /// Who the user is. A name service that does not answer is asked again for a while, unless the
@@ -138,11 +150,12 @@ impl AccountLookup {
 
     /// What these lists say about an account, or why that is not known.
     async fn standing_in(&self, lists: &Lists, account: &Account) -> Result<Standing, String> {
-        let mut known = lists.standing(account, None);
+        let mut known = lists.standing(account, None, &Memory::default());
         if known == Err(Unknown::Groups)
             && let Some(groups) = self.groups_of(account.uid).await
         {
-            known = lists.standing(account, Some(&groups));
+            let memory = self.learn(lists, Some((account.uid, &groups))).await?;
+            known = lists.standing(account, Some(&groups), &memory);
         }
         known.map_err(|unknown| unknown.told(account))
     }
@@ -159,7 +172,7 @@ impl AccountLookup {
         let (mut force, mut stop) = (self.context.parts.force.clone(), self.context.stop.clone());
         loop {
             let now = Arc::clone(&force.borrow_and_update());
-            self.forget();
+            self.forget().await;
             if let Err(error) = self.lists(&now.config).await {
                 tracing::warn!(error, "cannot tell whom the policy's lists cover; will ask again");
             }
@@ -171,7 +184,10 @@ impl AccountLookup {
     }
 
     /// Forgets what the lists meant: after a reload, a group that is not found is none.
-    fn forget(&self) {
+    async fn forget(&self) {
+        if let Some(seen) = self.seen.lock().await.as_mut() {
+            seen.memory = Memory::default();
+        }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known.as_mut() {
             known.lists = Arc::new(known.lists.forgotten());
@@ -190,12 +206,17 @@ impl AccountLookup {
         {
             return Ok(Arc::clone(lists));
         }
-        let before = before.map(|known| known.lists);
-        let (names, known) = (self.names.clone(), before.clone());
-        let ask = move || Lists::resolve(&protected, only.as_deref(), &names, known.as_deref());
+        let doubts = before.as_ref().map(|known| known.lists.doubts());
+        let before = match before {
+            Some(known) => known.lists,
+            None => Arc::new(self.remembered(&protected).await?),
+        };
+        let names = self.names.clone();
+        let ask = move || Lists::resolve(&protected, only.as_deref(), &names, Some(&before));
         let asked = self.askers.run(ask).await;
         let now = asked.map_err(|error| format!("the name service's task panicked: {error}"))?;
-        if before.as_deref().map(Lists::doubts).as_ref() != Some(&now.doubts()) {
+        self.learn(&now, None).await?;
+        if doubts.as_ref() != Some(&now.doubts()) {
             for doubt in now.doubts() {
                 tracing::warn!("{doubt}");
             }
@@ -205,6 +226,46 @@ impl AccountLookup {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Known { asked: Instant::now(), lists: Arc::clone(&lists), is_current: true });
         Ok(lists)
+    }
+
+    /// What was known of the protected groups before the start.
+    async fn remembered(&self, protected: &[Listed]) -> Result<Lists, String> {
+        if !protected.iter().any(|entry| matches!(entry, Listed::Group(_))) {
+            return Ok(Lists::remembered(protected, &Memory::default()));
+        }
+        let mut seen = self.seen.lock().await;
+        let seen = self.read_once(&mut seen).await?;
+        Ok(Lists::remembered(protected, &seen.memory))
+    }
+
+    /// Notes who is in the groups that `lists` protects, and that `member`, who is in these groups, is
+    /// in them. Returns who was in them at any time.
+    async fn learn(&self, lists: &Lists, member: Option<(u32, &[u32])>) -> Result<Memory, String> {
+        if !lists.protected.has_groups() {
+            return Ok(Memory::default());
+        }
+        let mut seen = self.seen.lock().await;
+        let seen = self.read_once(&mut seen).await?;
+        lists.protected.teach(&mut seen.memory, member);
+        if seen.memory != seen.written {
+            let written = self.context.parts.journal.set_groups(seen.memory.clone()).await;
+            written.map_err(|fault| {
+                format!("cannot write who is in which group to the journal: {}", Chain(&fault))
+            })?;
+            seen.written = seen.memory.clone();
+        }
+        Ok(seen.memory.clone())
+    }
+
+    /// What the journal knew at the start, and what was seen since.
+    async fn read_once<'a>(&self, seen: &'a mut Option<Seen>) -> Result<&'a mut Seen, String> {
+        if let Some(seen) = seen {
+            return Ok(seen);
+        }
+        let written = self.context.parts.journal.groups().await.map_err(|fault| {
+            format!("cannot read who was in which group from the journal: {}", Chain(&fault))
+        })?;
+        Ok(seen.insert(Seen { memory: written.clone(), written }))
     }
 }
 

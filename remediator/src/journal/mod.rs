@@ -10,12 +10,14 @@
 //! - [`records`]: what was, for the policy's limits and for people.
 //! - [`story`]: one remediation from the alert to the mail, [`uses`]: how far limits are used up,
 //!   [`refusals`]: alerts that were refused; all three for the status page.
+//! - `groups`: who was in the groups that the policy protects.
 //! - `schema`: the tables and their versions.
 //!
 //! A journal that cannot be opened or written is no reason to stop: each call tries again, fails
 //! with a [`Fault`], and [`Journal::obstacle`] says why, so that a repaired disk is enough.
 
 pub mod course;
+mod groups;
 pub mod intake;
 pub mod letters;
 pub mod records;

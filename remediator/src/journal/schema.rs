@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::Fault;
 
 /// What makes each version out of the one before.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
 const VERSION_1: &str = r"
 -- Every alert that was posted here, taken or not.
@@ -105,6 +105,15 @@ CREATE INDEX told ON remediations (playbook, user, verdict, ended_ms);
 /// An outcome that Alertmanager has had time to mail is not posted again after a crash of Alertmanager.
 const VERSION_3: &str = r"
 ALTER TABLE outcomes ADD COLUMN settled_ms INTEGER;
+";
+
+/// A directory that is away does not report who is in a group; who was in it is remembered.
+const VERSION_4: &str = r"
+CREATE TABLE groups (
+    name TEXT PRIMARY KEY,
+    gid  INTEGER NOT NULL,
+    uids TEXT NOT NULL                     -- all who were in it since the last reload, a JSON array
+) STRICT;
 ";
 
 /// The journal's version; a fault if it is newer than those that are known here.

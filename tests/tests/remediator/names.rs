@@ -176,6 +176,83 @@ fn a_group_that_cannot_be_read_at_the_moment_holds_every_kill_back() -> Result<(
     Ok(())
 }
 
+/// The module that knows alice's groups as long as neither of the files `away` and `refused` is in
+/// `directory`.
+fn build_half(directory: &Path, [half, far]: [u32; 2]) -> PathBuf {
+    let definitions = [
+        format!("HALF_DIR=\"{}\"", directory.display()),
+        "MEMBER=\"alice\"".to_owned(),
+        format!("HALF_GID={half}"),
+        format!("FAR_GID={far}"),
+    ];
+    build("half", directory, &definitions)
+}
+
+#[test]
+fn who_is_in_a_protected_group_by_a_directory_alone_stays_protected_while_it_is_away()
+-> Result<(), Fault> {
+    needs_root!();
+    let [alice, bob, half, far] = claim_uids();
+    // A group that the local files have as well, without her; and one that only the directory has.
+    for (group, told) in [("half", "does not say so now"), ("far", "does not say who group")] {
+        let directory = tempfile::tempdir().unwrap();
+        let module = build_half(directory.path(), [half, far]);
+        let users = [("alice", alice), ("bob", bob), ("@half:", half)];
+        let top = format!("accounts: {{protected: [\"@{group}\"]}}");
+        let playbook = "    settle: 0s\n    cooldown: 0s";
+        let service = Some(("half", module.as_path()));
+        let mut host = Host::start_served(&users, service, "core-2", playbook, &top)?;
+        let alert = |user: &str| Post::storm(0, "core-2").with("user", user);
+        let alices = Storm::raise(alice, b"core-2", 6)?;
+        host.post(&[alert("alice")])?;
+        host.wait_for_verdicts(&["protected_user"])?;
+
+        // After a restart nothing but the journal knows it.
+        host.stop()?;
+        fs::write(directory.path().join("away"), "").unwrap();
+        host.restart()?;
+        host.post(&[alert("alice")])?;
+        wait::until("it says that it cannot tell", SOON, || {
+            host.daemon.log().contains(told).then_some(())
+        })
+        .beside(|| host.daemon.log())?;
+        assert_eq!(alices.living()?, 6, "{group}");
+        fs::remove_file(directory.path().join("away")).unwrap();
+        host.wait_for_verdicts(&["protected_user"; 2])?;
+        let bobs = Storm::raise(bob, b"core-2", 6)?;
+        host.post(&[alert("bob")])?;
+        host.wait_until_dead(&bobs)?;
+        assert_eq!(alices.living()?, 6, "{group}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_source_of_groups_that_says_that_it_is_away_makes_nobody_unprotected() -> Result<(), Fault> {
+    needs_root!();
+    let [alice, half, far] = claim_uids();
+    let directory = tempfile::tempdir().unwrap();
+    let module = build_half(directory.path(), [half, far]);
+    let refused = directory.path().join("refused");
+    fs::write(&refused, "").unwrap();
+    let users = [("alice", alice), ("@half:", half)];
+    let top = "accounts: {protected: [\"@half\"]}";
+    let service = Some(("half", module.as_path()));
+    // Nothing is remembered: this is the first question of a new journal.
+    let host = Host::start_served(&users, service, "core-3", "    settle: 0s", top)?;
+    let alices = Storm::raise(alice, b"core-3", 6)?;
+    host.post(&[Post::storm(0, "core-3").with("user", "alice")])?;
+    wait::until("it says that it cannot tell", SOON, || {
+        host.daemon.log().contains("does not say in which groups alice is").then_some(())
+    })
+    .beside(|| host.daemon.log())?;
+    assert_eq!(alices.living()?, 6);
+    fs::remove_file(&refused).unwrap();
+    host.wait_for_verdicts(&["protected_user"])?;
+    assert_eq!(alices.living()?, 6);
+    Ok(())
+}
+
 #[test]
 fn accounts_that_the_sandbox_hides_are_named_and_not_called_unknown() -> Result<(), Fault> {
     needs_root!();
