@@ -92,7 +92,7 @@ macro_rules! verdicts {
 verdicts! {
     // What a kill came to.
     NoneSeen = "none_seen", Info, Always, good: true, watched: true,
-        "all were killed, and none has been seen since";
+        "all were killed or ended otherwise, and none has been seen since";
     NoLongerTrue = "no_longer_true", Info, NeverIfIdle, good: true, watched: true,
         "the host counted fewer than its own threshold, or the processes exited by themselves";
     BelowThreshold = "below_threshold", Info, Always, good: true, watched: true,
@@ -104,11 +104,11 @@ verdicts! {
     Respawning = "respawning", Critical, Always, good: false, watched: true,
         "killed, but new ones start as fast; the mail names their parent, and says whether it belongs to the user";
     Stuck = "stuck", Critical, Always, good: false, watched: false,
-        "some do not exit (they are in uninterruptible sleep, usually because a file server is down)";
+        "some do not exit (usually they are in uninterruptible sleep because a file server is down; or they are frozen or traced)";
     Denied = "denied", Critical, Always, good: false, watched: false,
-        "the kernel forbade the kill";
+        "the kernel did not permit the daemon to signal some of them";
     Unfinished = "unfinished", Critical, Always, good: false, watched: true,
-        "the deadline passed before all processes exited; how many are left is in the mail, or `unknown`";
+        "the kill reached its limit of time or signals before all processes exited; how many are left is in the mail, or `unknown`";
     Interrupted = "interrupted", Warning, Always, good: false, watched: true,
         "the daemon ended while it acted; after its restart fewer processes than the threshold were left, or the policy had changed from live to dry run or back";
     Blind = "blind", Critical, Always, good: false, watched: false,

@@ -99,7 +99,7 @@ async fn kill(run: &Run<'_>) -> Result<Ran<Report>, Stopping> {
         changed = report.changed, left_alone = report.nested,
         zombies = report.zombie_count, stuck = report.stuck_count,
         replacements = report.replacement_count, rounds = report.rounds,
-        ms = millis(report.elapsed), "killed processes"
+        ms = millis(report.elapsed), "kill ended"
     );
     if report.verdict == KillVerdict::Aborted {
         return Err(Stopping);

@@ -50,62 +50,94 @@ pub fn end_dry(subject: &Subject<'_>, pids: &[i32]) -> End {
     End { after: subject.before, ..End::of(Verdict::DryRun, summary) }
 }
 
+/// What a kill came to, in one line. Each clause follows from the report's counts, which may say more
+/// than the verdict does: a kill that failed in its second round has killed in the first.
 fn killed(report: &Report, whose: &str, before: &str) -> String {
-    let Report { matched, nested, changed, threshold, .. } = report;
+    let Report { matched, threshold, left, .. } = report;
     let ended = report.ended();
+    let killed = format!("killed {ended} {whose} processes");
     match &report.verdict {
-        // All are the ones that exited under our hands, and no others.
-        KillVerdict::NoneSeenForMs(_) if ended == *matched && *nested == 0 && *changed == 0 => {
-            format!("killed all {whose} processes")
-        }
-        KillVerdict::NoneSeenForMs(_) if *nested == 0 && *changed == 0 => {
-            let others = matched.saturating_sub(ended);
-            format!("no {whose} processes are left: {ended} were killed, {others} ended otherwise")
-        }
+        KillVerdict::NoneSeenForMs(_) if is_quiet(report) => match ended {
+            // All are the ones that exited under our hands, and no others.
+            _ if ended == *matched && ended > 0 => format!("killed all {whose} processes"),
+            0 => format!("no {whose} processes are left: none was killed, all ended otherwise"),
+            _ => {
+                let others = matched.saturating_sub(ended);
+                let others = format!("{ended} were killed, {others} ended otherwise");
+                format!("no {whose} processes are left: {others}")
+            }
+        },
         KillVerdict::Evaded => {
-            format!(
-                "killed {ended} of {matched} {whose} processes; {changed} had another name or \
-                 owner when they were stopped, and were let go"
-            )
+            format!("killed {ended} of {matched} {whose} processes{}", let_go(report))
         }
         KillVerdict::LeftAlone | KillVerdict::NoneSeenForMs(_) => {
-            format!(
-                "killed {ended} {whose} processes; {nested} in other pid namespaces were left \
-                 alone"
-            )
+            format!("{killed}{}", let_go(report))
         }
         KillVerdict::BelowThreshold => {
             let back = report.replacement_count;
-            format!(
-                "killed {ended} {whose} processes; most were ended, {back} came back meanwhile and \
-                 {}, below the threshold of {threshold}",
-                alive(report.left)
-            )
+            let below = match left {
+                Some(left) if left < threshold => {
+                    format!("{left} live, below the threshold of {threshold}")
+                }
+                Some(_) | None => alive(*left),
+            };
+            format!("{killed}; {back} came back meanwhile and {below}")
         }
+        KillVerdict::NoLongerTrue if has_hit(report) => format!("{killed}; {}", alive(*left)),
         KillVerdict::NoLongerTrue => {
             format!("no {whose} processes were left to kill, of {before} before")
         }
-        KillVerdict::Respawning => {
-            format!("killed {ended} {whose} processes, but new ones appear: {}", alive(report.left))
-        }
-        KillVerdict::Stuck => {
-            let stuck = report.stuck_count;
-            format!("killed {ended} {whose} processes; {stuck} do not exit")
-        }
+        KillVerdict::Respawning => format!("{killed}, but new ones appear: {}", alive(*left)),
+        KillVerdict::Stuck => format!("{killed}; {} do not exit", some(report.stuck_count)),
         KillVerdict::Denied => {
-            let denied = report.denied;
-            format!("killed {ended} {whose} processes; no right to signal {denied} others")
+            format!("{killed}; no right to signal {} others", some(report.denied))
         }
-        KillVerdict::Unfinished | KillVerdict::Aborted => {
-            format!("killed {ended} {whose} processes; time was over, {}", alive(report.left))
+        KillVerdict::Unfinished => {
+            format!("{killed}; the kill reached its limit of time or signals, {}", alive(*left))
         }
-        KillVerdict::Blind => {
-            format!("did not kill {whose} processes: other users' are hidden from us")
-        }
-        KillVerdict::Refused(why) | KillVerdict::Failed(why) => {
-            format!("did not kill {whose} processes: {why}")
-        }
+        KillVerdict::Aborted => format!("{killed}; the kill was called off, {}", alive(*left)),
+        KillVerdict::Blind => unfit(report, whose, "other users' processes are hidden from us"),
+        KillVerdict::Refused(why) | KillVerdict::Failed(why) => unfit(report, whose, why),
     }
+}
+
+/// How a kill ends that cannot go on, or could not begin.
+fn unfit(report: &Report, whose: &str, why: &str) -> String {
+    if !has_hit(report) {
+        return format!("did not kill {whose} processes: {why}");
+    }
+    let (ended, matched) = (report.ended(), report.matched);
+    format!("killed {ended} of {matched} {whose} processes, then the kill failed: {why}")
+}
+
+/// Whether any process was sent a signal that ends it, or exited by one.
+fn has_hit(report: &Report) -> bool {
+    report.asked > 0 || report.signalled > 0 || report.ended() > 0
+}
+
+/// Whether no process lives on that the report knows of, whatever its name, owner or namespace.
+fn is_quiet(report: &Report) -> bool {
+    let Report { nested, changed, released, stuck_count, denied, left, .. } = report;
+    [*nested, *changed, *released, *stuck_count, *denied, left.unwrap_or(0)] == [0; 6]
+}
+
+/// Those that live on, by the reason why: a clause for each reason.
+fn let_go(report: &Report) -> String {
+    let clauses = [
+        (report.changed, "had another name or owner when they were stopped, and were let go"),
+        (report.nested, "in other pid namespaces were left alone"),
+        (report.released, "were let go alive"),
+        (report.stuck_count, "do not exit"),
+        (report.denied, "may not be signalled"),
+        (report.left.unwrap_or(0), "live"),
+    ];
+    let told = clauses.iter().filter(|(count, _)| *count > 0);
+    told.map(|(count, clause)| format!("; {count} {clause}")).collect()
+}
+
+/// A count; of none that is known, the verdict alone says that there are some.
+fn some(count: u64) -> String {
+    if count == 0 { "some".to_owned() } else { count.to_string() }
 }
 
 /// So many live; or how many is not known, which is not none.
@@ -234,4 +266,122 @@ fn listed(pids: &[i32]) -> String {
     let more = pids.len().saturating_sub(PIDS_TOLD);
     let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{}{rest}", shown.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const VERDICTS: [fn() -> KillVerdict; 13] = [
+        || KillVerdict::NoneSeenForMs(100),
+        || KillVerdict::BelowThreshold,
+        || KillVerdict::Respawning,
+        || KillVerdict::Stuck,
+        || KillVerdict::Denied,
+        || KillVerdict::Blind,
+        || KillVerdict::LeftAlone,
+        || KillVerdict::Evaded,
+        || KillVerdict::NoLongerTrue,
+        || KillVerdict::Aborted,
+        || KillVerdict::Unfinished,
+        || KillVerdict::Refused("because".to_owned()),
+        || KillVerdict::Failed("because".to_owned()),
+    ];
+
+    /// Reports of a verdict, with each counter zero and not, in all combinations.
+    fn reports(verdict: fn() -> KillVerdict) -> impl Iterator<Item = Report> {
+        (0..1_u32 << 10).map(move |bits| {
+            let of = |bit: u32, count: u64| if bits & (1 << bit) == 0 { 0 } else { count };
+            let mut report = Report::idle(verdict(), Duration::from_millis(5));
+            (report.exited, report.terminated) = (of(0, 31), of(1, 32));
+            (report.gone, report.changed, report.stuck_count) = (of(2, 33), of(3, 34), of(4, 35));
+            (report.released, report.nested) = (of(5, 36), of(6, 37));
+            (report.denied, report.replacement_count) = (of(7, 38), of(8, 39));
+            report.left = [None, Some(0), Some(40), Some(90)]
+                [usize::try_from(bits % 3 + u32::from(bits & (1 << 9) != 0)).unwrap_or(0)];
+            report.threshold = 80;
+            report.signalled = report.exited + report.stuck_count;
+            report.asked = report.terminated + report.released;
+            report.matched = report.ended()
+                + report.gone
+                + report.changed
+                + report.stuck_count
+                + report.released;
+            report
+        })
+    }
+
+    #[test]
+    fn each_sentence_about_a_kill_is_true_of_its_numbers() {
+        let mut sentences = 0;
+        for report in VERDICTS.into_iter().flat_map(reports) {
+            let told = killed(&report, "alice imapd", "95");
+            let says = |text: &str| told.contains(text);
+            let lives = [report.changed, report.nested, report.released, report.stuck_count]
+                .iter()
+                .any(|count| *count > 0)
+                || report.left.is_some_and(|left| left > 0);
+            let what = format!("{told:?} of {report:?}");
+            let ended = report.ended();
+            if says("killed all") {
+                assert!(ended > 0 && ended == report.matched && !lives, "{what}");
+            }
+            if says("did not kill") || says("none was killed") || says("were left to kill") {
+                assert_eq!(ended, 0, "{what}");
+            }
+            if says("did not kill") || says("were left to kill") {
+                assert_eq!((report.signalled, report.asked), (0, 0), "{what}");
+            }
+            if says("are left") {
+                assert!(!lives, "{what}");
+            }
+            if says("ended otherwise") && ended > 0 {
+                assert!(says(&format!("{} ended otherwise", report.gone)), "{what}");
+            }
+            if says("below the threshold") {
+                assert!(report.left.is_some_and(|left| left < report.threshold), "{what}");
+            }
+            // Each number is the one of its clause, and nothing is said of none.
+            for (clause, count) in [
+                ("had another name", report.changed),
+                ("in other pid", report.nested),
+                ("were let go alive", report.released),
+                ("do not exit", report.stuck_count),
+                ("may not be signalled", report.denied),
+                ("came back meanwhile", report.replacement_count),
+                ("live", report.left.unwrap_or(0)),
+            ] {
+                let Some(at) = told.find(&format!(" {clause}")) else { continue };
+                let number = told[..at].rsplit(' ').next().unwrap_or_default();
+                let is_vague = number == "some" && count == 0 || told[at..].contains("is unknown");
+                assert!(number == count.to_string() || is_vague, "{clause}: {number}: {what}");
+            }
+            let all_or_number = says("killed all")
+                || told.strip_prefix("killed ").is_none_or(|rest| {
+                    rest.split(' ').next().is_some_and(|number| number == ended.to_string())
+                });
+            assert!(all_or_number, "{what}");
+            sentences += 1;
+        }
+        assert_eq!(sentences, 13 << 10);
+    }
+
+    #[test]
+    fn a_kill_that_fails_after_its_first_round_has_killed() {
+        let mut report =
+            Report::idle(KillVerdict::Failed("no descriptors".to_owned()), Duration::ZERO);
+        (report.matched, report.signalled, report.exited) = (90, 50, 50);
+        assert_eq!(
+            killed(&report, "alice imapd", "95"),
+            "killed 50 of 90 alice imapd processes, then the kill failed: no descriptors"
+        );
+        report.exited = 0;
+        let told = killed(&report, "alice imapd", "95");
+        assert!(told.starts_with("killed 0 of 90"), "they may exit in a moment: {told}");
+        report.signalled = 0;
+        let told = killed(&report, "alice imapd", "95");
+        assert_eq!(told, "did not kill alice imapd processes: no descriptors");
+    }
 }
