@@ -179,6 +179,8 @@ impl Site {
                 ("      - {targets: ['nantes:9957'], labels: {role: nis}}\n", ""),
                 (host, &behind(&addresses.exporter)),
                 ("relabel_configs: *host", &second),
+                // Many a test takes the mail server or the remediator away, for other reasons.
+                (ALERTMANAGER_JOB, ""),
             ],
         )?;
         if timing == Timing::Fast {
@@ -240,6 +242,12 @@ impl Site {
         Ok(path)
     }
 }
+
+/// The job of prometheus.yml that scrapes Alertmanager.
+const ALERTMANAGER_JOB: &str = "  - job_name: alertmanager
+    static_configs:
+      - {targets: ['127.0.0.1:9093']}
+";
 
 /// Replaces the only place of `from`. That there is not exactly one is a fault: the shipped file
 /// was changed, and what adapts it must be too.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use procstorm_processes::proc_dir::ProcDir;
 use procstorm_testkit::accounts::Accounts;
-use procstorm_testkit::{needs_root, wait};
+use procstorm_testkit::fault::Fault;
+use procstorm_testkit::port::free_port;
+use procstorm_testkit::{needs_root, programs, wait};
 use procstorm_tests::alertmanager::Alertmanager;
 use procstorm_tests::http::Http;
 use procstorm_tests::prometheus::Prometheus;
@@ -15,6 +17,8 @@ use procstorm_tests::smtp::Sink;
 use procstorm_tests::storm::Storm;
 
 const UID: u32 = 45000;
+
+const SOON: Duration = Duration::from_secs(120);
 
 #[test]
 fn a_storm_is_there_at_once_and_gone_with_its_guard() {
@@ -93,4 +97,61 @@ fn prometheus_and_alertmanager_start_and_show_their_pages() {
     assert_eq!(prometheus.alerts().unwrap().len(), 0);
     let one = prometheus.query("vector(1)").unwrap();
     assert_eq!(one.first().unwrap().value.to_string(), "1");
+}
+
+/// What the shipped rule asks of Alertmanager's own counters is what an Alertmanager counts.
+#[test]
+fn a_mail_and_a_request_that_alertmanager_cannot_deliver_make_an_alert() {
+    let dir = tempfile::tempdir().unwrap();
+    let closed = free_port().unwrap();
+    let config = dir.path().join("alertmanager.yml");
+    let text = format!(
+        "global: {{smtp_smarthost: '127.0.0.1:{closed}', smtp_from: a@example.org, \
+                  smtp_require_tls: false}}
+route: {{receiver: both, group_wait: 0s, group_interval: 1s}}
+receivers:
+  - name: both
+    email_configs: [{{to: b@example.org}}]
+    webhook_configs: [{{url: 'http://127.0.0.1:{closed}/'}}]
+"
+    );
+    std::fs::write(&config, text).unwrap();
+    let alertmanager = Alertmanager::start(&config, dir.path()).unwrap();
+    let rules = programs::project().join("rules/procstorm.rules.yml");
+    let text = format!(
+        "global: {{scrape_interval: 1s, evaluation_interval: 1s}}
+rule_files: ['{}']
+scrape_configs:
+  - job_name: alertmanager
+    static_configs: [{{targets: ['{}']}}]
+",
+        rules.display(),
+        alertmanager.url().trim_start_matches("http://")
+    );
+    let config = dir.path().join("prometheus.yml");
+    std::fs::write(&config, text).unwrap();
+    let prometheus = Prometheus::start(&config, dir.path()).unwrap();
+    let failed = "alertmanager_notifications_failed_total";
+    let count = format!("count({failed}{{integration=~\"email|webhook\"}} == 0) >= 2");
+    wait::until("both counters, at zero", SOON, || {
+        prometheus.query(&count).is_ok_and(|found| !found.is_empty()).then_some(())
+    })
+    .unwrap();
+    assert!(firing(&prometheus).unwrap().is_empty());
+    alertmanager.post_alerts(&[serde_json::json!({"labels": {"alertname": "Any"}})]).unwrap();
+    wait::until("an alert for each of the two", SOON, || {
+        (firing(&prometheus).unwrap() == ["email", "webhook"]).then_some(())
+    })
+    .unwrap();
+}
+
+/// What cannot be delivered, by the alert that says so.
+fn firing(prometheus: &Prometheus) -> Result<Vec<String>, Fault> {
+    let name = "ProcstormNotificationsFailing";
+    let query = format!("ALERTS{{alertname=\"{name}\",alertstate=\"firing\"}}");
+    let found = prometheus.query(&query)?;
+    let mut found: Vec<_> =
+        found.iter().map(|sample| sample.label("integration").to_owned()).collect();
+    found.sort();
+    Ok(found)
 }
