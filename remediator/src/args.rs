@@ -187,6 +187,29 @@ pub struct Fleet {
     pub credentials: PathBuf,
 }
 
+/// What `certificates` makes, of what.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Certificates {
+    /// The list of hosts, as Prometheus' `file_sd_configs` reads it, in YAML or JSON.
+    #[arg(long, value_name = "FILE")]
+    pub targets: PathBuf,
+    /// A directory for the keys and certificates, which is made if it is missing. It must belong to
+    /// the user who runs this, and nobody else may be able to write to it.
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// How many days a new certificate is good for.
+    #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub days: u32,
+    /// How many days a new authority is good for: at least three times --days.
+    #[arg(long, value_name = "N", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(3..=36500))]
+    pub ca_days: u32,
+    /// The name or address of another server that needs a certificate, such as an Alertmanager whose
+    /// API the remediators reach by https; may be given several times. Each host then also gets a
+    /// client certificate.
+    #[arg(long, value_name = "NAME")]
+    pub server: Vec<String>,
+}
+
 /// What `suggest` is asked.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Suggest {
@@ -277,6 +300,18 @@ pub enum Task {
     /// and routes.tsv, which receivers each host's alerts reach. Run it again after each change of the
     /// list. If anything is wrong, it writes nothing and reports each fault with file and line.
     Fleet(Fleet),
+    /// Make the certificates of a fleet from Prometheus' own list of hosts, and renew them.
+    ///
+    /// Writes to DIR: an authority (ca.crt, ca.key), hosts/HOST.crt and HOST.key for each host,
+    /// client.crt for Alertmanager and prometheus.crt for Prometheus, with their keys. It prints what
+    /// each file is for, and the settings that use them. Everything begins a day in the past, for hosts
+    /// whose clocks are late.
+    ///
+    /// Run again, it makes the certificates of new hosts and renews what has less than a third of its
+    /// time left; everything else stays as it is. A renewed certificate keeps its key: delete both
+    /// files for a new key. If a file is damaged or not from this command, or if the list has a fault,
+    /// nothing is written.
+    Certificates(Certificates),
     /// Show out of Prometheus' history how many users and alerts each threshold would have meant, for
     /// each role and class, with the largest groups; and print rows for the table of thresholds.
     ///

@@ -2,6 +2,7 @@
 //!
 //! - [`check`]: `--check`, what the policy means; with [`agreement`], whether policy, rules and
 //!   Alertmanager's routes fit together.
+//! - [`certificates`]: a fleet's certificates, made and renewed from its list of hosts.
 //! - `describe`: the policy in plain sentences, for `--check`.
 //! - [`explain`]: what the policy would do with a payload.
 //! - [`fleet`]: one list of hosts, from which Alertmanager's and Prometheus' files are made and
@@ -12,6 +13,7 @@
 //! - [`columns`]: tables for a terminal.
 
 pub mod agreement;
+pub mod certificates;
 pub mod check;
 pub mod columns;
 pub(crate) mod describe;
@@ -22,6 +24,8 @@ pub mod restore;
 pub mod suggest;
 
 use std::error::Error;
+
+use jiff::Timestamp;
 
 use crate::args::{Args, Task};
 use crate::startup::machine;
@@ -45,6 +49,7 @@ fn tell(args: &Args) -> Result<String, Box<dyn Error>> {
             let (listen, web_config) = (&args.listen, args.web_config.as_deref());
             Ok(check::report(&check::Question { policy, machine, listen, web_config, others })?)
         }
+        Some(Task::Certificates(order)) => Ok(certificates::write(order, Timestamp::now())?),
         Some(Task::Explain { payload }) => Ok(explain::report(args, machine, payload)?),
         Some(Task::Fleet(order)) => Ok(fleet::generate::write(order)?),
         Some(Task::Report { since, json }) => {

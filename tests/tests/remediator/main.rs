@@ -2,6 +2,7 @@
 //!
 //! - `bad_luck`: wrong clocks, changed policies, late journals.
 //! - `called_off`: steps that are aborted at the daemon's end.
+//! - `certificates`: those of a fleet, made, used and renewed.
 //! - `clocks`: clocks that differ between hosts.
 //! - `course`: recount, cool-down, limits, recurrence, silences.
 //! - `crash`: `kill -9` of the daemon at any instant.
@@ -22,6 +23,7 @@
 
 mod bad_luck;
 mod called_off;
+mod certificates;
 mod clocks;
 mod course;
 mod crash;

@@ -34,6 +34,6 @@ pub enum FleetError {
     Faults(Vec<Finding>),
 }
 
-pub(super) fn lines(findings: &[Finding]) -> String {
+pub(in crate::commands) fn lines(findings: &[Finding]) -> String {
     findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }

@@ -158,7 +158,7 @@ fn unfit_host(host: &Host) -> Option<String> {
 }
 
 /// Why a name cannot be that of a host: it becomes a part of matchers, urls and file names.
-fn unfit(name: &str) -> Option<String> {
+pub(in crate::commands) fn unfit(name: &str) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
     let fits = name.chars().all(plain) && name.starts_with(|c: char| c.is_ascii_alphanumeric());
     let fits = fits || name.parse::<std::net::Ipv6Addr>().is_ok();
