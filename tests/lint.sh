@@ -33,3 +33,10 @@ if command -v shellcheck >/dev/null; then
 else
     skipped "shell scripts" "apt-get install shellcheck"
 fi
+
+# The roles and the example.
+if command -v ansible-lint >/dev/null && command -v yamllint >/dev/null; then
+    (cd deploy/ansible && yamllint --strict . && ansible-lint --offline -q) >&2
+else
+    skipped "the Ansible roles" "apt-get install --no-install-recommends ansible-lint"
+fi
