@@ -1,6 +1,8 @@
 //! The command line.
 
+use std::num::ParseIntError;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::Parser;
 use hyper::http::uri::PathAndQuery;
@@ -81,19 +83,31 @@ pub struct Args {
     #[arg(long = "collector.kernel-threads")]
     pub kernel_threads: bool,
 
+    /// Processes of the smallest group that is shown; smaller ones are command="(smaller-groups)".
+    ///
+    /// Most groups on a host have one process, and no rule needs them. They are added together by user,
+    /// so that no process is lost from the sum; users with fewer processes in all are shown as
+    /// user="(smaller-users)". 1 shows each group, as ps does. It must not be above the smallest
+    /// threshold of the rules: ProcstormThresholdBelowMark fires if it is.
+    #[arg(
+        long = "collector.min-processes", value_name = "N", default_value = "10",
+        value_parser = at_least_one::<u64>
+    )]
+    pub min_processes: u64,
+
     /// Series of procstorm_processes at most; the smallest groups are shown as command="(other)".
     ///
     /// The smallest groups of each user are shown as one, so that no process is lost from the sum.
     #[arg(
         long = "collector.max-series", value_name = "N", default_value = "5000",
-        value_parser = at_least_one
+        value_parser = at_least_one::<usize>
     )]
     pub max_series: usize,
 
     /// Commands shown of one user at most; the smallest groups are shown as command="(other)".
     #[arg(
         long = "collector.max-commands-per-user", value_name = "N", default_value = "200",
-        value_parser = at_least_one
+        value_parser = at_least_one::<usize>
     )]
     pub max_commands_per_user: usize,
 
@@ -134,6 +148,7 @@ impl Args {
             cgroupfs: self.cgroupfs.clone(),
             kernel_threads: self.kernel_threads,
             limits: Limits {
+                min_processes: self.min_processes,
                 max_series: self.max_series,
                 max_commands_per_user: self.max_commands_per_user,
             },
@@ -156,11 +171,13 @@ fn path(text: &str) -> Result<String, String> {
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("it must be at least 1".to_owned()),
+fn at_least_one<N: FromStr<Err = ParseIntError> + Default + PartialEq>(
+    text: &str,
+) -> Result<N, String> {
+    match text.parse::<N>() {
+        Ok(n) if n == N::default() => Err("it must be at least 1".to_owned()),
         Ok(n) => Ok(n),
-        Err(error) => Err(format!("{error}")),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -186,6 +203,8 @@ mod tests {
             "--web.telemetry-path=/my metrics",
             "--web.telemetry-path=/metrics?all",
             "--web.telemetry-path=/metrics#all",
+            "--collector.min-processes=0",
+            "--collector.min-processes=-1",
             "--collector.max-series=0",
             "--collector.max-commands-per-user=few",
             "--collector.source=ebpf",

@@ -134,6 +134,7 @@ fn web_config(valid: bool) -> MetricFamily {
 
 /// What the exporter says of its own work.
 fn health(scan: &Scan) -> Vec<MetricFamily> {
+    let small = u64::try_from(scan.folded.small_groups).unwrap_or(u64::MAX);
     let groups = u64::try_from(scan.folded.groups).unwrap_or(u64::MAX);
     let overdue = u64::try_from(scan.overdue_names).unwrap_or(u64::MAX);
     vec![
@@ -156,6 +157,16 @@ fn health(scan: &Scan) -> Vec<MetricFamily> {
             "procstorm_scan_blind",
             "Whether other users' processes are hidden from the exporter (hidepid).",
             f64::from(u8::from(scan.blindness.is_some())),
+        ),
+        simple(
+            "procstorm_scan_min_processes",
+            "Processes of the smallest group that is shown by its name (--collector.min-processes).",
+            float(scan.min_processes),
+        ),
+        simple(
+            "procstorm_scan_small_groups",
+            "Groups of fewer processes; they are shown as part of command=\"(smaller-groups)\".",
+            float(small),
         ),
         simple(
             "procstorm_scan_folded_groups",

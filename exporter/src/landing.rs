@@ -6,6 +6,7 @@ use maud::{Markup, html};
 use procstorm_toolkit::printable::printable;
 use procstorm_toolkit::web::page::document;
 
+use crate::fold::SMALL;
 use crate::scan::Scan;
 
 /// How many groups the page shows.
@@ -21,6 +22,8 @@ pub struct Largest {
     at: Instant,
     /// User, command, and how many processes, the largest first.
     groups: Vec<(String, String, u64)>,
+    /// The processes of the groups that are too small to be shown, and what the smallest shown has.
+    small: (u64, u64),
     processes: u64,
     users: usize,
     /// Why not all processes are counted, if not all are.
@@ -32,17 +35,18 @@ impl Largest {
     #[must_use]
     pub fn of(scan: &Scan) -> Self {
         let all = scan.counts.iter();
-        let mut groups: Vec<_> = all
-            .flat_map(|(user, commands)| commands.iter().map(move |(name, &n)| (user, name, n)))
-            .collect();
+        let all =
+            all.flat_map(|(user, commands)| commands.iter().map(move |(name, &n)| (user, name, n)));
+        let (small, mut groups): (Vec<_>, Vec<_>) = all.partition(|(_, name, _)| *name == SMALL);
         // Of equals, the first by name, so that the page does not change from scan to scan.
         groups.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| (a.0, a.1).cmp(&(b.0, b.1))));
         let shown = groups.into_iter().take(SHOWN);
         Self {
             at: Instant::now(),
             groups: shown.map(|(user, name, n)| (user.to_string(), name.clone(), n)).collect(),
+            small: (small.iter().map(|(_, _, n)| n).sum(), scan.min_processes),
             processes: scan.processes,
-            users: scan.counts.len(),
+            users: scan.users,
             blindness: scan.blindness.as_ref().map(ToString::to_string),
         }
     }
@@ -77,13 +81,17 @@ pub fn page(telemetry_path: &str, largest: Result<&Largest, &str>) -> String {
 }
 
 fn groups(largest: &Largest) -> Markup {
-    let Largest { at, groups, processes, users, blindness } = largest;
+    let Largest { at, groups, small: (small, least), processes, users, blindness } = largest;
     html! {
         @if let Some(why) = blindness { p.bad { "Not all processes are counted: " (printable(why)) } }
         p {
             (processes) " processes of " (users) @if *users == 1 { " user" } @else { " users" } ", counted "
             @match at.elapsed().as_secs() { 0 => "now", 1 => "1 second ago", n => { (n) " seconds ago" } }
             "."
+        }
+        @if *small > 0 {
+            p { (small) " of them are in groups of fewer than " (least) " processes, which are not shown "
+                "(" code { "--collector.min-processes" } ")." }
         }
         @if !groups.is_empty() {
             table {
@@ -104,6 +112,7 @@ fn groups(largest: &Largest) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fold::SMALL_USERS;
 
     fn scan(groups: &[(&str, &str, u64)]) -> Scan {
         let mut scan = Scan::default();
@@ -111,6 +120,7 @@ mod tests {
             scan.counts.entry(user.into()).or_default().insert(command.to_owned(), n);
             scan.processes += n;
         }
+        scan.users = scan.counts.len();
         scan
     }
 
@@ -127,6 +137,17 @@ mod tests {
         assert!(rows[0].contains("&lt;script&gt;?"), "{}", rows[0]);
         assert!(rows[1].contains("small00"), "{}", rows[1]);
         assert!(!page.contains("<script"), "{page}");
+    }
+
+    #[test]
+    fn small_groups_are_not_among_the_largest() {
+        let mut scan =
+            scan(&[("alice", "imapd", 9), ("alice", SMALL, 30), (SMALL_USERS, SMALL, 12)]);
+        (scan.users, scan.min_processes) = (14, 5);
+        let page = page("/metrics", Ok(&Largest::of(&scan)));
+        assert!(page.contains("51 processes of 14 users"), "{page}");
+        assert!(page.contains("42 of them are in groups of fewer than 5 processes"), "{page}");
+        assert_eq!(page.matches("<tr>").count(), 2, "the head and imapd: {page}");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub struct Settings {
     pub cgroupfs: PathBuf,
     /// Whether the kernel's own threads count.
     pub kernel_threads: bool,
-    /// How many groups are shown.
+    /// Which groups are shown, and how many.
     pub limits: Limits,
 }
 
@@ -49,7 +49,11 @@ pub struct Scan {
     pub origin: Origin,
     /// How near each user who is logged in is to the limit of tasks.
     pub slices: Slices,
-    /// What was folded to keep the number of series bounded.
+    /// How many users there are, those included who are not shown by their names.
+    pub users: usize,
+    /// The processes of the smallest group that is shown by its name.
+    pub min_processes: u64,
+    /// What was folded to keep the number of series small.
     pub folded: Folded,
     /// What hides processes from us.
     pub blindness: Option<Blindness>,
@@ -68,7 +72,7 @@ pub struct Totals {
     pub scans: u64,
     /// Processes that vanished while they were looked at.
     pub vanished: u64,
-    /// Groups that were folded.
+    /// Groups that were folded because they were beyond the limits.
     pub folded_groups: u64,
 }
 
@@ -141,6 +145,7 @@ impl Scanner {
         self.names.refresh(uids, start);
         let slices = self.name_slices(slices);
         let mut counts = self.name(census);
+        let users = counts.len();
         let folded = fold(&mut counts, self.settings.limits);
         let blindness = hidden.or((denied > 0).then_some(Blindness::Denied(denied)));
         self.tell_of(blindness.as_ref());
@@ -154,6 +159,8 @@ impl Scanner {
             denied,
             origin,
             slices,
+            users,
+            min_processes: self.settings.limits.min_processes,
             folded,
             blindness,
             overdue_names: self.names.overdue(Instant::now()),

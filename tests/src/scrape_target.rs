@@ -30,9 +30,14 @@ impl ScrapeTarget {
         let shared = Arc::clone(&pages);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let pages = Arc::clone(&shared);
+                let (stream, pages) = (Arc::new(stream), Arc::clone(&shared));
+                let (again, same) = (Arc::clone(&stream), Arc::clone(&pages));
                 // A client that breaks off comes again.
-                thread::spawn(move || drop(answer(&stream, &pages)));
+                let answering = thread::Builder::new().spawn(move || drop(answer(&stream, &pages)));
+                // A busy machine may have no thread left.
+                if answering.is_err() {
+                    drop(answer(&again, &same));
+                }
             }
         });
         Ok(Self { port, pages })

@@ -41,7 +41,8 @@ fn a_name_service_that_hangs_delays_no_scrape_and_changes_no_name() {
             .args(["--mount", "sh", "-c", script, BINARY])
             .arg(directory.path())
             .arg("--path.procfs")
-            .arg(proc.path()),
+            .arg(proc.path())
+            .arg("--collector.min-processes=1"),
     );
     let known = "procstorm_processes{command=\"imapd\",user=\"nss41100\"} 1\n";
     // A scan waits for a new name, but not for long.

@@ -61,7 +61,7 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn expose(proc: &Fixture) -> String {
-    let limits = Limits { max_series: 5000, max_commands_per_user: 200 };
+    let limits = Limits { min_processes: 1, max_series: 5000, max_commands_per_user: 200 };
     let (procfs, cgroupfs) = (proc.path().to_owned(), proc.path().join("none"));
     let settings = Settings { procfs, cgroupfs, kernel_threads: false, limits };
     let mut scanner = Scanner::new(settings, Source::default(), NameService::default());

@@ -101,7 +101,7 @@ fn groups_that_are_gone_leave_no_series() {
     needs_root!();
     let proc = Fixture::new();
     proc.process(2, 41000, b"imapd");
-    let program = Program::start(proc.path(), &[]);
+    let program = Program::start(proc.path(), &["--collector.min-processes=1"]);
     assert!(program.get("/metrics").contains("command=\"imapd\""));
     std::fs::remove_dir_all(proc.path().join("2")).unwrap();
     assert!(!program.get("/metrics").contains("imapd"));

@@ -162,7 +162,8 @@ fn a_user_of_a_thousand_names_is_still_a_thousand() {
         fixture.process(pid, 41640, format!("disguise{pid}").as_bytes());
     }
     fixture.process(2000, 41641, b"imapd");
-    let program = Program::start(fixture.path(), &["--collector.max-commands-per-user=10"]);
+    let flags = ["--collector.min-processes=1", "--collector.max-commands-per-user=10"];
+    let program = Program::start(fixture.path(), &flags);
     let exposition = program.get("/metrics");
     let other = "procstorm_processes{command=\"(other)\",user=\"41640\"}";
     assert_eq!(value(&exposition, other), Some(990));
@@ -172,4 +173,55 @@ fn a_user_of_a_thousand_names_is_still_a_thousand() {
     let bystander = "procstorm_processes{command=\"imapd\",user=\"41641\"}";
     assert_eq!(value(&exposition, bystander), Some(1));
     assert_eq!(exposition.matches("\nprocstorm_processes{").count(), 13);
+}
+
+#[test]
+fn small_groups_are_added_together_by_user() {
+    needs_root!();
+    let fixture = Fixture::new();
+    let mut pids = 2..;
+    let mut start = |uid: u32, command: &str, n: usize| {
+        for pid in pids.by_ref().take(n) {
+            fixture.process(pid, uid, command.as_bytes());
+        }
+    };
+    start(41660, "imapd", 97);
+    for n in 0..40 {
+        start(41660, &format!("tool{n}"), 1);
+    }
+    // The name of what is beyond the limits is a name as any other.
+    start(41660, "(other)", 30);
+    // Small in each of its groups, but not in all.
+    start(41661, "sh", 9);
+    start(41661, "ls", 3);
+    start(41662, "sh", 2);
+    start(41663, "sh", 2);
+    let program = Program::start(fixture.path(), &[]);
+    let exposition = program.get("/metrics");
+    let shown = |name: &str| -> Vec<String> {
+        let lines = exposition.lines().filter_map(|line| line.strip_prefix(name));
+        lines.map(str::to_owned).collect()
+    };
+    assert_eq!(
+        shown("procstorm_processes"),
+        [
+            // With init.
+            r#"{command="(smaller-groups)",user="(smaller-users)"} 5"#,
+            r#"{command="(other)",user="41660"} 30"#,
+            r#"{command="(smaller-groups)",user="41660"} 40"#,
+            r#"{command="imapd",user="41660"} 97"#,
+            r#"{command="(smaller-groups)",user="41661"} 12"#,
+        ]
+    );
+    let users = [r#"{user="(smaller-users)"} 5"#, r#"{user="41660"} 167"#, r#"{user="41661"} 12"#];
+    assert_eq!(shown("procstorm_user_processes"), users);
+    assert_eq!(value(&exposition, "procstorm_scan_processes"), Some(184));
+    assert_eq!(value(&exposition, "procstorm_scan_min_processes"), Some(10));
+    assert_eq!(value(&exposition, "procstorm_scan_small_groups"), Some(45));
+    // It is not a sign of too many groups.
+    assert_eq!(value(&exposition, "procstorm_scan_folded_processes"), Some(0));
+
+    // A group that grows has its name in the first scrape in which it reaches the mark.
+    start(41663, "sh", 8);
+    assert_eq!(program.value(r#"procstorm_processes{command="sh",user="41663"}"#), 10);
 }

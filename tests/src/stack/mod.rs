@@ -267,10 +267,13 @@ fn start_exporter(
     Ok(daemon)
 }
 
+/// So many processes as a user must have for the exporter to show it by its name.
+const SHOWN_BY_NAME: usize = 10;
+
 /// Waits until the exporter shows `person` by name. It waits but shortly for a name that is new to
 /// it, and a storm that is first shown under a number would be another's to every rule.
 fn introduce(person: &Person, addresses: &Addresses, http: &Http) -> Result<(), Fault> {
-    let _visit = Storm::raise(person.uid, b"introduced", 1)?;
+    let _visit = Storm::raise(person.uid, b"introduced", SHOWN_BY_NAME)?;
     let url = format!("http://{}/metrics", addresses.exporter);
     wait::until(&format!("the exporter knows {}", person.name), WATCHED_LIMIT, || {
         let lines = exposition::read(&http.get(&url).ok()?.body)?;

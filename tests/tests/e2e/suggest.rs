@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use procstorm_exporter::fold::SMALL;
 use procstorm_testkit::{programs, wait};
 use procstorm_tests::prometheus::Prometheus;
 
@@ -54,6 +55,9 @@ fn count(index: usize, step: i64) -> u64 {
 /// How many processes root always has, whom the shipped table of exemptions exempts.
 const EXEMPT: u64 = 900;
 
+/// The processes of the smallest group that the exporter shows.
+const MARK: u64 = 8;
+
 /// A week of fifty users and of root as OpenMetrics, which ends now.
 fn week(end: i64) -> String {
     let mut text = "# TYPE procstorm_processes gauge\n".to_owned();
@@ -78,6 +82,21 @@ fn week(end: i64) -> String {
              {EXEMPT} {time}"
         )
         .unwrap();
+    }
+    // Many small groups of one user, which are no group.
+    for step in 0..STEPS {
+        let time = end - (STEPS - step) * STEP;
+        writeln!(
+            text,
+            "procstorm_processes{{host=\"moscow\",role=\"mail\",user=\"user08\",command=\"{SMALL}\"}} 70 \
+             {time}"
+        )
+        .unwrap();
+    }
+    text.push_str("# TYPE procstorm_scan_min_processes gauge\n");
+    for step in 0..STEPS {
+        let time = end - (STEPS - step) * STEP;
+        writeln!(text, "procstorm_scan_min_processes{{host=\"moscow\"}} {MARK} {time}").unwrap();
     }
     text + "# EOF\n"
 }
@@ -120,6 +139,7 @@ fn what_it_says_of_a_week_is_what_the_week_was() {
     assert!(!text.contains("has not loaded"), "{text}");
     assert!(text.contains("1 group is left out: the table of exemptions exempts it."), "{text}");
     assert!(!text.contains("root"), "{text}");
+    assert!(!text.contains(SMALL) && !text.contains("exporters"), "{text}");
     for threshold in [15_u64, 20, 30, 40, 60, 90, 120, 150, 200, 300] {
         let storms = || STORMS.iter().filter(|storm| storm.3 >= threshold);
         let mut users: BTreeSet<_> = storms().map(|storm| storm.0).collect();
@@ -144,6 +164,13 @@ fn what_it_says_of_a_week_is_what_the_week_was() {
     let row = "- {record: 'role_class:procstorm_processes:threshold', expr: vector(300), labels: \
                {level: red, role: mail, class: imapd, playbook: imapd_storm}}";
     assert!(text.contains(row), "{text}");
+    let little = suggest(&["--prometheus", prometheus.url(), "--step", "5m", "--least", "3"]);
+    let little = String::from_utf8(little.stdout).unwrap();
+    assert!(little.contains("fewer than 8 processes"), "{little}");
+    let has_row = |threshold: &str| {
+        little.lines().any(|line| line.split_whitespace().next() == Some(threshold))
+    };
+    assert!(!has_row("5") && has_row("10"), "{little}");
     // At a threshold that two may reach, and with what is asked for alone.
     let two = suggest(&["--prometheus", prometheus.url(), "--step", "5m", "--hits", "2"]);
     let two = String::from_utf8(two.stdout).unwrap();

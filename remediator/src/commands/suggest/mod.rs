@@ -120,6 +120,9 @@ async fn ask(question: &Question) -> Result<String, SuggestError> {
     let classes = Classes::of_rules(&rules);
     let table = prometheus.thresholds().await?;
     let exemptions = prometheus.exemptions().await?;
+    let mark = prometheus.mark().await?;
+    let is_raised = mark > question.least;
+    let question = &Question { least: question.least.max(mark), ..question.clone() };
     let (until, step) = (Timestamp::now(), question.step);
     let mut tally = Tally::new(classes, exemptions, step);
     let chunk = step.saturating_mul(POINTS);
@@ -133,7 +136,7 @@ async fn ask(question: &Question) -> Result<String, SuggestError> {
         // One step further: both ends of a span are in its answer.
         begin = later(end, step);
     }
-    Ok(tell::tell(question, since, until, &tally, &table))
+    Ok(tell::tell(question, is_raised, (since, until), &tally, &table))
 }
 
 fn earlier(time: Timestamp, span: Duration) -> Timestamp {

@@ -18,6 +18,9 @@ use crate::policy::Access;
 use crate::policy::duration::spoken;
 use crate::printable::line;
 
+/// The command that an exporter shows groups as that are too small for a series of their own.
+const SMALL: &str = "(smaller-groups)";
+
 /// How long one answer may take.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -177,6 +180,15 @@ impl Prometheus {
         Ok(found.result.into_iter().map(row).collect())
     }
 
+    /// The processes of the smallest group that an exporter shows: the largest number of all exporters
+    /// in the last hour. 1 if none has it.
+    pub(super) async fn mark(&self) -> Result<u64, PrometheusError> {
+        let query = encoded("max(max_over_time(procstorm_scan_min_processes[1h]))");
+        let found: Found<Instant> = self.get(&format!("/api/v1/query?query={query}")).await?;
+        let marks = found.result.into_iter().filter_map(|one| one.value.1.parse().ok());
+        Ok(marks.max().unwrap_or(1))
+    }
+
     /// The largest count in each step, of those groups that reach `least` in it.
     pub(super) async fn history(
         &self,
@@ -186,7 +198,8 @@ impl Prometheus {
         least: u64,
     ) -> Result<Vec<Series>, PrometheusError> {
         let query = encoded(&format!(
-            "max by (role, host, user, command) (max_over_time(procstorm_processes[{}])) >= {least}",
+            "max by (role, host, user, command) \
+             (max_over_time(procstorm_processes{{command!=\"{SMALL}\"}}[{}])) >= {least}",
             spoken(step)
         ));
         let (begin, end, step) = (begin.as_second(), end.as_second(), step.as_secs());

@@ -14,11 +14,12 @@ use crate::printable::printable;
 /// How many of the largest groups are shown.
 const LARGEST: usize = 5;
 
-/// The suggestion as text.
+/// The suggestion as text; `is_raised` is whether the exporters show no groups as small as was asked
+/// for.
 pub(super) fn tell(
     question: &Question,
-    since: Timestamp,
-    until: Timestamp,
+    is_raised: bool,
+    (since, until): (Timestamp, Timestamp),
     tally: &Tally,
     rows: &[Row],
 ) -> String {
@@ -35,6 +36,12 @@ pub(super) fn tell(
         minute(until),
         spoken(*step)
     ));
+    if is_raised {
+        say(&format!(
+            "Not all exporters show groups of fewer than {least} processes \
+             (--collector.min-processes), so smaller thresholds are not looked at."
+        ));
+    }
     if !tally.classes.are_loaded {
         say(
             "Prometheus has not loaded procstorm's rules: the classes are those of the shipped rules.",
