@@ -34,7 +34,8 @@ fn exporter() -> String {
     for name in ["denied_processes", "folded_processes"] {
         page += &format!("procstorm_scan_{name} 0\n");
     }
-    page + "process_resident_memory_bytes 9e6\nprocess_cpu_seconds_total 1\n"
+    page + "process_resident_memory_bytes 9e6\nprocess_cpu_seconds_total 1\n\
+            procstorm_build_info{version=\"1.0.0\"} 1\n"
 }
 
 /// A remediator's page after it has run so often. What it has done it has done in a dry run as
@@ -43,6 +44,8 @@ fn remediator(runs: u64) -> String {
     let mut page = format!(
         "procstorm_remediations_pending 0\nprocstorm_outcomes_pending 0\n\
          procstorm_config_last_reload_successful 1\n\
+         procstorm_build_info{{version=\"1.0.0\"}} 1\n\
+         procstorm_alertmanager_clock_skew_seconds -0.5\n\
          process_resident_memory_bytes 9e6\nprocess_cpu_seconds_total 1\n\
          process_start_time_seconds {}\n\
          procstorm_processes_killed_total {}\n\
@@ -165,6 +168,10 @@ fn what_was_counted_is_shown_exactly() {
     assert_eq!(shown("Remediations"), [runs * 3.0], "three verdicts");
     assert_eq!(shown("With a problem"), [runs * 2.0], "stuck, limit_reached");
     assert_eq!(shown("How remediations ended"), [runs; 3]);
+    let over_hosts = shown("Verdicts over all hosts");
+    assert_eq!(over_hosts, [runs, runs, runs, 1.0, 1.0, 1.0], "remediations and hosts");
+    assert_eq!(shown("Versions"), [1.0, 1.0], "one of each daemon");
+    assert_eq!(shown("Largest clock skew"), [0.5], "whatever its sign");
     assert_eq!(shown("How processes ended"), [runs, runs * (killed - 1.0), runs]);
     assert_eq!(shown("Alerts that were refused"), [runs], "a series that begins with its count");
     assert_eq!(shown("Mail files"), [runs]);
@@ -231,7 +238,7 @@ fn each_verdict_has_its_colour() {
             assert_eq!(found, Some(colour), "grafana/procstorm.json, {title}: {expected}");
         }
     }
-    assert_eq!(tables, 2, "live and in a dry run");
+    assert_eq!(tables, 3, "live, in a dry run, and over all hosts");
     // Those for which a person must look are counted.
     let problems = dashboard.panel("With a problem").unwrap();
     for verdict in Verdict::ALL {
