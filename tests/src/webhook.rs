@@ -3,6 +3,8 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,14 +25,20 @@ pub struct Webhook {
 impl Webhook {
     /// Listens on a free port.
     pub fn serve() -> Result<Self, Fault> {
+        Self::serve_after(0)
+    }
+
+    /// Listens on a free port, and answers so many requests with 503 first: they are not kept.
+    pub fn serve_after(refusals: usize) -> Result<Self, Fault> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).or_fault("no free port")?;
         let address = listener.local_addr().or_fault("a listener without an address")?;
         let (give, taken) = channel();
+        let left = Arc::new(AtomicUsize::new(refusals));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let give = give.clone();
+                let (give, left) = (give.clone(), Arc::clone(&left));
                 // A client that breaks off comes again.
-                thread::spawn(move || drop(take(stream, &give)));
+                thread::spawn(move || drop(take(stream, &give, &left)));
             }
         });
         Ok(Self { address, taken })
@@ -49,7 +57,11 @@ impl Webhook {
 }
 
 /// Takes one request, answers it, and closes: enough for Alertmanager.
-fn take(mut stream: TcpStream, give: &Sender<(Instant, Value)>) -> std::io::Result<()> {
+fn take(
+    mut stream: TcpStream,
+    give: &Sender<(Instant, Value)>,
+    refusals: &AtomicUsize,
+) -> std::io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut length = 0;
@@ -67,6 +79,14 @@ fn take(mut stream: TcpStream, give: &Sender<(Instant, Value)>) -> std::io::Resu
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     let came = Instant::now();
+    let one_less = |left: usize| left.checked_sub(1);
+    if refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+        let status = "503 Service Unavailable";
+        return write!(
+            stream,
+            "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+    }
     write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")?;
     if let Ok(body) = serde_json::from_slice(&body) {
         // Nobody listens any more when the test is over.

@@ -234,6 +234,61 @@ fn a_process_cannot_call_everybody_in_a_chat() {
     assert!(!told.to_string().contains("<!"), "{told}");
 }
 
+/// Three members, each of which is given each outcome, as a remediator does. The archive refuses the
+/// first request.
+#[test]
+fn the_archive_gets_each_outcome_from_a_cluster() {
+    let document = shipped("alertmanager/INTEGRATIONS.md");
+    let sections = sections(&document);
+    let (_, archive) =
+        sections.iter().find(|(title, _)| *title == "One archive of all outcomes").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    copy(&programs::project().join("alertmanager"), &dir.path().join("alertmanager"));
+    for block in archive.iter().filter(|block| block.language == "diff") {
+        apply(block.text, dir.path());
+    }
+    let refusals = 1;
+    let place = Webhook::serve_after(refusals).unwrap();
+    let config = dir.path().join("alertmanager/alertmanager.yml");
+    let text = fs::read_to_string(&config).unwrap();
+    let shipped_url = "http://archive.example.org:8080/outcomes";
+    assert_eq!(text.matches(shipped_url).count(), 1);
+    let here = format!("http://{}/outcomes", place.address());
+    fs::write(&config, text.replace(shipped_url, &here)).unwrap();
+    let members =
+        Alertmanager::start_cluster(&config, dir.path(), 3, Duration::from_secs(5)).unwrap();
+    let hosts = ["moscow", "kiev"];
+    let outcome = |host: &str, event: u32| {
+        serde_json::json!({
+            "labels": {
+                "alertname": "ProcstormOutcome", "host": host, "user": "alice", "command": "imapd",
+                "playbook": "imapd_storm", "verdict": "none_seen", "severity": "info",
+                "event": event.to_string(),
+            },
+            "annotations": {"summary": "killed all alice imapd processes"},
+        })
+    };
+    let outcomes: Vec<_> =
+        hosts.iter().flat_map(|host| (1..=5).map(|event| outcome(host, event))).collect();
+    for member in &members {
+        member.post_alerts(&outcomes).unwrap();
+    }
+    let (mut requests, mut found) = (0, BTreeSet::new());
+    while found.len() < outcomes.len() {
+        let (_, told) = place.next(Duration::from_secs(120)).unwrap();
+        assert_eq!(told["alerts"].as_array().unwrap().len(), 1, "one outcome each: {told}");
+        let labels = &told["alerts"][0]["labels"];
+        assert_eq!(labels["verdict"], "none_seen");
+        let label = |name: &str| labels[name].as_str().unwrap().to_owned();
+        found.insert((label("host"), label("event")));
+        requests += 1;
+    }
+    println!(
+        "archive: {} outcomes in {requests} requests of three members, after {refusals} refusal",
+        found.len()
+    );
+}
+
 #[test]
 fn a_target_in_any_form_has_its_host_as_a_label() {
     let dir = tempfile::tempdir().unwrap();
