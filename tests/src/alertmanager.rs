@@ -2,6 +2,7 @@
 
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use procstorm_testkit::fault::{Fault, OrFault as _};
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
 use crate::exposition;
+use crate::fleet::network::Machine;
 use crate::http::Http;
 use crate::pages::with_pages;
 use crate::prometheus::first_page;
@@ -29,6 +31,8 @@ pub struct Alertmanager {
     config: PathBuf,
     dir: PathBuf,
     flags: Vec<String>,
+    /// The machine on whose network it is, if not on ours.
+    machine: Option<Arc<Machine>>,
 }
 
 impl Alertmanager {
@@ -83,6 +87,39 @@ impl Alertmanager {
         Ok(members)
     }
 
+    /// Starts a cluster of one member on each of the machines, with the flags that the documents tell
+    /// and otherwise stock settings, and does not wait until they have found each other. Each is one
+    /// of our processes, and on its machine's network.
+    pub fn start_on(
+        machines: &[Arc<Machine>],
+        config: &Path,
+        dir: &Path,
+    ) -> Result<Vec<Self>, Fault> {
+        let mut members = Vec::new();
+        for machine in machines {
+            let mut flags = vec![
+                "--cluster.peer-timeout=1s".to_owned(),
+                format!("--cluster.listen-address={}:9094", machine.address()),
+            ];
+            let others = machines.iter().filter(|other| other.name() != machine.name());
+            flags.extend(others.map(|other| format!("--cluster.peer={}:9094", other.address())));
+            let dir = dir.join(machine.name());
+            std::fs::create_dir(&dir).or_fault(format!("cannot make {}", dir.display()))?;
+            let address = format!("{}:9093", machine.address());
+            let on = Some(Arc::clone(machine));
+            members.push(Self::launch(config, &dir, &flags, &address, on)?);
+        }
+        members.iter_mut().try_for_each(Self::await_ready)?;
+        Ok(members)
+    }
+
+    /// Waits until it is one of a cluster of so many.
+    pub fn await_cluster(&self, members: usize) -> Result<(), Fault> {
+        wait::until(&format!("a cluster of {members}"), SETTLE_LIMIT, || {
+            self.is_one_of(members).then_some(())
+        })
+    }
+
     /// Starts it, alone, with a web configuration that asks for TLS: so it answers nobody here, and
     /// is taken to be ready when it listens.
     pub fn start_guarded(config: &Path, dir: &Path, web_config: &Path) -> Result<Self, Fault> {
@@ -90,7 +127,7 @@ impl Alertmanager {
             "--cluster.listen-address=".to_owned(),
             format!("--web.config.file={}", web_config.display()),
         ];
-        let mut started = Self::launch(config, dir, &flags, &free_address()?)?;
+        let mut started = Self::launch(config, dir, &flags, &free_address()?, None)?;
         let address = started.url.trim_start_matches("http://").to_owned();
         started.daemon.ready(|| TcpStream::connect(&address).is_ok())?;
         started.url = format!("https://{address}");
@@ -105,22 +142,32 @@ impl Alertmanager {
     /// Starts it again, on the same address and with the same files.
     pub fn restart(&mut self) -> Result<(), Fault> {
         let address = self.url.trim_start_matches("http://").to_owned();
-        *self = Self::launch(&self.config, &self.dir, &self.flags, &address)?;
+        let machine = self.machine.clone();
+        *self = Self::launch(&self.config, &self.dir, &self.flags, &address, machine)?;
         self.await_ready()
     }
 
     fn start_with(config: &Path, dir: &Path, flags: &[String]) -> Result<Self, Fault> {
-        let mut started = Self::launch(config, dir, flags, &free_address()?)?;
+        let mut started = Self::launch(config, dir, flags, &free_address()?, None)?;
         started.await_ready()?;
         Ok(started)
     }
 
-    fn launch(config: &Path, dir: &Path, flags: &[String], address: &str) -> Result<Self, Fault> {
+    fn launch(
+        config: &Path,
+        dir: &Path,
+        flags: &[String],
+        address: &str,
+        machine: Option<Arc<Machine>>,
+    ) -> Result<Self, Fault> {
         let mut command = with_pages(&programs::other("alertmanager")?);
         command.arg(format!("--config.file={}", config.display()));
         command.arg(format!("--storage.path={}", dir.join("alertmanager").display()));
         command.arg(format!("--web.listen-address={address}"));
         command.args(flags);
+        if let Some(machine) = &machine {
+            command = machine.on_its_network(&command)?;
+        }
         let daemon = Daemon::start("alertmanager", &command, &dir.join("alertmanager.log"))?;
         Ok(Self {
             daemon,
@@ -129,6 +176,7 @@ impl Alertmanager {
             config: config.to_owned(),
             dir: dir.to_owned(),
             flags: flags.to_owned(),
+            machine,
         })
     }
 

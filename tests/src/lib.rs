@@ -13,6 +13,7 @@
 //! - [`host`]: a remediator alone, and what stands for Alertmanager where a test needs it to fail.
 //! - [`prometheus`], [`alertmanager`]: the real ones, on free ports.
 //! - [`stack`]: those two, and our two daemons, wired as they are shipped.
+//! - [`fleet`]: hosts in namespaces, each with our two daemons, a pair of Prometheus and a cluster.
 //! - [`field`]: the packages, on a Debian booted with systemd.
 //!
 //! What the rules are compared with, and fed from:
@@ -41,6 +42,7 @@ pub mod dashboard;
 pub mod demo;
 pub mod exposition;
 pub mod field;
+pub mod fleet;
 pub mod forking;
 pub mod fuzzing;
 pub mod host;

@@ -1,6 +1,7 @@
 //! A real Prometheus on a free port.
 
 use std::path::Path;
+use std::process::Command;
 
 use jiff::Timestamp;
 use procstorm_testkit::fault::{Fault, OrFault as _};
@@ -8,6 +9,7 @@ use procstorm_testkit::programs;
 use serde_json::Value;
 
 use crate::daemon::Daemon;
+use crate::fleet::network::Machine;
 use crate::http::Http;
 use crate::pages::with_pages;
 
@@ -58,6 +60,24 @@ impl Prometheus {
         command.arg("--rules.alert.resend-delay=5s");
         let http = Http::new()?;
         let (daemon, url) = Daemon::serve("prometheus", command, dir, &http)?;
+        Ok(Self { daemon, url, http })
+    }
+
+    /// Starts it on port 9090 of a machine, as the README starts it, with the configuration file
+    /// `config`; its data and its log go to `dir`. It is one of our processes, and on the machine's
+    /// network.
+    pub fn start_on(machine: &Machine, config: &Path, dir: &Path) -> Result<Self, Fault> {
+        let address = format!("{}:9090", machine.address());
+        let mut command = Command::new(programs::other("prometheus")?);
+        command.arg(format!("--config.file={}", config.display()));
+        command.arg(format!("--storage.tsdb.path={}", dir.join(machine.name()).display()));
+        command.args(["--rules.alert.resend-delay=5s", "--query.lookback-delta=15s"]);
+        command.arg(format!("--web.listen-address={address}"));
+        let command = machine.on_its_network(&command)?;
+        let log = dir.join(format!("{}.log", machine.name()));
+        let mut daemon = Daemon::start("prometheus", &command, &log)?;
+        let (http, url) = (Http::new()?, format!("http://{address}"));
+        daemon.ready(|| http.is_ok(&format!("{url}/-/ready")))?;
         Ok(Self { daemon, url, http })
     }
 

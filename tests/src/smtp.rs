@@ -87,7 +87,12 @@ impl Sink {
     /// Listens on a free port of the loopback. Mails are kept in memory and, if `keep` names a
     /// directory, written there as `1.eml`, `2.eml`, ….
     pub fn start(keep: Option<PathBuf>) -> Result<Self, Fault> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).or_fault("no SMTP port")?;
+        Self::start_at(Ipv4Addr::LOCALHOST, keep)
+    }
+
+    /// The same, on another address of this machine.
+    pub fn start_at(address: Ipv4Addr, keep: Option<PathBuf>) -> Result<Self, Fault> {
+        let listener = TcpListener::bind((address, 0)).or_fault("no SMTP port")?;
         let address = listener.local_addr().or_fault("no SMTP port")?;
         let mails = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));

@@ -23,6 +23,17 @@ macro_rules! in_a_world_apart {
     };
 }
 
+/// As [`in_a_world_apart!`](crate::in_a_world_apart), and in a network namespace of its own too, in
+/// which even the loopback is down.
+#[macro_export]
+macro_rules! in_a_network_apart {
+    () => {
+        if !$crate::apart::is_inside_or_ran_with($crate::test_name!(), &["--net"]) {
+            return $crate::skip::Passed::passed();
+        }
+    };
+}
+
 /// For [`in_a_world_apart!`](crate::in_a_world_apart): whether we are the one inside. Otherwise
 /// runs test `name` there.
 ///
@@ -30,6 +41,15 @@ macro_rules! in_a_world_apart {
 /// If the test fails inside, or cannot be run there.
 #[must_use]
 pub fn is_inside_or_ran(name: &str) -> bool {
+    is_inside_or_ran_with(name, &[])
+}
+
+/// The same, in the `further` namespaces as well, each an option of unshare(1).
+///
+/// # Panics
+/// If the test fails inside, or cannot be run there.
+#[must_use]
+pub fn is_inside_or_ran_with(name: &str, further: &[&str]) -> bool {
     if env::var_os(INSIDE).is_some() {
         return true;
     }
@@ -38,7 +58,7 @@ pub fn is_inside_or_ran(name: &str) -> bool {
         run(
             name,
             &["--include-ignored"],
-            in_namespaces().map(|mut unshare| {
+            in_namespaces(further).map(|mut unshare| {
                 unshare.env(INSIDE, "1");
                 unshare
             }),
@@ -63,10 +83,11 @@ pub fn run_ignored(name: &str, set: impl FnOnce(&mut Command)) {
 }
 
 /// A command that runs this program, in namespaces of its own, in which it is killed if we are.
-fn in_namespaces() -> Result<Command, Fault> {
+fn in_namespaces(further: &[&str]) -> Result<Command, Fault> {
     let mut command = Command::new(programs::other("setpriv")?);
     command.args(["--pdeathsig", "KILL", "--"]).arg(programs::other("unshare")?);
-    command.args(["--pid", "--mount", "--fork", "--kill-child", "--mount-proc", "--"]);
+    command.args(["--pid", "--mount", "--fork", "--kill-child", "--mount-proc"]).args(further);
+    command.arg("--");
     command.arg(env::current_exe().or_fault("cannot tell where this program is")?);
     Ok(command)
 }

@@ -26,6 +26,7 @@ use crate::prometheus::Prometheus;
 use crate::smtp::Sink;
 use crate::storm::Storm;
 
+pub(crate) use site::replace_once;
 pub use site::{Person, Site, Timing};
 
 /// How long the stack may take until Prometheus has scraped its targets, or evaluated its rules.
@@ -282,6 +283,6 @@ fn introduce(person: &Person, addresses: &Addresses, http: &Http) -> Result<(), 
 }
 
 /// Reads a file that is shipped.
-fn shipped(path: &str) -> Result<String, Fault> {
+pub(crate) fn shipped(path: &str) -> Result<String, Fault> {
     std::fs::read_to_string(programs::project().join(path)).or_fault(format!("cannot read {path}"))
 }

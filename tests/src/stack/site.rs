@@ -251,7 +251,7 @@ const ALERTMANAGER_JOB: &str = "  - job_name: alertmanager
 
 /// Replaces the only place of `from`. That there is not exactly one is a fault: the shipped file
 /// was changed, and what adapts it must be too.
-fn replace_once(text: &str, from: &str, to: &str) -> Result<String, Fault> {
+pub(crate) fn replace_once(text: &str, from: &str, to: &str) -> Result<String, Fault> {
     match text.matches(from).count() {
         1 => Ok(text.replacen(from, to, 1)),
         n => Err(Fault::new(format!("{from:?} is there {n} times, not once"))),

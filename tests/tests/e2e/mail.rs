@@ -87,8 +87,10 @@ fn faster(line: &str) -> String {
     let (indent, duration) = line.split_once(key).unwrap();
     let mut seconds = 0.0;
     let mut number = String::new();
-    for letter in duration.chars() {
+    let mut letters = duration.chars().peekable();
+    while let Some(letter) = letters.next() {
         let unit = match letter {
+            'm' if letters.next_if_eq(&'s').is_some() => 0.001,
             's' => 1.0,
             'm' => 60.0,
             'h' => 3_600.0,

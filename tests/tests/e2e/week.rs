@@ -132,7 +132,7 @@ fn a_week_in_dry_run_tells_who_is_hit_when_it_is_armed() {
     // A minute of the week is two seconds here.
     let routes = dir.path().join("alertmanager.yml");
     let shipped = fs::read_to_string(&routes).unwrap();
-    let minute = "      group_interval: 5s\n      repeat_interval: 1m\n";
+    let minute = "      group_interval: 4s\n      repeat_interval: 1m\n";
     assert_eq!(shipped.matches(minute).count(), 1, "{shipped}");
     let short = "      group_interval: 1s\n      repeat_interval: 2s\n";
     fs::write(&routes, shipped.replace(minute, short)).unwrap();

@@ -129,7 +129,7 @@ fn domain(name: &str) -> Option<&str> {
 /// The settings of every route to a remediator.
 const SETTINGS: &str = "      group_by: [alertname, host, user, command]
       group_wait: 0s
-      group_interval: 5s
+      group_interval: 4s
       repeat_interval: 1m
       continue: true                   # also mail it
 ";
