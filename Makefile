@@ -72,11 +72,12 @@ test: rust ## run everything that must hold: formatter, lints, docs, rules, all 
 
 # Among the tests: twenty mailboxes stay whole if SIGTERM comes first. As a control, the same test
 # sends SIGKILL at once, which must harm some of them.
-field: build ## run what takes too long for make test: mail and web servers, arm64, other kernels
+field: build ## run what takes too long for make test: mail and web servers, Ansible, arm64, other kernels
 	@tests/tools.sh test
 	tests/field.sh servers
+	tests/field.sh ansible
 	$(CARGO) test -p procstorm-tests --test field -- --ignored --nocapture --test-threads=1 \
-	    mail_server:: servers::
+	    mail_server:: servers:: ansible::
 	@tests/tools.sh stack
 	$(CARGO) test -p procstorm-tests --test e2e -- --ignored --nocapture week::
 	$(MAKE) --no-print-directory field-arm64 field-kernels

@@ -6,6 +6,7 @@
 #   tests/field.sh servers             bookworm with Dovecot, Postfix, procmail, php-fpm, Apache, sshd
 #                                      and Python; and the package of Courier, which cannot be
 #                                      installed beside Dovecot
+#   tests/field.sh ansible             bookworm with Debian's Ansible and ansible-lint, sshd and Python
 #
 # All that needs the network is fetched here: a machine that the tests boot has none.
 set -euo pipefail
@@ -15,9 +16,11 @@ field=${CARGO_TARGET_DIR:-target}/field
 tree=$field/$name
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 
-# What bookworm gets for the tests of other people's servers.  A tree that was made with another list
-# is made again.
+# What bookworm gets for the tests of other people's servers, and for those of the Ansible roles.  A
+# tree that was made with another list is made again.
 servers=
+[ "$name" != ansible ] ||
+    servers='ansible-core ansible-lint openssh-server openssh-client python3 python3-apt'
 [ "$name" != servers ] ||
     servers='dovecot-core dovecot-imapd postfix procmail php8.2-fpm apache2 apache2-suexec-pristine openssh-server openssh-client python3-minimal'
 if [ -e "$tree/made" ] && [ "$(cat "$tree/made")" = "$servers" ]; then exit 0; fi
@@ -32,8 +35,9 @@ minimal() {
     debootstrap --variant=minbase --include="$packages" "$name" "$tree.new" "$mirror"
 }
 
-# Adds the servers to a copy of bookworm.  No service is started: policy-rc.d forbids it.
-servers() {
+# Adds packages to a copy of bookworm, and runs the commands given.  No service is started:
+# policy-rc.d forbids it.
+more() {
     "$0" bookworm
     cp -a --reflink=auto "$field/bookworm" "$tree.new"
     rm "$tree.new/made"
@@ -47,22 +51,27 @@ servers() {
         exec chroot "$0" env DEBIAN_FRONTEND=noninteractive sh -euxc "
             apt-get -q update
             apt-get -q -y --no-install-recommends install $1
-            # What Courier also needs, and its own packages for the machine that has them instead
-            # of Dovecot.
-            apt-get -q -y --no-install-recommends install courier-base gamin
-            mkdir /root/courier
-            cd /root/courier
-            apt-get -q download courier-imap
+            $2
             apt-get clean
-            # Those that only one test needs.
-            systemctl disable apache2 ssh
             rm /usr/sbin/policy-rc.d"
-    ' "$tree.new" "$servers"
+    ' "$tree.new" "$servers" "$1"
 }
+
+servers() {
+    # What Courier also needs, and its own packages for the machine that has them instead of Dovecot.
+    # Apache and sshd are those that only one test needs.
+    more 'apt-get -q -y --no-install-recommends install courier-base gamin
+        mkdir /root/courier
+        cd /root/courier
+        apt-get -q download courier-imap
+        systemctl disable apache2 ssh'
+}
+
+ansible() { more :; }
 
 rm -rf "$tree" "$tree.new"
 echo "field: making a Debian for $name in $tree" >&2
-case $name in servers) make=servers ;; *) make=minimal ;; esac
+case $name in servers | ansible) make=$name ;; *) make=minimal ;; esac
 # In a subshell that ends at the first failure, which a condition would switch off.
 set +e
 (set -e; $make) >"$field/$name.log" 2>&1

@@ -34,7 +34,7 @@ else
     skipped "shell scripts" "apt-get install shellcheck"
 fi
 
-# The roles and the example.
+# The roles and the example. `make field` also checks them, with Debian's own versions.
 if command -v ansible-lint >/dev/null && command -v yamllint >/dev/null; then
     (cd deploy/ansible && yamllint --strict . && ansible-lint --offline -q) >&2
 else

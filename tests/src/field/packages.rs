@@ -1,6 +1,7 @@
 //! The Debian packages to install. The programs of the test stand in for those of a release.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -45,6 +46,32 @@ impl Packages {
 
     /// Writes the same with `version` into `target`, an existing directory.
     pub fn copy_as(&self, version: &str, target: &Path) -> Result<(), Fault> {
+        self.copy_changed(version, target, |_tree| Ok(()))
+    }
+
+    /// The same, with a remediator that answers commands, and ends at once as a daemon.
+    pub fn copy_broken(&self, version: &str, target: &Path) -> Result<(), Fault> {
+        self.copy_changed(version, target, |tree| {
+            let program = tree.join("usr/bin/procstorm-remediator");
+            if !program.exists() {
+                return Ok(());
+            }
+            let moved = tree.join("usr/bin/procstorm-remediator.whole");
+            fs::rename(&program, moved).or_fault("cannot rename the program")?;
+            let script = "#!/bin/sh\ncase \"$*\" in *--web.systemd-socket*) exit 1 ;; esac\n\
+                          exec /usr/bin/procstorm-remediator.whole \"$@\"\n";
+            fs::write(&program, script).or_fault("cannot write a program")?;
+            let mode = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(&program, mode).or_fault("cannot make it executable")
+        })
+    }
+
+    fn copy_changed(
+        &self,
+        version: &str,
+        target: &Path,
+        change: impl Fn(&Path) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         for package in self.files()? {
             let unpacked = TempDir::new().or_fault("cannot make a directory")?;
             let tree = unpacked.path().join("tree");
@@ -56,6 +83,7 @@ impl Packages {
                 None => format!("{line}\n"),
             });
             fs::write(&control, lines.collect::<String>()).or_fault("cannot write it")?;
+            change(&tree)?;
             dpkg_deb(
                 Command::new("dpkg-deb")
                     .args(["-Znone", "--root-owner-group", "-b"])
