@@ -28,7 +28,7 @@ use crate::exposition;
 use crate::http::Http;
 use crate::prometheus::Prometheus;
 use crate::smtp::Sink;
-use crate::stack::{Person, Site, replace_once, shipped};
+use crate::stack::{Person, SHOWN_BY_NAME, Site, replace_once, shipped};
 use crate::storm::Storm;
 
 use host::Host;
@@ -165,7 +165,7 @@ fn introduce(hosts: &[Host], http: &Http) -> Result<(), Fault> {
     for host in hosts {
         let mut visits = Vec::new();
         for person in host.people() {
-            visits.push(host.begin_storm(person.uid, "introduced", 1)?);
+            visits.push(host.begin_storm(person.uid, "introduced", SHOWN_BY_NAME)?);
         }
         let _visits = visits.into_iter().map(Storm::await_names).collect::<Result<Vec<_>, _>>()?;
         let url = format!("http://{}/metrics", host.exporter_address());

@@ -269,7 +269,7 @@ fn start_exporter(
 }
 
 /// So many processes as a user must have for the exporter to show it by its name.
-const SHOWN_BY_NAME: usize = 10;
+pub(crate) const SHOWN_BY_NAME: usize = 10;
 
 /// Waits until the exporter shows `person` by name. It waits but shortly for a name that is new to
 /// it, and a storm that is first shown under a number would be another's to every rule.
