@@ -59,6 +59,11 @@ impl Refusals {
         }
         all
     }
+
+    /// Forgets the refusals of one that nobody will post again.
+    fn forget(&self, id: i64) {
+        self.by.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
 }
 
 /// How many notifications a member could not deliver, and since when that number has not changed.
@@ -190,12 +195,17 @@ impl Courier {
 
     async fn deliver(&mut self) -> Result<(), Undelivered> {
         loop {
+            self.forget_refused().await?;
             // Those that it has refused may be the oldest.
             let refused = u32::try_from(self.refused.len()).unwrap_or(u32::MAX);
             let letters = self.journal.waiting(BATCH.saturating_add(refused)).await?;
             let letters: Vec<_> =
                 letters.into_iter().filter(|letter| !self.refused.contains(&letter.id)).collect();
             if letters.is_empty() {
+                // A batch of outcomes that cannot be read hides those behind it.
+                if self.drop_unreadable().await? {
+                    continue;
+                }
                 break;
             }
             self.member.now().await?;
@@ -203,18 +213,38 @@ impl Courier {
                 self.post(letter).await?;
             }
         }
-        self.drop_unreadable().await?;
         self.catch_up().await
     }
 
-    /// What is left once all others are delivered can only be what cannot be read.
-    async fn drop_unreadable(&self) -> Result<(), Undelivered> {
-        if self.refused.is_empty() && self.journal.pending().await?.outcomes > 0 {
-            for _ in 0..self.journal.drop_unreadable().await? {
-                self.metrics.outcome(DeliveryResult::Rejected);
-            }
+    /// Forgets the refused outcomes that wait no longer and that no member has to keep: there is
+    /// nothing to post any more.
+    async fn forget_refused(&mut self) -> Result<(), Undelivered> {
+        if self.refused.is_empty() {
+            return Ok(());
         }
+        let open = self.journal.open(self.member.here(Timestamp::now())).await?;
+        let refusals = &self.refusals;
+        self.refused.retain(|id| {
+            let is_open = open.contains(id);
+            if !is_open {
+                refusals.forget(*id);
+            }
+            is_open
+        });
         Ok(())
+    }
+
+    /// What is left once all others are delivered or refused can only be what cannot be read. Returns
+    /// whether there was any.
+    async fn drop_unreadable(&self) -> Result<bool, Undelivered> {
+        if self.journal.pending().await?.outcomes == 0 {
+            return Ok(false);
+        }
+        let dropped = self.journal.drop_unreadable().await?;
+        for _ in 0..dropped {
+            self.metrics.outcome(DeliveryResult::Rejected);
+        }
+        Ok(dropped > 0)
     }
 
     /// Posts what another member has taken meanwhile.
@@ -407,5 +437,7 @@ mod tests {
         assert!(!refusals.note(1, "a".to_owned()), "the same member again");
         assert!(!refusals.note(2, "b".to_owned()), "another outcome");
         assert!(refusals.note(1, "b".to_owned()));
+        refusals.forget(2);
+        assert!(refusals.by.lock().unwrap().is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! Outcomes that wait for Alertmanager: in order, once each, bounded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use rusqlite::{Row, Transaction, params};
@@ -136,6 +136,19 @@ impl Journal {
             let condition = "taken_ms IS NOT NULL AND ends_ms > ?1 AND settled_ms IS NULL
                              ORDER BY id";
             letters(connection, condition, ms(now))
+        })
+        .await
+    }
+
+    /// The outcomes that wait, and those that a member of Alertmanager's cluster has to keep.
+    pub async fn open(&self, now: Timestamp) -> Result<BTreeSet<i64>, Fault> {
+        self.read(move |connection| {
+            let mut query = connection.prepare_cached(&format!(
+                "SELECT id FROM outcomes WHERE ({WAITS})
+                 OR (taken_ms IS NOT NULL AND ends_ms > ?1 AND settled_ms IS NULL)"
+            ))?;
+            let ids = query.query_map([ms(now)], |row| row.get(0))?;
+            Ok(ids.collect::<Result<_, _>>()?)
         })
         .await
     }

@@ -185,8 +185,10 @@ fn put_into(dir: PathBuf, uid: u32, control: &'static str, thaw: &'static str) -
     cgroup.dir.join(control).exists().then_some(cgroup)
 }
 
-fn cgroup_dir(root: &str) -> PathBuf {
-    Path::new(root).join(format!("procstorm-test-{}", std::process::id()))
+/// Named by the storm's uid, which this test alone has on the machine: other pid namespaces may have
+/// its pid.
+fn cgroup_dir(root: &str, uid: u32) -> PathBuf {
+    Path::new(root).join(format!("procstorm-test-{uid}"))
 }
 
 #[test]
@@ -194,7 +196,7 @@ fn a_process_in_a_frozen_v1_cgroup_is_called_stuck() {
     needs_root!();
     let uid = claim_uid();
     let storm = Opponent::start("sleepers", uid, b"imapd", 5, "").unwrap();
-    let dir = cgroup_dir("/sys/fs/cgroup/freezer");
+    let dir = cgroup_dir("/sys/fs/cgroup/freezer", uid);
     let Some(cgroup) = put_into(dir, uid, "freezer.state", "THAWED") else {
         skip!("needs a v1 freezer");
     };
@@ -221,7 +223,7 @@ fn a_process_in_a_frozen_v2_cgroup_dies() {
     else {
         skip!("needs cgroup v2");
     };
-    let Some(cgroup) = put_into(cgroup_dir(root), uid, "cgroup.freeze", "0") else {
+    let Some(cgroup) = put_into(cgroup_dir(root, uid), uid, "cgroup.freeze", "0") else {
         skip!("needs a v2 cgroup that can be written and frozen");
     };
     fs::write(cgroup.dir.join("cgroup.freeze"), "1").unwrap();

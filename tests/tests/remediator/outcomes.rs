@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +18,10 @@ use procstorm_remediator::metrics::Metrics;
 use procstorm_remediator::policy::Config;
 use procstorm_remediator::policy::admit;
 use procstorm_remediator::verdict::Verdict;
-use procstorm_testkit::fault::Fault;
+use procstorm_testkit::fault::{Fault, OrFault as _};
 use procstorm_testkit::port::free_port;
 use procstorm_testkit::uids::claim_uid;
-use procstorm_testkit::{needs_root, wait};
+use procstorm_testkit::{needs_root, programs, wait};
 use procstorm_tests::alertmanager::Alertmanager;
 use procstorm_tests::host::{Host, Post, Receiver};
 use procstorm_tests::smtp::{Mail, Sink};
@@ -139,8 +140,26 @@ fn what_alertmanager_has_forgotten_is_posted_again_and_nothing_else() -> Result<
     Ok(())
 }
 
+/// Adds an outcome to the remediation `id`, as its end does.
+async fn write(journal: &Journal, id: i64, event: &str) {
+    let content: BTreeMap<_, _> = [("alertname", "ProcstormOutcome"), ("event", event)]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    let letter =
+        NewLetter { event: event.to_owned(), labels: content.clone(), annotations: content };
+    let ending = Ending {
+        verdict: Verdict::NoneSeen,
+        summary: String::new(),
+        after: None,
+        letter: Some(letter),
+        watch_until: None,
+        dry_run: false,
+    };
+    journal.end(id, ending, Timestamp::now()).await.unwrap();
+}
+
 #[test]
-fn one_that_alertmanager_refuses_holds_up_no_other() -> Result<(), Fault> {
+fn outcomes_that_are_refused_or_cannot_be_read_hold_up_no_other() -> Result<(), Fault> {
     let receiver = Receiver::start()?;
     let dir = tempfile::tempdir().unwrap();
     let runtime = runtime();
@@ -149,27 +168,29 @@ fn one_that_alertmanager_refuses_holds_up_no_other() -> Result<(), Fault> {
     let outbox = runtime.block_on(outbox_of(dir.path(), &receiver.line(), &["a"]));
     let (journal, letters) = (outbox.journal.clone(), Arc::clone(&outbox.letters));
     let delivery = runtime.spawn(outbox.run(stopped));
-    wait::until("the first is dropped", Duration::from_secs(60), || {
-        (runtime.block_on(journal.pending()).ok()?.outcomes == 0).then_some(())
-    })?;
+    let none_waits = |what: &str| {
+        wait::until(what, Duration::from_secs(60), || {
+            (runtime.block_on(journal.pending()).ok()?.outcomes == 0).then_some(())
+        })
+    };
+    none_waits("the first is dropped")?;
+    // As many as would fill a batch, before one that can be read.
+    let damaged = Command::new(programs::other("sqlite3")?)
+        .arg(dir.path().join("journal.sqlite"))
+        .arg(
+            "PRAGMA busy_timeout = 20000;
+             INSERT INTO outcomes (remediation, event, created_ms, labels, annotations)
+             SELECT 1, 'damaged-' || value, 0, '[', '{}' FROM generate_series(1, 60)",
+        )
+        .output()
+        .or_fault("no sqlite3")?;
+    assert!(damaged.status.success(), "{damaged:?}");
     receiver.fail(None);
-    let second = NewLetter {
-        event: "b".to_owned(),
-        labels: [("event".to_owned(), "b".to_owned())].into(),
-        annotations: BTreeMap::new(),
-    };
-    let ending = Ending {
-        verdict: Verdict::NoneSeen,
-        summary: String::new(),
-        after: None,
-        letter: Some(second),
-        watch_until: None,
-        dry_run: false,
-    };
-    runtime.block_on(journal.end(1, ending, Timestamp::now())).unwrap();
+    runtime.block_on(write(&journal, 1, "b"));
     letters.notify_one();
     let posts = receiver.wait_for_posts(1)?;
     assert_eq!(event(&posts[0]), "b");
+    none_waits("what cannot be read is dropped")?;
     stop.send_replace(true);
     runtime.block_on(delivery).unwrap();
     Ok(())
@@ -221,21 +242,7 @@ fn after_a_crash_of_alertmanager_what_was_mailed_is_not_mailed_again() -> Result
     alertmanager.kill()?;
     alertmanager.restart()?;
     // One that it is given now and mails shows that it has had time for the others.
-    let content: BTreeMap<_, _> = [
-        ("alertname".to_owned(), "ProcstormOutcome".to_owned()),
-        ("event".to_owned(), "c".to_owned()),
-    ]
-    .into();
-    let letter = NewLetter { event: "c".to_owned(), labels: content.clone(), annotations: content };
-    let ending = Ending {
-        verdict: Verdict::NoneSeen,
-        summary: String::new(),
-        after: None,
-        letter: Some(letter),
-        watch_until: None,
-        dry_run: false,
-    };
-    runtime.block_on(journal.end(1, ending, Timestamp::now())).unwrap();
+    runtime.block_on(write(&journal, 1, "c"));
     letters.notify_one();
     mailed(&["a", "b", "c"])?;
     stop.send_replace(true);
