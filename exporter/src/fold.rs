@@ -8,15 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What is beyond the limits is shown as.
-pub const OTHER: &str = "(other)";
-
-/// What a user's small groups are shown as. No process can have that name, of which the kernel keeps
-/// 15 bytes: so no storm can pass for it, and no user can make one of it.
-pub const SMALL: &str = "(smaller-groups)";
-
-/// What the users are shown as who have fewer than [`Limits::min_processes`] in all.
-pub const SMALL_USERS: &str = "(smaller-users)";
+pub use procstorm_processes::folded::{OTHER, SMALL, SMALL_USERS};
 
 /// How many processes each user has of each command, by the texts they are shown by.
 pub type Counts = BTreeMap<Arc<str>, BTreeMap<String, u64>>;

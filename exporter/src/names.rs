@@ -3,7 +3,7 @@
 //! - A name once known is shown until the name service gives another: a service that fails, or
 //!   forgets an account whose processes still run, changes no series.
 //! - A uid that has no name is shown as its number, as `ps` does. So is one whose name is empty,
-//!   which would be no label at all, or too long for a name.
+//!   which would be no label at all, or too long for a name, or the name of several users together.
 //! - A uid never seen before is waited for, up to a deadline; but not while some other question
 //!   is overdue, so that a name service that hangs delays one scan and no more.
 
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use procstorm_processes::folded::{OTHER, SMALL_USERS};
 use procstorm_processes::name_service::NameService;
 
 /// How long a scan waits for the names of users that are new.
@@ -139,7 +140,7 @@ impl Names {
         entry.asked = None;
         entry.answered = Some(now);
         match name {
-            Ok(Some(name)) if (1..=NAME_MAX).contains(&name.len()) => {
+            Ok(Some(name)) if is_a_users(&name) => {
                 entry.text = name.into();
                 entry.named = true;
             }
@@ -172,6 +173,11 @@ impl Names {
             entry.answered = None;
         }
     }
+}
+
+/// Whether a name can be shown as that of one user.
+fn is_a_users(name: &str) -> bool {
+    (1..=NAME_MAX).contains(&name.len()) && name != OTHER && name != SMALL_USERS
 }
 
 impl Entry {
@@ -277,7 +283,12 @@ mod tests {
     #[test]
     fn a_name_that_cannot_be_shown_is_no_name() {
         let (mut names, says) = scripted();
-        for (uid, name) in [(1, String::new()), (2, "x".repeat(NAME_MAX + 1))] {
+        for (uid, name) in [
+            (1, String::new()),
+            (2, "x".repeat(NAME_MAX + 1)),
+            (3, OTHER.to_owned()),
+            (4, SMALL_USERS.to_owned()),
+        ] {
             *says.lock().expect("not poisoned") = Ok(Some(name));
             names.refresh([uid], Instant::now());
             assert_eq!(*names.text(uid), uid.to_string());

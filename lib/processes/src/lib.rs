@@ -7,6 +7,7 @@
 //! - [`mounts`]: what `mountinfo` says of mounts.
 //! - [`visibility`]: whether other users' processes can be seen at all.
 //! - [`name_service`]: account names and uids, from a name service that may hang.
+//! - [`folded`]: what the exporter calls the processes that it adds together.
 //!
 //! # What counts as a process
 //!
@@ -20,6 +21,7 @@
 //! | processes of nested pid namespaces (containers) | counted | counted if the user created the namespace; otherwise only where the policy says so (`nested_namespaces: kill`) |
 //! | kernel threads | only with `--collector.kernel-threads` | never ([`Stat::is_kernel_thread`](process::Stat::is_kernel_thread)) |
 
+pub mod folded;
 pub mod mounts;
 pub mod name_service;
 pub mod namespaces;

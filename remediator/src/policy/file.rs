@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper::Uri;
+use procstorm_processes::folded::{OTHER, SMALL, SMALL_USERS};
 use procstorm_processes::process::Command;
 use serde_json::Value;
 
@@ -760,6 +761,13 @@ fn listed(value: &Value) -> Result<Listed, Wrong> {
 
 fn command(value: &Value) -> Result<Command, Wrong> {
     let name = text(value)?;
+    if [SMALL, OTHER, SMALL_USERS].contains(&name.as_str()) {
+        return Err(format!(
+            "{name:?} is how the exporter shows several commands together; name the commands \
+             themselves"
+        )
+        .into());
+    }
     if name.is_empty() || name.len() > COMMAND_MAX {
         return Err(format!(
             "process names are 1 to {COMMAND_MAX} bytes long, and {name:?} is not; write the name as \

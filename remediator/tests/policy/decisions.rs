@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
+use procstorm_processes::folded::{OTHER, SMALL, SMALL_USERS};
 use procstorm_processes::process::Command;
 use procstorm_remediator::account::standing::Standing;
 use procstorm_remediator::account::{Account, Listed, UserName};
@@ -157,7 +158,7 @@ fn each_of_several_commands_is_exact() {
 fn an_alert_alone_can_be_refused() {
     let config = config("");
     let long = "x".repeat(300);
-    let cases: [(Changes<'_>, &str, &str); 10] = [
+    let cases: [(Changes<'_>, &str, &str); 13] = [
         (&[("host", "nantes")], "other_host", "nantes"),
         (&[("host", "")], "other_host", "moscow"),
         (&[("playbook", "")], "no_playbook", "playbook"),
@@ -166,6 +167,10 @@ fn an_alert_alone_can_be_refused() {
         (&[("command", "/usr/sbin/imapd")], "other_command", "/usr/sbin/imapd"),
         (&[("command", "a\nb")], "other_command", "\\n"),
         (&[("user", "../root")], "bad_user_name", "../root"),
+        // What the exporter adds together.
+        (&[("command", SMALL)], "other_command", SMALL),
+        (&[("user", SMALL_USERS)], "bad_user_name", SMALL_USERS),
+        (&[("user", OTHER)], "bad_user_name", OTHER),
         (&[("user", "postmaster")], "protected_user", "postmaster"),
         (&[("host", &long)], "other_host", "xxx"),
     ];

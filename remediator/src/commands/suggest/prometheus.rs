@@ -12,14 +12,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
+use procstorm_processes::folded::SMALL;
+
 use crate::alertmanager::LineError;
 use crate::alertmanager::line::Line;
 use crate::policy::Access;
 use crate::policy::duration::spoken;
 use crate::printable::line;
-
-/// The command that an exporter shows groups as that are too small for a series of their own.
-const SMALL: &str = "(smaller-groups)";
 
 /// How long one answer may take.
 const DEADLINE: Duration = Duration::from_secs(60);
