@@ -4,6 +4,7 @@
 #   tests/tools.sh stack [GENERATION]   prometheus, promtool, alertmanager, amtool
 #   tests/tools.sh test                 the same, and what `make test` also calls
 #   tests/tools.sh packages             what `make packages` calls
+#   tests/tools.sh clang                what builds the exporter's BPF program (exporter/bpf/build.sh)
 #   tests/tools.sh kernels RELEASE...   QEMU, and the kernels of these releases of Debian
 #   tests/tools.sh bench                the same as stack, and the peers that `make bench` measures
 #
@@ -289,6 +290,33 @@ mail_server() {
         libargon2-1 libwrap0 libapparmor1
 }
 
+# What builds the exporter's BPF program: the clang of Debian 12, on newer Debians too, since
+# another gives other instructions.  230 MB with its libraries, of which only those of every Debian
+# with apt are not fetched.
+clang() {
+    local program programs="clang llvm-strip llvm-objcopy" root=$tools/clang
+    if have clang-14 llvm-strip-14 llvm-objcopy-14; then return 0; fi
+    if ! command -v apt-get >/dev/null; then
+        say "no apt and no clang-14, llvm-strip-14 and llvm-objcopy-14: the exporter's BPF program is" \
+            "not built and compared"
+        return 0
+    fi
+    fetch bookworm "$root" clang-14 llvm-14 libbsd0 libclang-cpp14 libedit2 libffi8 libicu72 \
+        libllvm14 libmd0 libtinfo6 libxml2 libz3-4
+    # LLVM has a hundred programs.
+    find "$root/usr/lib/llvm-14" ! -type d ! -path '*/bin/clang' ! -path '*/bin/llvm-strip' \
+        ! -path '*/bin/llvm-objcopy' ! -name 'libclang-cpp.so*' -delete
+    for program in $programs; do
+        cat >"$tools/bin/$program-14" <<EOF
+#!/bin/sh
+root=\${0%/*}/../clang/usr/lib
+LD_LIBRARY_PATH=\$(echo "\$root"/*-linux-gnu) exec "\$root/llvm-14/bin/$program" "\$@"
+EOF
+        chmod 755 "$tools/bin/$program-14"
+        start "$program-14" "$tools/bin/$program-14" >/dev/null
+    done
+}
+
 # A kernel is below target/tools/kernels/RELEASE.
 kernels() {
     [ "$(uname -m)" = x86_64 ] || fail "the kernels that are tried are those of x86_64"
@@ -326,12 +354,13 @@ bench() {
 # shellcheck disable=SC2086 # lists of words
 case "${1:-stack}" in
     stack) need $build_calls; stack "${2:-}" ;;
-    test) need $build_calls $tests_call; stack; browser; mail_server; field ;;
+    test) need $build_calls $tests_call; stack; browser; mail_server; clang; field ;;
     bench) need $build_calls; stack; bench ;;
     packages) need $build_calls $packages_call ;;
+    clang) clang ;;
     kernels) shift; need $build_calls $tests_call $kernels_call; kernels "$@" ;;
     *)
-        say "usage: tests/tools.sh [stack [bookworm|trixie|sid|path]|test|bench|packages|kernels RELEASE...]"
+        say "usage: tests/tools.sh [stack [bookworm|trixie|sid|path]|test|bench|packages|clang|kernels RELEASE...]"
         exit 2
         ;;
 esac

@@ -3,7 +3,7 @@
 #
 #   exporter/bpf/build.sh [OUTPUT]     CLANG and LLVM_STRIP name other programs
 #
-# Only who changes census.bpf.c needs this.
+# Only who changes census.bpf.c needs this. `tests/tools.sh clang` brings both.
 set -eu
 directory=$(dirname "$0")
 output=${1:-$directory/census.bpf.o}

@@ -8,7 +8,7 @@ use procstorm_exporter::bpf::TaskIterator;
 use procstorm_exporter::source::{Origin, Source};
 use procstorm_testkit::procfs::Fixture;
 use procstorm_testkit::skip::skipped;
-use procstorm_testkit::{needs_root, test_name};
+use procstorm_testkit::{needs_root, programs, test_name};
 
 use crate::world::{BINARY, Program, value};
 
@@ -131,7 +131,7 @@ fn a_scan_that_fails_in_the_kernel_reads_proc() {
 /// The instructions in an object, by the name of the program's section.
 fn instructions(object: &Path, directory: &Path) -> Vec<u8> {
     let file = directory.join("instructions");
-    let mut dump = Command::new("llvm-objcopy-14");
+    let mut dump = Command::new(programs::other("llvm-objcopy-14").unwrap());
     dump.arg(format!("--dump-section=iter/task={}", file.display())).arg(object).arg("/dev/null");
     assert!(dump.status().unwrap().success());
     std::fs::read(file).unwrap()
@@ -140,14 +140,15 @@ fn instructions(object: &Path, directory: &Path) -> Vec<u8> {
 #[test]
 fn the_object_is_what_its_source_gives() {
     let bpf = Path::new(env!("CARGO_MANIFEST_DIR")).join("bpf");
-    let has = |tool| Command::new(tool).arg("--version").output().is_ok();
-    if !has("clang-14") || !has("llvm-strip-14") {
-        return skipped(test_name!(), "needs Debian's clang-14 and llvm-14");
-    }
+    let (Ok(clang), Ok(strip)) = (programs::other("clang-14"), programs::other("llvm-strip-14"))
+    else {
+        return skipped(test_name!(), "needs Debian's clang-14 and llvm-14: tests/tools.sh clang");
+    };
     let directory = tempfile::tempdir().unwrap();
     let rebuilt = directory.path().join("rebuilt.o");
-    let status = Command::new(bpf.join("build.sh")).arg(&rebuilt).status().unwrap();
-    assert!(status.success());
+    let mut build = Command::new(bpf.join("build.sh"));
+    build.arg(&rebuilt).env("CLANG", clang).env("LLVM_STRIP", strip);
+    assert!(build.status().unwrap().success());
     let kept = instructions(&bpf.join("census.bpf.o"), directory.path());
     assert!(kept.len() > 100 && kept.len().is_multiple_of(8), "{} bytes", kept.len());
     assert_eq!(instructions(&rebuilt, directory.path()), kept, "run exporter/bpf/build.sh");
