@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use procstorm_toolkit::certificate::Validity;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
@@ -14,6 +15,15 @@ use crate::slices::Slice;
 
 /// The `Content-Type` of what [`Exposition::render`] gives.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What the exporter says of its web configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Web {
+    /// Whether its last reading was valid.
+    pub is_valid: bool,
+    /// How long the certificate that is served is valid; `None` without TLS.
+    pub certificate: Option<Validity>,
+}
 
 /// What renders scans.
 #[derive(Debug)]
@@ -28,15 +38,11 @@ impl Exposition {
         Self { process: process_metrics.then(ProcessCollector::for_self) }
     }
 
-    /// `scan` in the text format, and what else the exporter says of itself: `web_config_valid`,
-    /// if there is a web configuration, is whether its last reading was.
-    pub fn render(
-        &self,
-        scan: &Scan,
-        web_config_valid: Option<bool>,
-    ) -> Result<Vec<u8>, prometheus::Error> {
+    /// `scan` in the text format, and what else the exporter says of itself: `web` is of its web
+    /// configuration, if there is one.
+    pub fn render(&self, scan: &Scan, web: Option<Web>) -> Result<Vec<u8>, prometheus::Error> {
         let mut families = of_scan(scan);
-        families.extend(web_config_valid.map(web_config));
+        families.extend(web.into_iter().flat_map(web_config));
         families.extend(self.process.iter().flat_map(Collector::collect));
         families.retain(|family| !family.get_metric().is_empty());
         families.sort_by(|a, b| a.name().cmp(b.name()));
@@ -55,7 +61,8 @@ pub fn families() -> Vec<MetricFamily> {
     let slices = BTreeMap::from([("alice".into(), slice)]);
     let scan = Scan { counts, slices, ..Scan::default() };
     let mut families = of_scan(&scan);
-    families.push(web_config(true));
+    let certificate = Some(Validity { not_before: 0, not_after: 0 });
+    families.extend(web_config(Web { is_valid: true, certificate }));
     families
 }
 
@@ -127,9 +134,31 @@ fn build_info() -> MetricFamily {
     family("procstorm_build_info", help, MetricType::GAUGE, vec![metric])
 }
 
-fn web_config(valid: bool) -> MetricFamily {
+fn web_config(web: Web) -> Vec<MetricFamily> {
     let help = "Whether the last reload of the web configuration succeeded.";
-    simple("procstorm_web_config_last_reload_successful", help, f64::from(u8::from(valid)))
+    let valid = f64::from(u8::from(web.is_valid));
+    let mut families = vec![simple("procstorm_web_config_last_reload_successful", help, valid)];
+    families.extend(web.certificate.into_iter().flat_map(certificate));
+    families
+}
+
+fn certificate(validity: Validity) -> [MetricFamily; 2] {
+    let gauge = |name, help: &str, time| {
+        let metrics = vec![gauge(&[("use", "server")], signed(time))];
+        family(name, help, MetricType::GAUGE, metrics)
+    };
+    [
+        gauge(
+            "procstorm_tls_certificate_not_before_timestamp_seconds",
+            "When the TLS certificate becomes valid that is served now; the latest time in its chain.",
+            validity.not_before,
+        ),
+        gauge(
+            "procstorm_tls_certificate_not_after_timestamp_seconds",
+            "When the TLS certificate expires that is served now; the earliest time in its chain.",
+            validity.not_after,
+        ),
+    ]
 }
 
 /// What the exporter says of its own work.
@@ -248,5 +277,14 @@ fn labelled(labels: &[(&str, &str)]) -> Metric {
     reason = "the format's only number; exact up to 2^53"
 )]
 fn float(n: u64) -> f64 {
+    n as f64
+}
+
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    reason = "the format's only number; exact up to 2^53"
+)]
+fn signed(n: i64) -> f64 {
     n as f64
 }

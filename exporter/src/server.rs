@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::args::Args;
-use crate::exposition::{CONTENT_TYPE, Exposition};
+use crate::exposition::{CONTENT_TYPE, Exposition, Web};
 use crate::landing::{self, Largest};
 use crate::scan::Scanner;
 use crate::source::Source;
@@ -314,10 +314,13 @@ impl Inner {
         drop(scanner);
         let scan = scan
             .map_err(|error| Failure { text: Chain(&error).to_string(), passes: error.passes() })?;
-        let valid = self.security.as_ref().map(|security| security.is_valid());
+        let web = self.security.as_ref().map(|security| Web {
+            is_valid: security.is_valid(),
+            certificate: security.certificate(),
+        });
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Largest::of(&scan));
         self.exposition
-            .render(&scan, valid)
+            .render(&scan, web)
             .map_err(|error| Failure { text: Chain(&error).to_string(), passes: false })
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use procstorm_toolkit::certificate::Validity;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{LabelPair, Metric, MetricFamily};
@@ -117,6 +118,26 @@ results! {
     }
 }
 
+/// What one of the daemon's certificates is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// It is served to those who connect to the daemon.
+    Server,
+    /// It is shown to Alertmanager.
+    Client,
+}
+
+impl Use {
+    /// The value of the label `use`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+        }
+    }
+}
+
 /// All metrics. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -177,6 +198,9 @@ struct Health {
     reload_successful: IntGauge,
     reload_time: Gauge,
     web_config: IntGauge,
+    /// Without series where there is no TLS.
+    not_before: IntGaugeVec,
+    not_after: IntGaugeVec,
     journal_up: IntGauge,
     archive_up: IntGauge,
     void_protection: IntGauge,
@@ -295,6 +319,22 @@ impl Metrics {
     /// Whether the web configuration is good.
     pub fn web_config(&self, good: bool) {
         self.health.web_config.set(i64::from(good));
+    }
+
+    /// How long the certificate for this use is valid; `None` if there is none, or it has not been
+    /// read yet.
+    pub fn certificate(&self, certificate: Use, validity: Option<Validity>) {
+        let labels = [certificate.label()];
+        for (gauge, time) in [
+            (&self.health.not_before, validity.map(|validity| validity.not_before)),
+            (&self.health.not_after, validity.map(|validity| validity.not_after)),
+        ] {
+            match time {
+                Some(time) => gauge.with_label_values(&labels).set(time),
+                // There may be none to remove.
+                None => gauge.remove_label_values(&labels).unwrap_or_default(),
+            }
+        }
     }
 
     /// The series that alert rules look at exist from the beginning: an increase from nothing to
@@ -485,6 +525,14 @@ impl Health {
             "procstorm_config_last_reload_success_timestamp_seconds",
             "When a reload of the policy last succeeded.",
         );
+        let not_before = Opts::new(
+            "procstorm_tls_certificate_not_before_timestamp_seconds",
+            "When the TLS certificate becomes valid that is used now, as the server or as a client of Alertmanager; the latest time in its chain.",
+        );
+        let not_after = Opts::new(
+            "procstorm_tls_certificate_not_after_timestamp_seconds",
+            "When the TLS certificate expires that is used now, as the server or as a client of Alertmanager; the earliest time in its chain.",
+        );
         Ok(Self {
             reload_successful: gauge(
                 registry,
@@ -497,6 +545,8 @@ impl Health {
                 "procstorm_web_config_last_reload_successful",
                 "Whether the last reload of the web configuration succeeded.",
             )?,
+            not_before: registered(registry, IntGaugeVec::new(not_before, &["use"])?)?,
+            not_after: registered(registry, IntGaugeVec::new(not_after, &["use"])?)?,
             journal_up: gauge(
                 registry,
                 "procstorm_journal_up",

@@ -101,3 +101,27 @@ fn a_faulty_web_configuration_at_sighup_is_no_reload() {
     assert!(status == 200 && body.contains("_web_config_last_reload_successful 0\n"), "{body}");
     assert_eq!(program.get_with("/metrics", "").0, 401);
 }
+
+#[test]
+fn it_says_how_long_its_certificate_is_valid_and_warns_of_one_that_clients_refuse() {
+    let directory = tempfile::tempdir().unwrap();
+    let write =
+        |name: &str, text: String| std::fs::write(directory.path().join(name), text).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(2199, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2200, 1, 1);
+    write("server.crt", params.self_signed(&key).unwrap().pem());
+    write("server.key", key.serialize_pem());
+    write(
+        "web.yml",
+        "tls_server_config: {cert_file: server.crt, key_file: server.key}\n".to_owned(),
+    );
+    let flag = format!("--web.config.file={}", directory.path().join("web.yml").display());
+    let proc = Fixture::new();
+    let program = Program::start(proc.path(), &[&flag]);
+    let log = program.first_lines();
+    let line = log.lines().find(|line| line.contains("clients refuse it"));
+    let line = line.unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains("level=warn") && line.contains("not valid before Jan  1 "), "{line}");
+}

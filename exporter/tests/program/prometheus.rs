@@ -31,7 +31,8 @@ fn certificates(directory: &Path) {
     write(directory.join("ca.crt"), authority.pem()).unwrap();
     for name in ["server", "client"] {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2200, 1, 1);
         let certificate = params.signed_by(&key, &authority).unwrap();
         write(directory.join(format!("{name}.crt")), certificate.pem()).unwrap();
         write(directory.join(format!("{name}.key")), key.serialize_pem()).unwrap();
@@ -109,5 +110,10 @@ fn a_real_prometheus_scrapes_over_mutual_tls_with_a_password() {
     until_so("the count", || {
         query(&listen, "sum(procstorm_processes%7Bjob=%22good%22%7D)")
             .is_some_and(|counted| counted.contains(",\"1\"]"))
+    });
+    until_so("the end of the certificate", || {
+        let metric = "procstorm_tls_certificate_not_after_timestamp_seconds";
+        query(&listen, &format!("{metric}%7Bjob=%22good%22,use=%22server%22%7D"))
+            .is_some_and(|end| end.contains(",\"7258118400\"]"))
     });
 }

@@ -9,9 +9,11 @@
 //! - [`scarcity`]: descriptors and memory held back for when the system has none left.
 //! - [`chain`]: an error and its sources, as one line; [`complaint`]: why a program ended badly.
 //! - [`logging`]: the log on stderr, as logfmt or JSON.
+//! - [`certificate`]: from when to when a certificate is valid.
 //! - [`printable`]: names from outside, made fit for people.
 //! - [`systemd`]: readiness, socket activation, and a `systemctl reload` that reports failure.
 
+pub mod certificate;
 pub mod chain;
 pub mod complaint;
 pub mod lifecycle;

@@ -396,11 +396,54 @@ async fn a_renewed_certificate_is_shown_without_a_restart() {
     assert!(over_tls(&world, address, None, &BOTH).await.starts_with("HTTP/1.1 200"));
 }
 
+#[tokio::test]
+async fn the_validity_is_that_of_the_certificate_which_is_served() {
+    let world = World::new();
+    let issue = |year| {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        world.issue_for("server", params);
+    };
+    issue(2200);
+    let (address, security) =
+        start(&world.configure(&format!("tls_server_config:\n{SERVER}"))).await;
+    let first = security.certificate().unwrap();
+    assert_eq!((first.not_before, first.not_after), (1_577_836_800, 7_258_118_400));
+    issue(2199);
+    assert!(over_tls(&world, address, None, &BOTH).await.starts_with("HTTP/1.1 200"));
+    assert_eq!(security.certificate().unwrap().not_after, 7_226_582_400);
+    // What is on the disk now is not served.
+    world.put("server.crt", "renewed, but torn");
+    assert!(over_tls(&world, address, None, &BOTH).await.starts_with("HTTP/1.1 200"));
+    assert!(!security.is_valid());
+    assert_eq!(security.certificate().unwrap().not_after, 7_226_582_400);
+    // One that clients refuse is served, as their clocks may differ from this host's.
+    issue(2021);
+    assert_eq!(over_tls(&world, address, None, &BOTH).await, "");
+    assert_eq!(security.certificate().unwrap().not_after, 1_609_459_200);
+    let (_, plain) = start(&world.configure("{}\n")).await;
+    assert_eq!(plain.certificate(), None);
+}
+
 #[test]
 fn faults_name_file_and_key() {
     let world = World::new();
     write(world.path("empty"), "").unwrap();
+    let torn = BASE64_STANDARD.encode(b"no certificate");
+    let torn = format!("-----BEGIN CERTIFICATE-----\n{torn}\n-----END CERTIFICATE-----\n");
+    write(world.path("torn"), &torn).unwrap();
+    let server = std::fs::read_to_string(world.path("server.crt")).unwrap();
+    write(world.path("half"), server + &torn).unwrap();
     for (text, key) in [
+        (
+            "tls_server_config: {cert_file: torn, key_file: server.key}",
+            "tls_server_config.cert_file: certificate 1 of 1 in it cannot be read: ",
+        ),
+        (
+            "tls_server_config: {cert_file: half, key_file: server.key}",
+            "tls_server_config.cert_file: certificate 2 of 2 in it cannot be read: ",
+        ),
         ("tls_server_config: {cert_file: server.crt}", "tls_server_config.key_file: missing"),
         (
             "tls_server_config: {cert_file: empty, key_file: server.key}",

@@ -17,6 +17,7 @@ use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap};
 use hyper::{Method, Request, StatusCode, Uri};
 use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
+use procstorm_toolkit::certificate::Validity;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -134,6 +135,11 @@ impl Alertmanager {
     #[must_use]
     pub fn name(&self) -> String {
         self.base.to_string().trim_end_matches('/').to_owned()
+    }
+
+    /// How long the certificate is valid that is shown to it now.
+    pub(super) fn certificate(&self) -> Option<Validity> {
+        self.line.certificate()
     }
 
     /// What time it is at Alertmanager, which is asked for it. Without a `Date` in its answer, what

@@ -8,7 +8,7 @@ use std::fmt;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -19,6 +19,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use procstorm_toolkit::certificate::Validity;
 use procstorm_toolkit::workers::Workers;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -69,6 +70,8 @@ pub enum LineError {
 pub(crate) struct Open {
     pub(crate) http: Http,
     pub(crate) login: Option<HeaderValue>,
+    /// How long the certificate is valid that it shows, if it shows one.
+    certificate: Option<Validity>,
 }
 
 impl fmt::Debug for Open {
@@ -140,6 +143,12 @@ impl Line {
         }
     }
 
+    /// How long the certificate is valid that is shown now; `None` if there is none, or if nothing was
+    /// asked yet.
+    pub(crate) fn certificate(&self) -> Option<Validity> {
+        known(self.lock())?.certificate
+    }
+
     async fn read_again(&self) -> Result<Open, LineError> {
         let contents = match &self.files {
             None => Vec::new(),
@@ -166,16 +175,19 @@ impl Line {
     fn make(&self, contents: &Contents) -> Result<Open, LineError> {
         let mut http = HttpConnector::new_with_resolver(self.resolver.clone());
         http.enforce_http(false);
+        let (tls, certificate) = self.tls(contents)?;
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(self.tls(contents)?)
+            .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
         let http = Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Open { http, login: self.login(contents)? })
+        Ok(Open { http, login: self.login(contents)?, certificate })
     }
 
-    fn tls(&self, contents: &Contents) -> Result<ClientConfig, LineError> {
+    /// TLS, and how long the certificate is valid that it shows. One that is not valid is used all the
+    /// same: this host's clock may be wrong.
+    fn tls(&self, contents: &Contents) -> Result<(ClientConfig, Option<Validity>), LineError> {
         let mut roots = RootCertStore::empty();
         if let Some(ca) = self.file(self.access.ca_file.as_deref(), contents) {
             for certificate in ca.certificates()? {
@@ -193,10 +205,22 @@ impl Line {
         let own = self.file(self.access.cert_file.as_deref(), contents);
         let key = self.file(self.access.key_file.as_deref(), contents);
         match (own, key) {
-            (Some(own), Some(key)) => builder
-                .with_client_auth_cert(own.certificates()?, key.private_key()?)
-                .map_err(|error| key.fault(error)),
-            _ => Ok(builder.with_no_client_auth()),
+            (Some(own), Some(key)) => {
+                let chain = own.certificates()?;
+                let validity = Validity::of(&chain).map_err(|error| own.fault(error))?;
+                if let Some(complaint) = validity.complaint(SystemTime::now()) {
+                    tracing::warn!(
+                        file = %own.path.display(),
+                        problem = complaint,
+                        "certificate is not valid by the clock of this host: Alertmanager refuses it"
+                    );
+                }
+                let tls = builder
+                    .with_client_auth_cert(chain, key.private_key()?)
+                    .map_err(|error| key.fault(error))?;
+                Ok((tls, Some(validity)))
+            }
+            _ => Ok((builder.with_no_client_auth(), None)),
         }
     }
 
@@ -305,6 +329,36 @@ mod tests {
         std::fs::remove_file(dir.path().join("bearer")).expect("removed");
         line.lock().read = None;
         assert_eq!(login(line.open().await.expect("open")), "Bearer second");
+    }
+
+    #[tokio::test]
+    async fn the_validity_is_that_of_the_certificate_which_is_shown() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| Some(dir.path().join(name));
+        let key = rcgen::KeyPair::generate().expect("a key");
+        std::fs::write(dir.path().join("key"), key.serialize_pem()).expect("a file");
+        let issue = |year| {
+            let names = vec!["moscow".to_owned()];
+            let mut params = rcgen::CertificateParams::new(names).expect("a name");
+            params.not_after = rcgen::date_time_ymd(year, 1, 1);
+            let own = params.self_signed(&key).expect("a certificate").pem();
+            std::fs::write(dir.path().join("crt"), own).expect("a file");
+        };
+        let access = Access { cert_file: at("crt"), key_file: at("key"), ..Access::default() };
+        let line = Line::new(&access, 1);
+        let end = || line.certificate().map(|validity| validity.not_after);
+        assert_eq!(end(), None);
+        issue(2200);
+        line.open().await.expect("open");
+        assert_eq!(end(), Some(7_258_118_400));
+        issue(2021);
+        line.read_again().await.expect("one that has expired is used, as the clock may be wrong");
+        assert_eq!(end(), Some(1_609_459_200));
+        let torn = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        std::fs::write(dir.path().join("crt"), torn).expect("a file");
+        let fault = line.read_again().await.expect_err("torn").to_string();
+        assert!(fault.contains("/crt: certificate 1 of 1 in it cannot be read: "), "{fault}");
+        assert_eq!(end(), Some(1_609_459_200), "the one before is still shown");
     }
 
     #[tokio::test]

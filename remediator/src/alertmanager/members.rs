@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 use jiff::{SignedDuration, Timestamp};
+use procstorm_toolkit::certificate::Validity;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
@@ -53,6 +54,13 @@ impl Members {
         let known = self.0.iter().filter_map(|member| Some((member.skew()?.abs(), member)));
         let nearest = known.min_by_key(|(skew, _)| *skew);
         nearest.map_or(time, |(_, member)| member.here(time))
+    }
+
+    /// How long the certificate is valid that is shown to them now; `None` if there is none, or if
+    /// none of them was asked yet.
+    #[must_use]
+    pub fn certificate(&self) -> Option<Validity> {
+        self.0.first()?.certificate()
     }
 
     /// What keeps any of them from sending the alert of these labels. Fails only if none can be

@@ -17,11 +17,13 @@ use super::status::view::{
 };
 use super::status::{detail, events, links, overview, playbooks, restore};
 use crate::active::Force;
+use crate::alertmanager::Members;
 use crate::commands::describe::LeftAlone;
 use crate::journal::records::RemediationRow;
 use crate::journal::refusals::Refusals;
 use crate::journal::uses::Limited;
 use crate::journal::{Fault, StepRow};
+use crate::metrics::Use;
 use crate::policy::Playbook;
 use crate::steps::archive::note::{Fate, FormNote};
 use crate::steps::archive::recorded_archives;
@@ -150,7 +152,10 @@ impl Site {
         self.metrics.lost_threads(self.force.borrow().mailroom.lost_threads());
         if let Some(security) = &self.security {
             self.metrics.web_config(security.is_valid());
+            self.metrics.certificate(Use::Server, security.certificate());
         }
+        let client = self.force.borrow().alertmanager.as_ref().and_then(Members::certificate);
+        self.metrics.certificate(Use::Client, client);
         match self.metrics.render() {
             Ok(text) => {
                 reply::content(StatusCode::OK, crate::metrics::CONTENT_TYPE, Bytes::from(text))

@@ -234,6 +234,15 @@ fn all_programs_of_a_fleet_know_each_other_by_their_certificates() -> Result<(),
     holds("procstorm_outcomes_total{result='taken'} >= 1")?;
     holds("procstorm_outcomes_pending == 0")?;
 
+    // How long they are valid, to the second.
+    let validity = |of: &str| format!("procstorm_tls_certificate_{of}_timestamp_seconds");
+    let (day, then) = (24 * 60 * 60, then.as_second());
+    for role in ["server", "client"] {
+        for (of, time) in [("not_before", then - day), ("not_after", then + 365 * day)] {
+            holds(&format!("{}{{use='{role}'}} == {time}", validity(of)))?;
+        }
+    }
+
     // Who else may post.
     let pki = &fleet.order.output;
     let stranger = Fleets::new()?;
@@ -268,6 +277,8 @@ fn all_programs_of_a_fleet_know_each_other_by_their_certificates() -> Result<(),
         remediator.log().contains("web configuration reloaded").then_some(())
     })?;
     holds(&format!("timestamp(up{{job='procstorm-remediator'}} == 1) > {renewed}"))?;
+    let end = renewed + 365 * day;
+    holds(&format!("abs({}{{use='server'}} - {end}) < 3600", validity("not_after")))?;
 
     // If Prometheus need not be served, it is refused.
     let web = fs::read_to_string(fleet.at("web.yml")).unwrap();

@@ -14,6 +14,7 @@ use super::basic_auth::Users;
 use super::faults::Faults;
 use super::rate_limit::{Rate, RawRate};
 use super::tls::{self, RawTls};
+use crate::certificate::Validity;
 use crate::scarcity::is_shortage;
 
 /// A valid configuration.
@@ -21,6 +22,8 @@ use crate::scarcity::is_shortage;
 pub struct WebConfig {
     /// How connections are encrypted; `None` is plain HTTP.
     pub(super) tls: Option<Arc<ServerConfig>>,
+    /// How long the server's certificate is valid, if there is one.
+    pub(super) certificate: Option<Validity>,
     /// Whether each client must have a verified certificate.
     pub(super) verifies_clients: bool,
     /// The users who may send requests; if it is empty, everybody may.
@@ -127,13 +130,14 @@ impl WebConfig {
         let tls = tls.filter(|tls| !tls.is_empty());
         let verifies_clients = tls.as_ref().is_some_and(RawTls::verifies_clients);
         let tls = tls.and_then(|tls| tls::validate(tls, directory, &mut files, &mut faults));
+        let (tls, certificate) = tls.unzip();
         let users = present(raw.basic_auth_users.unwrap_or_default());
         let users = Users::validate(users, &mut faults);
         let rate = Rate::validate(raw.rate_limit.unwrap_or_default(), &mut faults);
         let http = raw.http_server_config.unwrap_or_default();
         let headers = validate_headers(present(http.headers.unwrap_or_default()), &mut faults);
         if faults == Faults::default() {
-            Ok(Self { tls, verifies_clients, users, rate, headers, files })
+            Ok(Self { tls, certificate, verifies_clients, users, rate, headers, files })
         } else {
             Err(faults)
         }

@@ -31,6 +31,7 @@ use self::config::{ConfigError, WebConfig};
 use self::rate_limit::Limiter;
 use super::Response;
 use super::seldom::Seldom;
+use crate::certificate::Validity;
 use crate::chain::Chain;
 use crate::single_flight::SingleFlight;
 use crate::workers::{Missing, Workers};
@@ -125,6 +126,12 @@ impl Security {
     #[must_use]
     pub fn is_valid(&self) -> bool {
         self.valid.load(Ordering::Relaxed)
+    }
+
+    /// How long the certificate that is served now is valid; `None` without TLS.
+    #[must_use]
+    pub fn certificate(&self) -> Option<Validity> {
+        self.lock().config.certificate
     }
 
     /// Whether every request comes with a password.

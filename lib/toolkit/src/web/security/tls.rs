@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
 use rustls::pki_types::pem::PemObject;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 
 use super::client_cert::{self, Demand};
 use super::faults::Faults;
+use crate::certificate::Validity;
 
 /// The section as it is written.
 #[derive(Deserialize, Default)]
@@ -83,14 +85,15 @@ fn key(name: &str) -> String {
     format!("tls_server_config.{name}")
 }
 
-/// The server's side of TLS. What is wrong goes into `faults`, the files that it needs into
-/// `files`.
+/// The server's side of TLS, and how long its certificate is valid. What is wrong goes into
+/// `faults`, the files that it needs into `files`. A certificate that clients refuse is logged: they
+/// may have another clock.
 pub(super) fn validate(
     raw: RawTls,
     directory: &Path,
     files: &mut Vec<PathBuf>,
     faults: &mut Faults,
-) -> Option<Arc<ServerConfig>> {
+) -> Option<(Arc<ServerConfig>, Validity)> {
     let mut pem = |name, inline, file| Pem::read(name, inline, file, directory, files, faults);
     let chain = pem("cert", raw.cert, raw.cert_file);
     let private = pem("key", raw.key, raw.key_file);
@@ -101,7 +104,7 @@ pub(super) fn validate(
             faults.add(&key(name), "missing");
         }
     }
-    let chain = chain.certificates(faults);
+    let (chain, validity) = chain.chain(faults).unzip();
     let private = private.private_key(faults);
     let provider = provider(raw.cipher_suites, raw.curve_preferences, faults);
     let versions = versions(raw.min_version.as_deref(), raw.max_version.as_deref(), faults);
@@ -122,7 +125,14 @@ pub(super) fn validate(
         .ok()?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.ignore_client_order = raw.prefer_server_cipher_suites.unwrap_or(true);
-    Some(Arc::new(config))
+    let validity = validity?;
+    if let Some(complaint) = validity.complaint(SystemTime::now()) {
+        tracing::warn!(
+            problem = complaint,
+            "certificate of the server is not valid by the clock of this host: clients refuse it"
+        );
+    }
+    Some((Arc::new(config), validity))
 }
 
 /// Text in PEM, written into the configuration or into a file of its own.
@@ -182,6 +192,15 @@ impl Pem {
                 None
             }
         }
+    }
+
+    /// The certificate that is served with those that it is sent with, and how long all of them are
+    /// valid.
+    fn chain(&self, faults: &mut Faults) -> Option<(Vec<CertificateDer<'static>>, Validity)> {
+        let Self::Text { key, .. } = self else { return None };
+        let chain = self.certificates(faults)?;
+        let validity = Validity::of(&chain).map_err(|error| faults.add(key, error)).ok()?;
+        Some((chain, validity))
     }
 
     fn private_key(&self, faults: &mut Faults) -> Option<PrivateKeyDer<'static>> {
