@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap};
+use http_body_util::Full;
+use hyper::header::{ACCEPT, CONTENT_TYPE, DATE, HeaderMap};
 use hyper::{Method, Request, StatusCode, Uri};
 use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::timeout;
 
+use super::ask::{Unread, address, encoded, whole};
 use super::line::{Line, LineError};
 
 /// The name of the alerts that say what was done.
@@ -238,10 +239,7 @@ impl Alertmanager {
     }
 
     fn uri(&self, path: &str) -> Result<Uri, ApiError> {
-        let prefix = self.base.path().trim_end_matches('/');
-        let authority = self.base.authority().map(ToString::to_string).unwrap_or_default();
-        let scheme = self.base.scheme_str().unwrap_or("http");
-        format!("{scheme}://{authority}{prefix}{path}")
+        address(&self.base, path)
             .parse()
             .map_err(|error| ApiError::Address(format!("{}{path}: {error}", self.base)))
     }
@@ -255,28 +253,25 @@ impl Alertmanager {
     async fn ask(&self, method: Method, uri: Uri, body: Bytes) -> Result<Bytes, ApiError> {
         let transport = |source| ApiError::Transport { uri: uri.clone(), source };
         let line = self.line.open().await?;
-        let mut request = Request::builder()
+        let request = Request::builder()
             .method(method)
             .uri(uri.clone())
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json")
             .body(Full::new(body))
             .map_err(|error| transport(Box::new(error)))?;
-        if let Some(login) = line.login {
-            request.headers_mut().insert(AUTHORIZATION, login);
-        }
         let asked = Timestamp::now();
         let answer = async {
-            let response =
-                line.http.request(request).await.map_err(|error| transport(Box::new(error)))?;
+            let response = line.ask(request).await.map_err(transport)?;
             self.read_clock(response.headers(), asked);
             let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-            let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
-                Ok(_) => transport(format!("the answer is over {ANSWER_MAX} bytes").into()),
-                Err(error) => transport(error),
+            let body = whole(response, ANSWER_MAX).await.map_err(|unread| match unread {
+                Unread::TooLarge => {
+                    transport(format!("the answer is over {ANSWER_MAX} bytes").into())
+                }
+                Unread::Broken(error) => transport(error),
             })?;
-            Ok::<_, ApiError>((status, body.to_bytes()))
+            Ok::<_, ApiError>((status, body))
         };
         let (status, body) = timeout(DEADLINE, answer)
             .await
@@ -347,17 +342,6 @@ fn alerts_like(labels: &BTreeMap<String, String>) -> String {
         format!("filter={}", encoded(&format!("{name}=\"{value}\"")))
     });
     format!("/api/v2/alerts?{}", filters.collect::<Vec<_>>().join("&"))
-}
-
-/// A text as a part of a query (RFC 3986).
-fn encoded(text: &str) -> String {
-    let letter = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-            char::from(byte).to_string()
-        }
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(letter).collect()
 }
 
 /// The id of the first of these silences that covers an alert of these labels.

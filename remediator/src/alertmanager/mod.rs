@@ -3,8 +3,10 @@
 //! - [`notification`]: what it posts to the webhook.
 //! - [`client`]: its API, which takes outcomes and knows of silences.
 //! - [`members`]: all members of a cluster.
-//! - `line`: certificates and passwords; `resolver`: host names, looked up without a new thread.
+//! - `ask`: one question and its answer; `line`: certificates and passwords; `resolver`: host names,
+//!   looked up without a new thread.
 
+pub(crate) mod ask;
 pub mod client;
 pub(crate) mod line;
 pub mod members;

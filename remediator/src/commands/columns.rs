@@ -5,6 +5,10 @@ use crate::printable::printable;
 /// The width below which no column of text is cut.
 const LEAST: usize = 8;
 
+/// The most characters of a cell that are shown: names that others chose can have millions, and a column
+/// is as wide as its widest cell.
+const MOST: usize = 1000;
+
 /// What is between two columns.
 const GAP: &str = "  ";
 
@@ -50,7 +54,9 @@ pub(crate) fn table(columns: &[Column], rows: &[Vec<String>], width: Option<usiz
     let lines = std::iter::once(&titles).chain(&rows).map(|row| {
         let cells = row.iter().zip(columns).zip(&widths).map(|((cell, column), &width)| {
             let cell = cut(cell, width);
-            if column.is_number { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+            // Not by `{:width$}`, which panics from a width of 65,536 on.
+            let blanks = " ".repeat(width.saturating_sub(length(&cell)));
+            if column.is_number { format!("{blanks}{cell}") } else { format!("{cell}{blanks}") }
         });
         format!("{}\n", cells.collect::<Vec<_>>().join(GAP).trim_end())
     });
@@ -61,7 +67,7 @@ fn widths(columns: &[Column], rows: &[Vec<String>], width: Option<usize>) -> Vec
     let mut widths: Vec<usize> = columns.iter().map(|column| length(column.title)).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(length(cell));
+            *width = (*width).max(length(cell).min(MOST));
         }
     }
     let Some(most) = width else { return widths };
@@ -133,6 +139,16 @@ mod tests {
         );
         // Where nothing fits, it is too wide rather than empty.
         assert!(table(&columns, &rows, Some(3)).contains("xxxxxxx…"));
+    }
+
+    #[test]
+    fn a_name_of_a_million_characters_is_cut() {
+        let columns = [Column::fixed("USER"), Column::number("TIMES")];
+        let row = |user: &str| vec![user.to_owned(), "3".to_owned()];
+        let text = table(&columns, &[row(&"x".repeat(1_000_000)), row("alice")], None);
+        let lengths: Vec<_> = text.lines().map(length).collect();
+        assert_eq!(lengths, [1007, 1007, 1007], "titles and rows");
+        assert!(text.contains("x…      3\n"));
     }
 
     #[test]

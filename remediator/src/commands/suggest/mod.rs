@@ -17,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::policy::Access;
 use crate::policy::duration::parse;
 use classes::Classes;
-use count::Tally;
+use count::{Tally, TooMany};
 use prometheus::Prometheus;
 pub use prometheus::PrometheusError;
 
@@ -124,19 +124,41 @@ async fn ask(question: &Question) -> Result<String, SuggestError> {
     let is_raised = mark > question.least;
     let question = &Question { least: question.least.max(mark), ..question.clone() };
     let (until, step) = (Timestamp::now(), question.step);
-    let mut tally = Tally::new(classes, exemptions, step);
-    let chunk = step.saturating_mul(POINTS);
+    let thresholds = table.iter().filter_map(|row| whole(row.threshold));
+    let mut tally = Tally::new(classes, exemptions, step, thresholds);
+    let mut points = POINTS;
     let mut begin = earlier(until, question.since);
     let since = begin;
     while begin < until {
-        let end = later(begin, chunk).min(until);
-        for series in prometheus.history(begin, end, step, question.least).await? {
-            tally.add(series);
+        let end = later(begin, step.saturating_mul(points)).min(until);
+        let history = match prometheus.history(begin, end, step, question.least).await {
+            // A smaller piece may do.
+            Err(PrometheusError::TooLarge(_)) if points > 1 => {
+                points /= 2;
+                continue;
+            }
+            history => history?,
+        };
+        for series in history {
+            tally.add(series).map_err(|TooMany| too_many(question))?;
         }
         // One step further: both ends of a span are in its answer.
         begin = later(end, step);
     }
     Ok(tell::tell(question, is_raised, (since, until), &tally, &table))
+}
+
+fn too_many(question: &Question) -> SuggestError {
+    SuggestError::Question(format!(
+        "--least: so many groups have at least {} processes that they do not fit into the memory that \
+         is used for them; a higher --least asks for fewer",
+        question.least
+    ))
+}
+
+/// A threshold of the table as a count.
+fn whole(threshold: f64) -> Option<u64> {
+    format!("{threshold:.0}").parse().ok()
 }
 
 fn earlier(time: Timestamp, span: Duration) -> Timestamp {

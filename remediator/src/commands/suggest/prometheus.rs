@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{ACCEPT, AUTHORIZATION};
+use http_body_util::Full;
+use hyper::header::ACCEPT;
 use hyper::{Request, StatusCode, Uri};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use procstorm_processes::folded::SMALL;
 
 use crate::alertmanager::LineError;
+use crate::alertmanager::ask::{Unread, address, encoded, whole};
 use crate::alertmanager::line::Line;
 use crate::policy::Access;
 use crate::policy::duration::spoken;
@@ -73,8 +74,25 @@ pub enum PrometheusError {
 pub(super) struct Series {
     /// Its labels.
     pub(super) metric: BTreeMap<String, String>,
-    /// Seconds since 1970, and a number.
-    pub(super) values: Vec<(f64, String)>,
+    /// Its counts, in order of time.
+    pub(super) values: Vec<Point>,
+}
+
+/// A count at a time. Small, since there are many.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(from = "(f64, String)")]
+pub(super) struct Point {
+    /// Seconds since 1970.
+    pub(super) time: i64,
+    /// How many processes; `None` if the value is not a count.
+    pub(super) count: Option<u64>,
+}
+
+impl From<(f64, String)> for Point {
+    fn from((time, value): (f64, String)) -> Self {
+        let count = value.split('.').next().and_then(|whole| whole.parse().ok());
+        Self { time: format!("{time:.0}").parse().unwrap_or_default(), count }
+    }
 }
 
 /// A row of the table of thresholds that Prometheus has loaded.
@@ -211,10 +229,7 @@ impl Prometheus {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, PrometheusError> {
-        let prefix = self.base.path().trim_end_matches('/');
-        let authority = self.base.authority().map(ToString::to_string).unwrap_or_default();
-        let scheme = self.base.scheme_str().unwrap_or("http");
-        let uri = format!("{scheme}://{authority}{prefix}{path}");
+        let uri = address(&self.base, path);
         // What people read is the address without the question.
         let told = uri.split('?').next().unwrap_or_default().to_owned();
         let (status, body) = timeout(DEADLINE, self.ask(&uri, &told))
@@ -232,33 +247,16 @@ impl Prometheus {
     async fn ask(&self, uri: &str, told: &str) -> Result<(StatusCode, Bytes), PrometheusError> {
         let transport = |source| PrometheusError::Transport { uri: told.to_owned(), source };
         let open = self.line.open().await?;
-        let mut request = Request::get(uri)
+        let request = Request::get(uri)
             .header(ACCEPT, "application/json")
             .body(Full::new(Bytes::new()))
             .map_err(|error| transport(Box::new(error)))?;
-        if let Some(login) = open.login {
-            request.headers_mut().insert(AUTHORIZATION, login);
-        }
-        let response = open.http.request(request).await;
-        let response = response.map_err(|error| transport(Box::new(error)))?;
+        let response = open.ask(request).await.map_err(transport)?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-        let body =
-            body.map_err(|error| match error.downcast::<http_body_util::LengthLimitError>() {
-                Ok(_) => PrometheusError::TooLarge(told.to_owned()),
-                Err(error) => transport(error),
-            })?;
-        Ok((status, body.to_bytes()))
+        let body = whole(response, ANSWER_MAX).await.map_err(|unread| match unread {
+            Unread::TooLarge => PrometheusError::TooLarge(told.to_owned()),
+            Unread::Broken(error) => transport(error),
+        })?;
+        Ok((status, body))
     }
-}
-
-/// A text as a part of a query (RFC 3986).
-fn encoded(text: &str) -> String {
-    let letter = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-            char::from(byte).to_string()
-        }
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(letter).collect()
 }

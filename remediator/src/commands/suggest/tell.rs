@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::Question;
 use super::count::{Kind, Tally, emergency, red};
 use super::prometheus::Row;
+use super::{Question, whole};
 use crate::commands::columns::{Column, table, wrapped};
 use crate::policy::duration::spoken;
 use crate::printable::printable;
@@ -170,10 +170,6 @@ fn word(text: &str) -> String {
         return text.to_owned();
     }
     crate::printable::escaped(&serde_json::Value::from(text).to_string())
-}
-
-fn whole(threshold: f64) -> Option<u64> {
-    format!("{threshold:.0}").parse().ok()
 }
 
 fn days(since: Timestamp, until: Timestamp) -> u64 {
