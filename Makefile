@@ -78,6 +78,7 @@ field: build ## run what takes too long for make test: mail and web servers, Ans
 	tests/field.sh ansible
 	$(CARGO) test -p procstorm-tests --test field -- --ignored --nocapture --test-threads=1 \
 	    mail_server:: servers:: ansible::
+	$(CARGO) test -p procstorm-tests --test counting -- --ignored --nocapture
 	@tests/tools.sh stack
 	$(CARGO) test -p procstorm-tests --test e2e -- --ignored --nocapture week::
 	$(MAKE) --no-print-directory field-arm64 field-kernels

@@ -2,6 +2,7 @@
 //!
 //! What stands for the world outside:
 //! - [`storm`]: real processes of a user and a command of our choice.
+//! - [`crowd`]: thousands that only exist.
 //! - [`world`]: a /proc that holds what the scenario says.
 //! - [`opponent`]: real processes that are hard to end; [`ledger`] counts them without a scan,
 //!   and [`forking`] is how they come to be.
@@ -37,6 +38,7 @@
 
 pub mod alertmanager;
 pub mod browser;
+pub mod crowd;
 pub mod daemon;
 pub mod dashboard;
 pub mod demo;

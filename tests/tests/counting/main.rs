@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command as Program;
+use std::time::Instant;
 
 use procstorm_exporter::bpf::TaskIterator;
 use procstorm_exporter::bpf::helper::fetch;
@@ -19,10 +20,17 @@ use procstorm_testkit::race::meanwhile;
 use procstorm_testkit::uids::claim_uids;
 use procstorm_testkit::wait::until_so;
 use procstorm_testkit::{in_a_world_apart, needs_root, programs};
+use procstorm_tests::crowd::Crowd;
 use procstorm_tests::opponent::Opponent;
 
 /// More than the kernel gives at one reading.
 const MANY: usize = 3000;
+
+/// The number of pids that the kernel gives by default.
+const ALL_PIDS: usize = 32_768;
+
+/// So many pids are left to the rest of the machine.
+const SPARE_PIDS: usize = 6_000;
 
 /// How often something is counted that moves.
 const ROUNDS: usize = 100;
@@ -128,6 +136,47 @@ fn a_whole_pid_namespace_counts_as_in_its_proc() {
     assert_eq!(counts.groups[&group(45_200, b"imapd")], 3003);
     // Nobody outside of this namespace is in it: this test, the keepers, the two containers'.
     assert!(counts.processes < 3050, "{:?}", counts.groups);
+}
+
+/// How many processes may be started: nearly as many as the kernel has pids by default. Those of a pid
+/// namespace have a pid outside of it, too, where the limit may be lower than `pid_max` says inside.
+fn room() -> usize {
+    // `running/tasks`, the fourth field: those of the whole machine, threads included.
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap();
+    let tasks: usize = load.split([' ', '/']).nth(4).unwrap().parse().unwrap();
+    ALL_PIDS.saturating_sub(tasks + SPARE_PIDS)
+}
+
+#[test]
+#[ignore = "takes nearly all pids that a machine has by default; for make field"]
+fn nearly_as_many_processes_as_there_are_pids_count_as_in_proc() {
+    in_a_world_apart!();
+    let iterator = iterator!();
+    let names: [&[u8]; 4] = [b"held-0", b"held-1", b"held-2", b"held-3"];
+    let groups: Vec<_> =
+        (45_300..45_308).flat_map(|uid| names.map(|name| group(uid, name))).collect();
+    let each = room() / groups.len();
+    assert!(each * groups.len() >= MANY, "the machine has no pids to spare");
+    let _crowd = Crowd::gather(each * groups.len(), 45_300, 8, names.len()).unwrap();
+    let timed = |census: &mut dyn FnMut() -> Census| {
+        let begun = Instant::now();
+        (census(), begun.elapsed())
+    };
+    let mut proc = proc();
+    // The test's own processes may yet have to come to rest.
+    until_so("both count the same", || {
+        let (by_kernel, kernel_time) = timed(&mut || iterator.census(None).unwrap());
+        let (by_proc, proc_time) = timed(&mut || Census::take(&mut proc, false).unwrap());
+        eprintln!(
+            "counting: {} processes: in the kernel in {kernel_time:.0?}, from /proc in {proc_time:.0?}",
+            by_kernel.processes
+        );
+        by_kernel.groups == by_proc.groups && by_kernel.processes == by_proc.processes
+    });
+    let counts = iterator.census(None).unwrap().groups;
+    for group in groups {
+        assert_eq!(counts.get(&group), Some(&u64::try_from(each).unwrap()), "{group:?}");
+    }
 }
 
 #[test]
