@@ -280,8 +280,8 @@ pub enum Task {
         #[arg(long, value_name = "FILE")]
         payload: PathBuf,
     },
-    /// Show out of the journal who was hit or, in a dry run, would have been: when, how often, how
-    /// many processes; and what was refused, and why.
+    /// List from the journal who was hit, or would have been hit in a dry run: when, how often, how many
+    /// processes; and what was refused, and why.
     ///
     /// It only reads, while the daemon runs as well. It needs the right to read the journal: run it as
     /// root.
@@ -312,8 +312,9 @@ pub enum Task {
     /// files for a new key. If a file is damaged or not from this command, or if the list has a fault,
     /// nothing is written.
     Certificates(Certificates),
-    /// Show out of Prometheus' history how many users and alerts each threshold would have meant, for
-    /// each role and class, with the largest groups; and print rows for the table of thresholds.
+    /// Show from Prometheus' history how many users each threshold would have hit, and how many alerts
+    /// it would have caused, for each role and class, with the largest groups; and print rows for the
+    /// table of thresholds.
     ///
     /// It needs the history of the exporter alone, and no policy. If Prometheus has loaded the rules,
     /// the classes are theirs, and the table shows their present thresholds.

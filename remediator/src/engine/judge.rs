@@ -120,6 +120,7 @@ impl Judge {
     ) -> Result<(), Stopping> {
         let Attempt { remediation, force, authorised } = attempt;
         let (request, account) = (authorised.request(), authorised.account());
+        let left = facts.living.saturating_add(facts.left_alone);
         let turn = self.turn.lock().await;
         let question = Question {
             id: remediation.id,
@@ -152,7 +153,6 @@ impl Judge {
                 let is_over =
                     matches!(refusal, Refusal::BelowThreshold { .. } | Refusal::LeftAlone { .. });
                 if remediation.state == State::Acting && is_over {
-                    let left = facts.living.saturating_add(facts.left_alone);
                     return self.actor.end_interrupted(attempt, left).await;
                 }
                 let is_limit = matches!(refusal, Refusal::LimitReached { .. });
@@ -169,7 +169,6 @@ impl Judge {
                 let has_begun = remediation.state == State::Acting && !remediation.steps.is_empty();
                 if has_begun && remediation.dry_run != dry {
                     drop(turn);
-                    let left = living.saturating_add(facts.left_alone);
                     return self.actor.end_interrupted(attempt, left).await;
                 }
                 self.context.persist(|| journal.begin(id, uid, living, dry, now)).await?;

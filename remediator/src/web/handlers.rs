@@ -194,7 +194,7 @@ impl Site {
         Ok(Listing { remediations: records.iter().map(remediation).collect(), older_before })
     }
 
-    /// What the playbooks may do, and how often still, if the journal says so.
+    /// What the playbooks may do, and how often before a limit is reached, if the journal says so.
     async fn playbooks(&self, force: &Force) -> Vec<PlaybookView> {
         let books = force.config.playbooks.iter();
         let ask = |(name, book): (&String, &Playbook)| Limited {

@@ -190,8 +190,8 @@ pub static ROUTES: [Page; 8] = [
         path: "/",
         method: Method::GET,
         access: READERS,
-        about: "The status page: what the daemon may do, to whom and how often still; what it did last; \
-                and which alerts it refused.",
+        about: "The status page: what the daemon may do, to whom, and how often before a limit is \
+                reached; what it did last; and which alerts it refused.",
         handler: |site, request| Box::pin(async move { site.overview(query(&request)).await }),
     },
     Page {

@@ -176,8 +176,8 @@ fn credentials(targets: &Targets, all: &[Credentials], routing: &Routing) -> Vec
         }
         if let Some(other) = files.insert(&one.file, one) {
             add(format!(
-                "the receiver of host {host:?} has the token {file} of host {:?} (line {}): whoever \
-                 has taken over one host could act on the other; give each its own",
+                "the receiver of host {host:?} has the token {file} of host {:?} (line {}): an \
+                 attacker who has taken over one host could act on the other; give each its own",
                 other.host, other.line
             ));
             continue;

@@ -44,25 +44,14 @@ fn mail_file(note: &FormNote) -> Vec<Fact> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::steps::archive::{Attribute, Method};
+    use crate::steps::archive::Attribute;
     use crate::steps::facts::value;
 
     #[test]
     fn a_mail_file_is_shown_with_its_archive_and_what_was_lost() {
-        let archived = Archived {
-            path: "/var/mail/arc/alice.956900000".into(),
-            bytes: 12,
-            locked: true,
-            changed: false,
-            uncertain: false,
-            method: Method::ReadWrite,
-            dotlock: false,
-            lost: vec![Attribute::Acl, Attribute::Owner],
-            elapsed: Duration::from_micros(1500),
-        };
+        let lost = vec![Attribute::Acl, Attribute::Owner];
+        let archived = Archived { lost, ..Archived::at("/var/mail/arc/alice.956900000") };
         let note = FormNote {
             form: Form::Pop,
             source: "/var/mail/.alice.pop".into(),

@@ -46,6 +46,24 @@ pub struct Archived {
     pub elapsed: Duration,
 }
 
+#[cfg(test)]
+impl Archived {
+    /// One like any other, for tests.
+    pub(crate) fn at(path: &str) -> Self {
+        Self {
+            path: path.into(),
+            bytes: 12,
+            locked: true,
+            changed: false,
+            uncertain: false,
+            method: Method::ReadWrite,
+            dotlock: false,
+            lost: Vec::new(),
+            elapsed: Duration::from_micros(1500),
+        }
+    }
+}
+
 /// How an archive came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

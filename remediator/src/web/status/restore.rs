@@ -39,24 +39,12 @@ fn quoted(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::steps::archive::{Archived, Method};
+    use crate::steps::archive::Archived;
 
     fn saved(form: Form, path: &str) -> FormNote {
-        let archived = Archived {
-            path: path.into(),
-            bytes: 12,
-            locked: true,
-            changed: false,
-            uncertain: false,
-            method: Method::ReadWrite,
-            dotlock: false,
-            lost: Vec::new(),
-            elapsed: Duration::ZERO,
-        };
-        FormNote { form, source: "/var/mail/alice".into(), fate: Fate::Archived(archived) }
+        let fate = Fate::Archived(Archived::at(path));
+        FormNote { form, source: "/var/mail/alice".into(), fate }
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub enum Mode {
     DryRun,
     /// Others' processes are hidden from it: it refuses to act.
     Blind,
-    /// The limit of runs is reached: a person decides.
+    /// A storm was left alone because a limit was reached: a person decides.
     Limited,
     /// Its journal cannot be written: it takes no alert.
     Unrecorded,
@@ -37,9 +37,10 @@ impl Mode {
             Self::PartlyLive => ("partly live", "Some playbooks act, the others only report."),
             Self::DryRun => ("dry run", "Nothing is saved or killed; it reports what it would do."),
             Self::Blind => ("blind", "Other users' processes are hidden from it: it does not act."),
-            Self::Limited => {
-                ("limit reached", "In the last hour it acted as often as it may: see below.")
-            }
+            Self::Limited => (
+                "limit reached",
+                "In the last hour it left a storm alone because a limit was reached: see below.",
+            ),
             Self::Unrecorded => {
                 ("unrecorded", "The journal cannot be written: alerts are refused until it can.")
             }
