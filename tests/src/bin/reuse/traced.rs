@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use procstorm_testkit::fault::{Fault, OrFault as _};
 use procstorm_testkit::programs;
 use procstorm_tests::ledger::Ledger;
+use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
 use crate::people;
 
@@ -85,8 +86,16 @@ fn is_survived(moment: Moment, ledger: &Ledger) -> Result<bool, Fault> {
 
 #[expect(unsafe_code, reason = "between fork and exec")]
 fn start_traced(command: &mut Command) -> Result<i32, Fault> {
-    // SAFETY: ptrace(2) may be called between fork and exec.
-    let command = unsafe { command.pre_exec(|| Ok(ptrace::traceme()?)) };
+    // On one processor it kills with one hand, the thread that is traced, even while there are so many
+    // processes on the machine that two would be worth their while.
+    let mut one = CpuSet::new();
+    one.set(sched_getcpu());
+    let start = move || {
+        sched_setaffinity(None, &one)?;
+        Ok(ptrace::traceme()?)
+    };
+    // SAFETY: both calls may be made between fork and exec.
+    let command = unsafe { command.pre_exec(start) };
     // It is waited for by `waitpid`.
     let child = command.spawn().or_fault("cannot start end_storm")?;
     i32::try_from(child.id()).or_fault("a pid")
