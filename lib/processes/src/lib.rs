@@ -3,6 +3,7 @@
 //!
 //! - [`process`]: the fields of a process, and the kernel's name of it.
 //! - [`proc_dir`]: a /proc directory and the pids in it.
+//! - [`pidfd`]: what the kernel says of a process that a pidfd holds.
 //! - [`namespaces`]: what /proc says of namespaces, and of the caller.
 //! - [`mounts`]: what `mountinfo` says of mounts.
 //! - [`visibility`]: whether other users' processes can be seen at all.
@@ -25,6 +26,7 @@ pub mod folded;
 pub mod mounts;
 pub mod name_service;
 pub mod namespaces;
+pub mod pidfd;
 pub mod proc_dir;
 pub mod process;
 pub mod visibility;

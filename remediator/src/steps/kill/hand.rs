@@ -277,7 +277,7 @@ impl<'a> Hand<'a> {
     fn try_take(&mut self, pid: i32) -> Result<Taken, Halt> {
         let Some(pin) = Pin::open(pid)? else { return Ok(Taken::Gone) };
         let Errand { target, bounds, proc_dir, untouchables, .. } = self.errand;
-        let (sight, file) = look_and_keep(proc_dir, pid, target, untouchables)?;
+        let (sight, file) = look_and_keep(proc_dir, &pin, target, untouchables)?;
         self.in_a_run = false;
         let (stat, is_dead) = match sight {
             Sight::Process(Standing::Living, stat) => (stat, false),
@@ -374,7 +374,7 @@ impl<'a> Hand<'a> {
     pub(super) fn ask_held(&mut self) -> Result<(), Halt> {
         let errand = self.errand;
         let is_over = || errand.is_aborted() || errand.is_overdue();
-        let recheck = |pid, file: Option<&StatFile>| recheck(errand, pid, file);
+        let recheck = |pin: &Pin, file: Option<&StatFile>| recheck(errand, pin, file);
         let kills = self.held.ask(is_over, || !errand.is_late(), recheck);
         let count = self.account_for(&kills);
         self.report.asked = self.report.asked.saturating_add(count);
@@ -402,7 +402,7 @@ impl<'a> Hand<'a> {
     pub(super) fn kill_held(&mut self) -> Result<(), Halt> {
         let errand = self.errand;
         let is_over = || errand.is_aborted() || errand.is_overdue();
-        let recheck = |pid, file: Option<&StatFile>| recheck(errand, pid, file);
+        let recheck = |pin: &Pin, file: Option<&StatFile>| recheck(errand, pin, file);
         let kills = self.held.kill(is_over, || !errand.is_late(), recheck);
         let count = self.account_for(&kills);
         self.scan.killed = self.scan.killed.saturating_add(count);
@@ -445,9 +445,9 @@ impl<'a> Hand<'a> {
 }
 
 /// Whether a process that is held stopped is still one of the storm.
-fn recheck(errand: &Errand<'_>, pid: i32, file: Option<&StatFile>) -> Recheck {
+fn recheck(errand: &Errand<'_>, pin: &Pin, file: Option<&StatFile>) -> Recheck {
     let Errand { target, proc_dir, untouchables, .. } = errand;
-    match again(proc_dir, pid, file, target, untouchables) {
+    match again(proc_dir, pin, file, target, untouchables) {
         Ok(Sight::Process(Standing::Zombie, _)) => Recheck::Dead,
         Ok(Sight::Process(Standing::Other | Standing::Untouchable, _)) => Recheck::Changed,
         Ok(Sight::Process(Standing::Living, stat)) if stat.is_running() => Recheck::Running,

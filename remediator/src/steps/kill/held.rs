@@ -106,6 +106,9 @@ const PATIENCE: Patience =
 /// The time between two looks at one that is not yet stopped.
 const GLANCE: Duration = Duration::from_micros(200);
 
+/// How many are asked at once whether they have exited.
+const PART: usize = 64;
+
 /// How all that are held are to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
@@ -197,7 +200,12 @@ impl Held {
         self.in_phase(Phase::Killed).map(|(pid, _)| pid).collect()
     }
 
-    fn in_phase(&self, phase: Phase) -> impl DoubleEndedIterator<Item = (i32, &Entry)> {
+    /// The pins of those that are in this phase, in order.
+    fn pins(&self, phase: Phase) -> Vec<&Pin> {
+        self.in_phase(phase).map(|(_, entry)| &entry.pin).collect()
+    }
+
+    fn in_phase(&self, phase: Phase) -> impl Iterator<Item = (i32, &Entry)> {
         let entries = self.entries.iter().filter(move |(_, entry)| entry.phase == phase);
         entries.map(|(pid, entry)| (*pid, entry))
     }
@@ -234,7 +242,7 @@ impl Held {
         &mut self,
         is_over: impl Fn() -> bool,
         may_wait: impl Fn() -> bool,
-        recheck: impl Fn(i32, Option<&StatFile>) -> Recheck,
+        recheck: impl Fn(&Pin, Option<&StatFile>) -> Recheck,
     ) -> Kills {
         self.signal_all(Way::Ask, is_over, may_wait, recheck)
     }
@@ -246,20 +254,9 @@ impl Held {
         loop {
             let end = if is_over() { Instant::now() } else { until.min(Instant::now() + SLICE) };
             let is_last = is_over() || end >= until;
-            // One after the other, the last first, as in `await_exits`. What comes after one that
-            // takes its time is not looked at again and again, but when the time is over.
-            let (mut exited, mut is_any) = (Vec::new(), false);
-            for (pid, entry) in self.in_phase(Phase::Asked).rev() {
-                let left = end.saturating_duration_since(Instant::now());
-                if entry.pin.has_exited_within(left) {
-                    exited.push(pid);
-                } else {
-                    is_any = true;
-                    if !is_last {
-                        break;
-                    }
-                }
-            }
+            let asked = self.pins(Phase::Asked);
+            let exited = exits(&asked, || end.saturating_duration_since(Instant::now()));
+            let is_any = exited.len() < asked.len();
             self.forget(&exited);
             sum = sum.saturating_add(count(&exited));
             if !is_any || is_last {
@@ -306,7 +303,7 @@ impl Held {
         &mut self,
         is_over: impl Fn() -> bool,
         may_wait: impl Fn() -> bool,
-        recheck: impl Fn(i32, Option<&StatFile>) -> Recheck,
+        recheck: impl Fn(&Pin, Option<&StatFile>) -> Recheck,
     ) -> Kills {
         self.signal_all(Way::Kill, is_over, may_wait, recheck)
     }
@@ -316,7 +313,7 @@ impl Held {
         way: Way,
         is_over: impl Fn() -> bool,
         may_wait: impl Fn() -> bool,
-        recheck: impl Fn(i32, Option<&StatFile>) -> Recheck,
+        recheck: impl Fn(&Pin, Option<&StatFile>) -> Recheck,
     ) -> Kills {
         let mut kills = Kills::default();
         let mut patience = PATIENCE;
@@ -324,7 +321,7 @@ impl Held {
             if !entry.is_stopped() || is_over() {
                 return true;
             }
-            let look = || recheck(pid, entry.file.as_ref());
+            let look = || recheck(&entry.pin, entry.file.as_ref());
             let seen = settle(look, &mut patience, &may_wait);
             // Where a process has exited, what is seen may be another one with its pid. And as a
             // zombie takes a signal and does not tell, one that we have asked before is asked about.
@@ -404,15 +401,35 @@ impl Held {
             let aborted = abort.load(Ordering::Relaxed);
             if aborted { Duration::ZERO } else { wait.saturating_sub(begun.elapsed()) }
         };
-        let has_exited =
-            |(pid, entry): (i32, &Entry)| entry.pin.has_exited_within(left()).then_some(pid);
-        // One after the other: polling all of them again at each exit would take quadratic time.
-        // And the last first, since once it is gone the others are too, more or less, and we are
-        // not woken for each of them.
-        let exited: Vec<i32> = self.in_phase(Phase::Killed).rev().filter_map(has_exited).collect();
+        let exited = exits(&self.pins(Phase::Killed), left);
         self.forget(&exited);
         count(&exited)
     }
+}
+
+/// Waits for these to exit for as long as there is time `left`, and returns which have.
+///
+/// It waits for one alone, and then asks about many at once: if it waited for many, it would be woken
+/// for each of them, and while thousands exit all processors are at work on that. The last first, since
+/// once it has exited most of the others have, too. In parts, so that whatever the order in which they
+/// exit, none is asked about more often than there are others in its part.
+fn exits(pins: &[&Pin], left: impl Fn() -> Duration) -> Vec<i32> {
+    let mut exited = Vec::new();
+    for part in pins.rchunks(PART) {
+        let mut living = part.to_vec();
+        loop {
+            let gone = Pin::exited(living.iter().copied());
+            living.retain(|pin| gone.binary_search(&pin.pid()).is_err());
+            exited.extend(gone);
+            let wait = left();
+            match living.last() {
+                // Whether it has exited is seen with the others.
+                Some(last) if !wait.is_zero() => _ = last.has_exited_within(wait),
+                Some(_) | None => break,
+            }
+        }
+    }
+    exited
 }
 
 /// Rechecks until the process is stopped, or patience is at its end: one that sleeps
@@ -462,5 +479,49 @@ fn resume(entry: &Entry) {
         // Gone is as well as sent. Denied cannot follow a SIGSTOP that was allowed, unless the
         // process has changed its owner, and then there is nothing more that we could do.
         let (Delivery::Sent | Delivery::Gone | Delivery::Denied) = entry.pin.signal(Signal::CONT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    fn pin(child: &Child) -> Pin {
+        let pid = i32::try_from(child.id()).expect("a pid");
+        Pin::open(pid).expect("there are descriptors").expect("it is not reaped")
+    }
+
+    #[test]
+    fn those_that_exit_are_seen_in_whatever_order_and_no_others() {
+        const LIMIT: Duration = Duration::from_secs(60);
+        let start = |_| Command::new("sleep").arg("600").spawn().expect("a sleeper");
+        let mut children: Vec<Child> = (0..PART + 6).map(start).collect();
+        let mut pins: Vec<Pin> = children.iter().map(pin).collect();
+        pins.sort_by_key(Pin::pid);
+        let mut living: Vec<&Pin> = pins.iter().collect();
+        assert_eq!(exits(&living, || Duration::ZERO), [0; 0], "all sleep");
+        // One of the part that is looked at last, and one of the other.
+        for nth in [2, PART - 2] {
+            let one = living.remove(nth);
+            assert_eq!(one.signal(Signal::KILL), Delivery::Sent);
+            assert!(one.has_exited_within(LIMIT), "it was killed");
+            let all: Vec<&Pin> = living.iter().copied().chain([one]).collect();
+            let mut sorted = all.clone();
+            sorted.sort_by_key(|pin| pin.pid());
+            assert_eq!(exits(&sorted, || Duration::ZERO), [one.pid()]);
+        }
+        for one in &living {
+            assert_eq!(one.signal(Signal::KILL), Delivery::Sent);
+        }
+        let begun = Instant::now();
+        let mut exited = exits(&living, || LIMIT.saturating_sub(begun.elapsed()));
+        exited.sort_unstable();
+        let expected: Vec<i32> = living.iter().map(|pin| pin.pid()).collect();
+        assert_eq!(exited, expected);
+        for child in &mut children {
+            child.wait().expect("it is dead");
+        }
     }
 }

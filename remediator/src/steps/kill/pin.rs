@@ -6,7 +6,7 @@
 //! to the pin, and so to no process. (Checking first and pinning after would pin the stranger.)
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use procstorm_processes::namespaces::PidfdView;
@@ -82,10 +82,28 @@ impl Pin {
         poll(&mut fds, timeout.as_ref()).is_ok_and(|ready| ready > 0)
     }
 
+    /// Which of these processes have exited, as [`has_exited_within`](Self::has_exited_within) has it:
+    /// one call for all. Where that fails, it is none.
+    pub(super) fn exited<'a>(pins: impl IntoIterator<Item = &'a Self>) -> Vec<i32> {
+        let pins: Vec<&Self> = pins.into_iter().collect();
+        let mut fds: Vec<_> = pins.iter().map(|pin| PollFd::new(&pin.fd, PollFlags::IN)).collect();
+        if poll(&mut fds, Some(&Timespec::default())).is_err() {
+            return Vec::new();
+        }
+        let seen = pins.iter().zip(&fds);
+        seen.filter(|(_, fd)| !fd.revents().is_empty()).map(|(pin, _)| pin.pid).collect()
+    }
+
     /// Whether the pinned process lives in a pid namespace below the one of the /proc that
     /// `view` is of. `None` if it is gone.
     pub fn is_nested(&self, view: &mut PidfdView) -> io::Result<Option<bool>> {
         Ok(view.nesting(&self.fd)?.map(|depth| depth > 1))
+    }
+}
+
+impl AsFd for Pin {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -19,6 +19,7 @@ use procstorm_processes::visibility::{Blindness, blindness};
 use rustix::io::Errno;
 
 use super::guard::{Standing, Untouchables, standing};
+use super::pin::Pin;
 use super::realm::{Realm, realm};
 use super::report::Zombie;
 use super::target::{Bounds, Target};
@@ -153,33 +154,36 @@ pub(super) fn look(
     sight(proc_dir, pid, target, untouchables, proc_dir.owned_stat(pid))
 }
 
-/// The same, and the file by which the process can be looked at [`again`].
+/// The same of a pinned process, and the file by which it can be looked at [`again`].
 pub(super) fn look_and_keep(
     proc_dir: &ProcDir,
-    pid: i32,
+    pin: &Pin,
     target: &Target,
     untouchables: &Untouchables,
 ) -> io::Result<(Sight, Option<StatFile>)> {
-    let opened = proc_dir.open_stat(pid);
+    let opened = proc_dir.open_stat(pin.pid());
     let (seen, file) = match opened {
-        Ok(Some(file)) => (file.owned(proc_dir), Some(file)),
+        Ok(Some(file)) => (file.owned_and_held(proc_dir, pin), Some(file)),
         Ok(None) => (Ok(None), None),
         Err(error) => (Err(error), None),
     };
-    Ok((sight(proc_dir, pid, target, untouchables, seen)?, file))
+    Ok((sight(proc_dir, pin.pid(), target, untouchables, seen)?, file))
 }
 
-/// Looks at a process once more, by the file if it was kept.
+/// Looks at a pinned process once more, by the file if it was kept.
 pub(super) fn again(
     proc_dir: &ProcDir,
-    pid: i32,
+    pin: &Pin,
     file: Option<&StatFile>,
     target: &Target,
     untouchables: &Untouchables,
 ) -> io::Result<Sight> {
     match file {
-        Some(file) => sight(proc_dir, pid, target, untouchables, file.owned(proc_dir)),
-        None => look(proc_dir, pid, target, untouchables),
+        Some(file) => {
+            let seen = file.owned_and_held(proc_dir, pin);
+            sight(proc_dir, pin.pid(), target, untouchables, seen)
+        }
+        None => look_and_keep(proc_dir, pin, target, untouchables).map(|(sight, _)| sight),
     }
 }
 
