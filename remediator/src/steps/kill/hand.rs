@@ -170,6 +170,7 @@ impl<'a> Hand<'a> {
 
     /// Does its part of a scan: stops and holds what it meets and what no hand holds yet.
     pub(super) fn stop_some(&mut self, known: &HashSet<i32>) -> Result<(), Halt> {
+        self.held.close_spent();
         let met = self.meet(known);
         if matches!(met, Err(Halt::Starved(_))) {
             // There is something that has not been looked at: this was no empty scan.
@@ -359,9 +360,12 @@ impl<'a> Hand<'a> {
 
     /// Makes room for others by ending what it holds, as far as that is the time for it.
     pub(super) fn make_room(&mut self) -> Result<(), Halt> {
-        if !self.errand.asks() {
-            return self.kill_held();
-        }
+        let done = if self.errand.asks() { self.ask_and_let_go() } else { self.kill_held() };
+        self.held.close_spent();
+        done
+    }
+
+    fn ask_and_let_go(&mut self) -> Result<(), Halt> {
         self.ask_held()?;
         // Those that go at once are counted; the others have their time all the same, unheld.
         let until = Instant::now() + HELD_FOR.min(self.errand.bounds.grace);

@@ -72,6 +72,9 @@ pub(super) struct Held {
     unkilled: usize,
     /// How many have their file.
     files: usize,
+    /// What is left of those that it has let go of: pins and files. To close thousands of them while
+    /// others exit would take the processors from these.
+    spent: Vec<Entry>,
 }
 
 /// Whether a process that we hold stopped is still the one that was meant.
@@ -361,11 +364,14 @@ impl Held {
         self.recount();
     }
 
+    /// Closes what is left of those that it has let go of.
+    pub(super) fn close_spent(&mut self) {
+        self.spent.clear();
+    }
+
     /// Lets go of these.
     fn forget(&mut self, pids: &[i32]) {
-        for pid in pids {
-            self.entries.remove(pid);
-        }
+        self.spent.extend(pids.iter().filter_map(|pid| self.entries.remove(pid)));
         self.recount();
     }
 
