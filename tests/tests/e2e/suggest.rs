@@ -3,9 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -60,6 +63,8 @@ const MARK: u64 = 8;
 
 /// A week of fifty users and of root as OpenMetrics, which ends now.
 fn week(end: i64) -> String {
+    use std::fmt::Write as _;
+
     let mut text = "# TYPE procstorm_processes gauge\n".to_owned();
     for index in 0..50 {
         for step in 0..STEPS {
@@ -204,4 +209,68 @@ fn what_is_not_prometheus_or_has_no_history_is_said_so() {
         // clap quotes the whole argument in its own error.
         assert!(!error.contains("hunter2") || wanted.contains("password"), "{error}");
     }
+}
+
+/// The most steps in one question whose answer this Prometheus keeps small: what is asked for beyond is
+/// more than the program reads.
+const STEPS_MAX: i64 = 400;
+
+/// A Prometheus with one standing group, whose answers are too large if they are of too many steps.
+/// Returns its address, and how many questions it answered in full.
+fn talkative() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let answered = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&answered);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut line = String::new();
+            let mut reader = BufReader::new(&stream);
+            reader.read_line(&mut line).unwrap();
+            let mut header = String::new();
+            while reader.read_line(&mut header).unwrap() > 2 {
+                header.clear();
+            }
+            let number = |name: &str| -> Option<i64> {
+                let rest = line.split(&format!("&{name}=")).nth(1)?;
+                rest.split(['&', ' ']).next()?.parse().ok()
+            };
+            let body = match (number("start"), number("end"), number("step")) {
+                (Some(start), Some(end), Some(step)) if (end - start) / step <= STEPS_MAX => {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    let times = (start..=end).step_by(usize::try_from(step).unwrap());
+                    let values: Vec<_> = times.map(|time| format!("[{time},\"100\"]")).collect();
+                    format!(
+                        "{{\"data\":{{\"result\":[{{\"metric\":{{\"role\":\"mail\",\"host\":\"moscow\",\
+                         \"user\":\"alice\",\"command\":\"imapd\"}},\"values\":[{}]}}]}}}}",
+                        values.join(",")
+                    )
+                }
+                (Some(_), Some(_), Some(_)) => " ".repeat(65 << 20),
+                _ if line.contains("/rules") => "{\"data\":{\"groups\":[]}}".to_owned(),
+                _ => "{\"data\":{\"result\":[]}}".to_owned(),
+            };
+            // The program may have read enough.
+            let length = body.len();
+            drop(write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+            ));
+        }
+    });
+    (address, answered)
+}
+
+#[test]
+fn a_history_that_is_too_large_for_one_answer_is_asked_for_in_smaller_pieces() {
+    let (address, answered) = talkative();
+    let said = suggest(&["--prometheus", &address, "--since", "1d", "--step", "30s"]);
+    let text = String::from_utf8(said.stdout).unwrap();
+    assert!(said.status.success(), "{text}{}", String::from_utf8_lossy(&said.stderr));
+    // 2,880 steps; 1,440 and 720 at once are too many.
+    assert_eq!(answered.load(Ordering::Relaxed), 8, "{text}");
+    let of_90 = text.lines().find(|line| line.split_whitespace().next() == Some("90")).unwrap();
+    let words: Vec<_> = of_90.split_whitespace().collect();
+    assert_eq!(words, ["90", "1", "1"], "one alert across all pieces");
 }
