@@ -3,6 +3,7 @@
 //! - `agreement`: `--check` says what Alertmanager does.
 //! - `brake`: how many hosts act before the brake across hosts holds.
 //! - `dashboard`: every query of the dashboard.
+//! - `discovery`: the documents' examples of service discovery.
 //! - `fleet`: what `procstorm-remediator fleet` writes is taken and routes as it says.
 //! - `how_to`: the documents of the rules.
 //! - `oracle`: the rules do what the original's scripts did.
@@ -10,6 +11,7 @@
 mod agreement;
 mod brake;
 mod dashboard;
+mod discovery;
 mod fleet;
 mod how_to;
 mod oracle;
