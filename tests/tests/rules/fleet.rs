@@ -1,14 +1,23 @@
 //! What `procstorm-remediator fleet` writes is what Alertmanager's and Prometheus' own programs take,
-//! and routes as `routes.tsv` says.
+//! and routes as `routes.tsv` says. With each of its forms, a real Alertmanager sends no alert with a
+//! forged label `host` to a remediator.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use procstorm_remediator::args::{Fleet, FleetForm};
 use procstorm_remediator::commands::fleet::generate::write;
-use procstorm_testkit::{programs, skip};
+use procstorm_testkit::fault::Fault;
+use procstorm_testkit::{programs, skip, wait};
+use procstorm_tests::alertmanager::Alertmanager;
+use procstorm_tests::smtp::Sink;
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(120);
 
 const HOSTS: &str = "- labels: {role: mail}
   targets: ['moscow:9957', '[2001:db8::1]:9957', 'kiev.example.org:9957']
@@ -93,11 +102,16 @@ fn the_files_of_a_fleet_are_taken_and_route_as_their_table_says() {
     assert!(said.contains("SUCCESS"), "{said}");
 }
 
-#[test]
-fn one_receiver_for_all_hosts_is_taken_by_alertmanager_0_31_and_newer() {
+/// The minor version of the Alertmanager here.
+fn minor() -> u32 {
     let version = run("amtool", &["--version"]).unwrap();
     let minor = version.split("0.").nth(1).and_then(|rest| rest.split('.').next());
-    let minor: u32 = minor.and_then(|minor| minor.parse().ok()).unwrap();
+    minor.and_then(|minor| minor.parse().ok()).unwrap()
+}
+
+#[test]
+fn one_receiver_for_all_hosts_is_taken_by_alertmanager_0_31_and_newer() {
+    let minor = minor();
     let dir = tempfile::tempdir().unwrap();
     let hosts = HOSTS.replace("'[2001:db8::1]:9957', ", "");
     let out = made(dir.path(), &hosts, FleetForm::Templated);
@@ -107,4 +121,112 @@ fn one_receiver_for_all_hosts_is_taken_by_alertmanager_0_31_and_newer() {
         skip!("amtool here is 0.{minor}, and the routes need 0.31");
     }
     routes_hold(&out, "mail");
+}
+
+/// Labels `host` that would lead elsewhere, as a part of an address or as a name, or that are almost
+/// one of the list.
+const FORGED: [&str; 18] = [
+    "x:19959/evil?",
+    "evil:1",
+    "evil/x",
+    "evil?x",
+    "evil#x",
+    "user@evil",
+    "moscow@evil",
+    "evil.example.org",
+    "moscow.evil.example.org",
+    "127.0.0.1",
+    "[::1]",
+    "::1",
+    "",
+    "moscow\nkiev",
+    "moscow ",
+    "MOSCOW:1",
+    "-x",
+    "{{ .GroupLabels.user }}",
+];
+
+fn alert(host: &str) -> Value {
+    json!({
+        "labels": {
+            "alertname": "ProcNumChkRed", "host": host, "role": "mail", "user": "alice",
+            "command": "imapd", "level": "red", "severity": "critical", "playbook": "imapd_storm",
+        },
+        "annotations": {"inline": "  97 alice imapd", "count": "97", "threshold": "90"},
+    })
+}
+
+/// The receivers of each alert, by its label `host`, as Alertmanager says.
+fn receivers(alertmanager: &Alertmanager) -> Result<BTreeMap<String, BTreeSet<String>>, Fault> {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+    let of = |alert: &Value| {
+        let receivers = alert.get("receivers").and_then(Value::as_array).cloned();
+        let names = receivers.unwrap_or_default();
+        let names = names.iter().map(|receiver| text(receiver.get("name"))).collect();
+        (text(alert.pointer("/labels/host")), names)
+    };
+    Ok(alertmanager.alerts()?.iter().map(of).collect())
+}
+
+fn forged_hosts_reach_nobody(form: FleetForm) -> Result<(), Fault> {
+    let dir = tempfile::tempdir().unwrap();
+    let out = made(dir.path(), "- {labels: {role: mail}, targets: ['moscow:9957']}\n", form);
+    let mails = Sink::start(None)?;
+    let config = out.join("alertmanager.yml");
+    let text = fs::read_to_string(&config).unwrap();
+    // Nobody is called moscow here, or can read the hosts' tokens: a request to a host that is in the
+    // list fails, and is counted.
+    let text = text
+        .replace("localhost:25", &mails.address().to_string())
+        .replace("/etc/prometheus/procstorm/", &format!("{}/", dir.path().display()));
+    fs::write(&config, text).unwrap();
+    credentials(dir.path());
+    let alertmanager = Alertmanager::start(&config, dir.path())?;
+    let requests = || {
+        let labels = [("integration", "webhook")];
+        alertmanager.metric("alertmanager_notification_requests_total", &labels)
+    };
+
+    let forged: Vec<Value> = FORGED.iter().map(|host| alert(host)).collect();
+    alertmanager.post_alerts(&forged)?;
+    wait::until("a mail of each", LIMIT, || (mails.mails().len() >= FORGED.len()).then_some(()))?;
+    let reached = receivers(&alertmanager)?;
+    assert_eq!(reached.len(), FORGED.len(), "{reached:?}");
+    for (host, names) in &reached {
+        let wrong = |name: &&String| *name != "mail" && *name != "remediator-none";
+        assert_eq!(names.iter().find(wrong), None, "{form:?} {host:?}: {names:?}");
+    }
+    assert_eq!(requests()?, 0.0, "{form:?}: {reached:?}");
+
+    alertmanager.post_alerts(&[alert("moscow")])?;
+    wait::until("a request to the host that is in the list", LIMIT, || {
+        requests().is_ok_and(|count| count > 0.0).then_some(())
+    })
+}
+
+/// What the receivers name: an authority, a client certificate and a token.
+fn credentials(dir: &Path) {
+    let own = rcgen::generate_simple_self_signed(["am".to_owned()]).unwrap();
+    for (name, text) in [
+        ("ca.crt", own.cert.pem()),
+        ("client.crt", own.cert.pem()),
+        ("client.key", own.signing_key.serialize_pem()),
+        ("moscow.token", "a token of moscow\n".to_owned()),
+    ] {
+        fs::write(dir.join(name), text).unwrap();
+    }
+}
+
+#[test]
+fn a_forged_host_reaches_no_remediator_with_a_receiver_for_each_host() -> Result<(), Fault> {
+    forged_hosts_reach_nobody(FleetForm::PerHost)
+}
+
+#[test]
+fn a_forged_host_reaches_no_remediator_with_one_receiver_for_all_hosts() -> Result<(), Fault> {
+    let minor = minor();
+    if minor < 31 {
+        skip!("amtool here is 0.{minor}, and the routes need 0.31");
+    }
+    forged_hosts_reach_nobody(FleetForm::Templated)
 }
