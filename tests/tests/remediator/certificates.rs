@@ -207,6 +207,14 @@ impl Fleets {
     }
 }
 
+/// What openssl says of the certificate of the server at an address, with the certificate itself.
+fn served_at(address: &str) -> String {
+    let mut command = Command::new(programs::other("openssl").unwrap());
+    command.args(["s_client", "-showcerts", "-connect", address]);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 #[test]
 fn all_programs_of_a_fleet_know_each_other_by_their_certificates() -> Result<(), Fault> {
     needs_root!();
@@ -279,6 +287,12 @@ fn all_programs_of_a_fleet_know_each_other_by_their_certificates() -> Result<(),
     holds(&format!("timestamp(up{{job='procstorm-remediator'}} == 1) > {renewed}"))?;
     let end = renewed + 365 * day;
     holds(&format!("abs({}{{use='server'}} - {end}) < 3600", validity("not_after")))?;
+
+    wait::until("Alertmanager's API serves the new one, too", SOON, || {
+        let own = fs::read_to_string(pki.join("servers/127.0.0.1.crt")).ok()?;
+        let address = alertmanager.url().trim_start_matches("https://");
+        served_at(address).contains(own.trim()).then_some(())
+    })?;
 
     // If Prometheus need not be served, it is refused.
     let web = fs::read_to_string(fleet.at("web.yml")).unwrap();
