@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command as Program, Stdio};
 
+use jiff::Timestamp;
 use procstorm_processes::proc_dir::ProcDir;
 use procstorm_processes::process::{Command, Stat};
 use procstorm_testkit::fault::{Fault, OrFault as _};
@@ -24,6 +25,7 @@ pub struct Storm {
     uid: u32,
     command: Command,
     count: usize,
+    onset: Timestamp,
     pids: Vec<i32>,
     /// Of the machine that they are on.
     proc: PathBuf,
@@ -55,8 +57,8 @@ impl Storm {
             .spawn()
             .or_fault("cannot start the storm")?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let (pids, proc) = (Vec::new(), proc.to_owned());
-        Ok(Self { child, stdin, stdout, uid, command: name, count, pids, proc })
+        let (onset, pids, proc) = (Timestamp::UNIX_EPOCH, Vec::new(), proc.to_owned());
+        Ok(Self { child, stdin, stdout, uid, command: name, count, onset, pids, proc })
     }
 
     /// Waits until all of them bear their name.
@@ -64,11 +66,20 @@ impl Storm {
         let Some(stdout) = self.stdout.take() else { return Ok(self) };
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).or_fault("the storm is mute")?;
-        self.pids = line.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+        let mut words = line.split_whitespace();
+        let onset = words.next().and_then(|ms| ms.parse().ok()).unwrap_or_default();
+        self.onset = Timestamp::from_millisecond(onset).or_fault("the storm's onset")?;
+        self.pids = words.filter_map(|pid| pid.parse().ok()).collect();
         if self.pids.len() != self.count {
             return Err(Fault::new(format!("{} of {} came up", self.pids.len(), self.count)));
         }
         Ok(self)
+    }
+
+    /// When its processes began to take their user and name, all at the same time.
+    #[must_use]
+    pub fn onset(&self) -> Timestamp {
+        self.onset
     }
 
     /// The pids that were raised.

@@ -4,13 +4,13 @@
 //! Three generations, so that nothing is left behind whatever happens:
 //! - the *keeper* is what was started. It waits for its standard input to end, kills the nursery,
 //!   and reaps, as a subreaper, what that leaves.
-//! - the *nursery* starts the sleepers, prints their pids in one line when all bear their name,
-//!   and reaps each that dies, as init would.
-//! - a *sleeper* takes its uid, says that it is there, takes its name when it is told to, and sleeps.
+//! - the *nursery* starts the sleepers, and when all bear their name it prints one line: when it
+//!   told them to (milliseconds since 1970), and their pids. It reaps each that dies, as init would.
+//! - a *sleeper* says that it is there, takes its uid and its name when it is told to, and sleeps.
 //!
-//! None takes its name before all are there: who watches for storms sees none or all of it, as
+//! None takes its uid and name before all are there: an exporter sees none or all of the storm, as
 //! nearly as can be, and not one that rises for as long as a busy machine takes to start programs.
-//! Whoever watches may also kill them at once, so that a sleeper that is gone is not waited for.
+//! A remediator may kill them at once, so a sleeper that is gone is not waited for.
 //!
 //! Each dies with its parent (PR_SET_PDEATHSIG). No signal is ever sent by pid.
 
@@ -23,12 +23,15 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
 use procstorm_testkit::fault::{Fault, OrFault as _};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Signal, WaitOptions, set_child_subreaper, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, Signal, WaitOptions, set_child_subreaper, set_parent_process_death_signal,
+};
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = env::args_os().skip(1).collect();
@@ -86,8 +89,10 @@ fn nursery(uid: &OsString, text: &OsString, command: &OsString) -> Result<(), Fa
     }
     drop((say_there, told));
     all_there(there, count)?;
+    let onset = SystemTime::now().duration_since(UNIX_EPOCH).or_fault("the clock is wrong")?;
     all_named(tell)?;
-    writeln!(io::stdout(), "{}", pids.join(" ")).or_fault("nobody listens")?;
+    let onset = onset.as_millis();
+    writeln!(io::stdout(), "{onset} {}", pids.join(" ")).or_fault("nobody listens")?;
     reap_all()?;
     // Stay until the keeper says so: its standard input, not the storm's end, ends it.
     loop {
@@ -105,11 +110,16 @@ fn all_there(mut there: PipeReader, count: usize) -> Result<(), Fault> {
     }
 }
 
-/// Tells all sleepers to take their name, and waits until each has, or is dead already: then
-/// nobody holds the other end any more.
+/// Tells all sleepers to take their uid and name, and waits until each has, or is dead already: then
+/// nobody holds the other end any more. One that cannot writes a byte.
 fn all_named(mut tell: UnixStream) -> Result<(), Fault> {
     tell.shutdown(Shutdown::Write).or_fault("cannot tell the sleepers")?;
-    tell.read_to_end(&mut Vec::new()).or_fault("cannot hear the sleepers").map(drop)
+    let mut failures = Vec::new();
+    tell.read_to_end(&mut failures).or_fault("cannot hear the sleepers")?;
+    match failures.len() {
+        0 => Ok(()),
+        some => Err(Fault::new(format!("{some} sleepers could not take their uid and name"))),
+    }
 }
 
 /// Waits for every child, until none is left.
@@ -123,15 +133,25 @@ fn reap_all() -> Result<(), Fault> {
     }
 }
 
-fn sleeper(uid: &OsString, command: &OsString) -> Result<(), Fault> {
-    let uid: u32 = uid.to_str().and_then(|n| n.parse().ok()).ok_or_else(|| Fault::new("no uid"))?;
+fn become_user(uid: u32, nursery: Option<Pid>) -> Result<(), Fault> {
     if geteuid().as_raw() != uid {
         let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
         setgroups(&[]).or_fault("cannot leave my groups")?;
         setresgid(group, group, group).or_fault(format!("cannot become group {uid}"))?;
         setresuid(user, user, user).or_fault(format!("cannot become user {uid}"))?;
     }
-    // After the change of uid, which undoes it.
+    // The change of uid undoes this. If the nursery died between the two, nobody else ends us.
+    die_with_parent()?;
+    if rustix::process::getppid() == nursery {
+        Ok(())
+    } else {
+        Err(Fault::new("the nursery is gone"))
+    }
+}
+
+fn sleeper(uid: &OsString, command: &OsString) -> Result<(), Fault> {
+    let uid: u32 = uid.to_str().and_then(|n| n.parse().ok()).ok_or_else(|| Fault::new("no uid"))?;
+    let nursery = rustix::process::getppid();
     die_with_parent()?;
     let name = CString::new(command.as_bytes()).or_fault("a command has no NUL")?;
     // Fails where the nursery died before we were to die with it.
@@ -139,7 +159,15 @@ fn sleeper(uid: &OsString, command: &OsString) -> Result<(), Fault> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).or_fault("no null")?;
     rustix::stdio::dup2_stdout(&null).or_fault("cannot leave my output")?;
     io::stdin().read_to_end(&mut Vec::new()).or_fault("nobody tells me")?;
-    rustix::thread::set_name(&name).or_fault("cannot take the command's name")?;
+    let become_it = || {
+        become_user(uid, nursery)?;
+        rustix::thread::set_name(&name).or_fault("cannot take the command's name")
+    };
+    if let Err(fault) = become_it() {
+        // The nursery reads at the other end. If it is gone, nobody is to know.
+        rustix::io::write(rustix::stdio::stdin(), b"!").ok();
+        return Err(fault);
+    }
     rustix::stdio::dup2_stdin(&null).or_fault("cannot leave my input")?;
     loop {
         thread::park();

@@ -7,7 +7,7 @@
 
 pub mod site;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -57,6 +57,17 @@ pub struct Stack {
     accounts: Accounts,
 }
 
+/// What is not as shipped. The default is a stack as shipped.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// How often Prometheus looks.
+    pub timing: Timing,
+    /// The directory with `rules` and `alertmanager`, where that is a changed copy of ours.
+    pub configuration: Option<PathBuf>,
+    /// Further flags of the exporter.
+    pub exporter: Vec<String>,
+}
+
 /// Where our two daemons listen, `host:port`.
 #[derive(Debug, Clone)]
 pub struct Addresses {
@@ -71,7 +82,15 @@ impl Stack {
     /// names, and Prometheus has scraped both daemons and evaluated its rules. As root the people
     /// exist for the daemons alone; otherwise they must be the machine's own.
     pub fn start(dir: &Path, people: &[Person], timing: Timing) -> Result<Self, Fault> {
-        let site = Site::lay_out(dir, people)?;
+        Self::start_as(dir, people, &Setup { timing, ..Setup::default() })
+    }
+
+    /// The same, set up in another way than as shipped.
+    pub fn start_as(dir: &Path, people: &[Person], setup: &Setup) -> Result<Self, Fault> {
+        let mut site = Site::lay_out(dir, people)?;
+        if let Some(configuration) = &setup.configuration {
+            site = site.with(configuration);
+        }
         let accounts = site.accounts(people)?;
         let addresses = Addresses {
             exporter: format!("127.0.0.1:{}", free_port()?),
@@ -83,11 +102,11 @@ impl Stack {
         let alertmanager = Alertmanager::start(&config, dir)?;
         site.remediator(alertmanager.url())?;
         let remediator = start_remediator(&site, &accounts, &addresses, &http)?;
-        let exporter = start_exporter(&site, &accounts, &addresses, &http)?;
+        let exporter = start_exporter(&site, &accounts, &addresses, &http, &setup.exporter)?;
         for person in people {
             introduce(person, &addresses, &http)?;
         }
-        let config = site.prometheus(alertmanager.url(), &addresses, timing)?;
+        let config = site.prometheus(alertmanager.url(), &addresses, setup.timing)?;
         let prometheus = Prometheus::start(&config, dir)?;
         let stack = Self {
             prometheus,
@@ -260,8 +279,10 @@ fn start_exporter(
     accounts: &Accounts,
     addresses: &Addresses,
     http: &Http,
+    flags: &[String],
 ) -> Result<Daemon, Fault> {
     let mut command = accounts.command(&programs::ours("procstorm-exporter")?)?;
+    command.args(flags);
     command.arg(format!("--web.listen-address={}", addresses.exporter));
     let mut daemon = Daemon::start("procstorm-exporter", &command, &site.log("exporter"))?;
     daemon.ready(|| http.is_ok(&format!("http://{}/-/ready", addresses.exporter)))?;

@@ -10,7 +10,7 @@ use procstorm_testkit::accounts::Accounts;
 use procstorm_testkit::fault::{Fault, OrFault as _};
 use procstorm_testkit::programs;
 
-use super::{Addresses, shipped};
+use super::Addresses;
 
 /// The secret between this stack's Alertmanager and its remediator.
 pub const TOKEN: &str = "this-stack-lives-on-loopback-alone";
@@ -33,9 +33,10 @@ impl Person {
 }
 
 /// How often Prometheus looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Timing {
-    /// As shipped: 5 s between scrapes and between evaluations.
+    /// As the configuration says; as shipped: 5 s between scrapes and between evaluations.
+    #[default]
     Shipped,
     /// 1 s, for tests.
     Fast,
@@ -45,6 +46,8 @@ pub enum Timing {
 #[derive(Debug)]
 pub struct Site {
     dir: PathBuf,
+    /// Where `rules` and `alertmanager` are.
+    configuration: PathBuf,
     /// Of the people, the lowest: the host's policy lets the remediator act upon no lower uid.
     min_uid: u32,
     root: bool,
@@ -55,7 +58,9 @@ impl Site {
     pub fn lay_out(dir: &Path, people: &[Person]) -> Result<Self, Fault> {
         let dir = dir.canonicalize().or_fault(format!("no directory {}", dir.display()))?;
         let min_uid = people.iter().map(|person| person.uid).min().unwrap_or(1000);
-        let site = Self { dir, min_uid, root: rustix::process::geteuid().is_root() };
+        let configuration = programs::project().to_owned();
+        let root = rustix::process::geteuid().is_root();
+        let site = Self { dir, configuration, min_uid, root };
         for (path, mode) in [
             (site.spool(), 0o755),
             (site.archive(), 0o700),
@@ -67,6 +72,14 @@ impl Site {
         }
         site.write("token", TOKEN, 0o600)?;
         Ok(site)
+    }
+
+    /// The same, with another configuration than the shipped one: a directory with `rules` and
+    /// `alertmanager`. The policy stays the shipped one.
+    #[must_use]
+    pub fn with(mut self, configuration: &Path) -> Self {
+        configuration.clone_into(&mut self.configuration);
+        self
     }
 
     /// Where mail files lie.
@@ -141,9 +154,10 @@ impl Site {
 
     /// Writes `alertmanager.yml`, and returns its path.
     pub fn alertmanager(&self, smtp: SocketAddr, remediator: &str) -> Result<PathBuf, Fault> {
-        let templates = programs::project().join("alertmanager/templates/*.tmpl");
+        let templates = self.configuration.join("alertmanager/templates/*.tmpl");
         let token = self.dir.join("token");
         self.adapt(
+            &self.configuration,
             "alertmanager/alertmanager.yml",
             &[
                 ("smtp_smarthost: localhost:25", &format!("smtp_smarthost: {smtp}")),
@@ -165,13 +179,14 @@ impl Site {
         addresses: &Addresses,
         timing: Timing,
     ) -> Result<PathBuf, Fault> {
-        let rules = programs::project().join("rules/procstorm.rules.yml");
+        let rules = self.configuration.join("rules/procstorm.rules.yml");
         let host = r"- {source_labels: [host, __address__], regex: ';(?:\[(.+)\](:\d+)?|([^:]+)(:\d+)?)', replacement: '$1$3', target_label: host}";
         let behind = |address: &str| {
             format!("{host}\n      - {{target_label: __address__, replacement: '{address}'}}")
         };
         let second = format!("relabel_configs:\n      {}", behind(&addresses.remediator));
         let path = self.adapt(
+            &self.configuration,
             "rules/prometheus.yml",
             &[
                 ("[procstorm.rules.yml]", &format!("['{}']", rules.display())),
@@ -200,6 +215,7 @@ impl Site {
     pub fn remediator(&self, alertmanager: &str) -> Result<PathBuf, Fault> {
         let path = |path: PathBuf| path.display().to_string();
         self.adapt(
+            programs::project(),
             "remediator/remediator.yml",
             &[
                 ("/var/lib/procstorm", &path(self.state())),
@@ -224,9 +240,16 @@ impl Site {
         self.write("remediator.yml", text, 0o644).map(drop)
     }
 
-    /// Writes a shipped file into the directory, each of `changes` made once.
-    fn adapt(&self, shipped_as: &str, changes: &[(&str, &str)]) -> Result<PathBuf, Fault> {
-        let mut text = shipped(shipped_as)?;
+    /// Writes a file of the configuration into the directory, each of `changes` made once.
+    fn adapt(
+        &self,
+        configuration: &Path,
+        shipped_as: &str,
+        changes: &[(&str, &str)],
+    ) -> Result<PathBuf, Fault> {
+        let path = configuration.join(shipped_as);
+        let mut text =
+            fs::read_to_string(&path).or_fault(format!("cannot read {}", path.display()))?;
         for (from, to) in changes {
             text = replace_once(&text, from, to).or_fault(shipped_as)?;
         }

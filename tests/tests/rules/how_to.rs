@@ -192,6 +192,38 @@ fn each_integration_works() {
     assert!(sections >= 4 && changes >= 4 && checks >= 5, "{sections} sections, {checks} checks");
 }
 
+/// A command of `sed` that finds nothing succeeds, too.
+#[test]
+fn what_is_scraped_every_second_is_notified_as_fast() {
+    let document = shipped("alertmanager/INTEGRATIONS.md");
+    let sections = sections(&document);
+    let (_, second) = sections.iter().find(|(title, _)| *title == "Scrape every second").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for part in ["rules", "alertmanager"] {
+        copy(&programs::project().join(part), &dir.path().join(part));
+    }
+    assert!(second.iter().any(|block| block.language == "sh" && holds(block, dir.path())));
+    for (file, changed) in [
+        (
+            "rules/prometheus.yml",
+            "  - job_name: procstorm\n    scrape_interval: 1s\n    scrape_timeout: 1s\n",
+        ),
+        ("rules/procstorm.rules.yml", "  - name: procstorm_alerts\n    interval: 250ms\n"),
+        (
+            "alertmanager/alertmanager.yml",
+            "[alertname=\"ProcNumChkRed\"]\n      receiver: mail\n      group_wait: 200ms\n      \
+             group_interval: 500ms\n",
+        ),
+        (
+            "alertmanager/alertmanager.yml",
+            "[alertname, host, user, command]\n      group_wait: 0s\n      group_interval: 800ms\n",
+        ),
+    ] {
+        let text = fs::read_to_string(dir.path().join(file)).unwrap();
+        assert_eq!(text.matches(changed).count(), 1, "{file} has once: {changed}");
+    }
+}
+
 #[test]
 fn a_process_cannot_call_everybody_in_a_chat() {
     let document = shipped("alertmanager/INTEGRATIONS.md");
