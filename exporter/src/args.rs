@@ -95,6 +95,17 @@ pub struct Args {
     )]
     pub min_processes: u64,
 
+    /// Processes of the smallest user in procstorm_user_processes; others are user="(smaller-users)".
+    ///
+    /// Users with fewer processes in all are added together there; the sum over procstorm_processes
+    /// still shows each of them. It must not be above the smallest threshold of
+    /// role:procstorm_user_processes:threshold: ProcstormThresholdBelowMark fires if it is.
+    #[arg(
+        long = "collector.min-user-processes", value_name = "N", default_value = "100",
+        value_parser = at_least_one::<u64>
+    )]
+    pub min_user_processes: u64,
+
     /// Series of procstorm_processes at most; the smallest groups are shown as command="(other)".
     ///
     /// The smallest groups of each user are shown as one, so that no process is lost from the sum.
@@ -152,6 +163,7 @@ impl Args {
                 max_series: self.max_series,
                 max_commands_per_user: self.max_commands_per_user,
             },
+            min_user_processes: self.min_user_processes,
         }
     }
 }
@@ -205,6 +217,7 @@ mod tests {
             "--web.telemetry-path=/metrics#all",
             "--collector.min-processes=0",
             "--collector.min-processes=-1",
+            "--collector.min-user-processes=0",
             "--collector.max-series=0",
             "--collector.max-commands-per-user=few",
             "--collector.source=ebpf",

@@ -10,6 +10,7 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
+use crate::fold;
 use crate::scan::Scan;
 use crate::slices::Slice;
 
@@ -86,10 +87,9 @@ fn processes(scan: &Scan) -> MetricFamily {
 }
 
 fn user_processes(scan: &Scan) -> MetricFamily {
-    let metrics = scan.counts.iter().map(|(user, commands)| {
-        gauge(&[("user", user)], float(BTreeMap::values(commands).sum::<u64>()))
-    });
-    let help = "Processes of each effective user, whatever their commands are called.";
+    let users = fold::users(&scan.counts, scan.min_user_processes);
+    let metrics = users.iter().map(|(user, &n)| gauge(&[("user", user)], float(n)));
+    let help = "Processes of each effective user who has many, whatever their commands are called.";
     family("procstorm_user_processes", help, MetricType::GAUGE, metrics.collect())
 }
 
@@ -191,6 +191,12 @@ fn health(scan: &Scan) -> Vec<MetricFamily> {
             "procstorm_scan_min_processes",
             "Processes of the smallest group that is shown by its name (--collector.min-processes).",
             float(scan.min_processes),
+        ),
+        simple(
+            "procstorm_scan_min_user_processes",
+            "Processes of the smallest user in procstorm_user_processes \
+             (--collector.min-user-processes).",
+            float(scan.min_user_processes),
         ),
         simple(
             "procstorm_scan_small_groups",

@@ -147,6 +147,26 @@ impl Folded {
     }
 }
 
+/// How many processes each user has in all; those with fewer than `least` are added together as
+/// [`SMALL_USERS`].
+pub(crate) fn users(counts: &Counts, least: u64) -> BTreeMap<Arc<str>, u64> {
+    let mut users = BTreeMap::new();
+    let mut small = 0;
+    for (user, commands) in counts {
+        let n = commands.values().sum();
+        // What is added together already may be above the mark.
+        if n < least || **user == *SMALL_USERS {
+            small += n;
+        } else {
+            users.insert(Arc::clone(user), n);
+        }
+    }
+    if small > 0 {
+        users.insert(SMALL_USERS.into(), small);
+    }
+    users
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -210,6 +230,21 @@ mod tests {
         assert_eq!(fold(&mut shown, limits), Folded { small_groups: 7, ..Folded::default() });
         let expected = [("a", "x", 5), ("a", SMALL, 5), ("b", SMALL, 5), (SMALL_USERS, SMALL, 5)];
         assert_eq!(shown, counts(&expected));
+    }
+
+    #[test]
+    fn users_below_their_mark_are_added_together() {
+        let shown = counts(&[
+            ("a", "x", 5),
+            ("a", SMALL, 5),
+            ("b", "x", 9),
+            ("c", SMALL, 8),
+            (SMALL_USERS, SMALL, 30),
+        ]);
+        let expected = BTreeMap::from([("a".into(), 10), (SMALL_USERS.into(), 47)]);
+        assert_eq!(users(&shown, 10), expected);
+        assert_eq!(users(&shown, 1).values().sum::<u64>(), sum(&shown));
+        assert_eq!(users(&counts(&[("a", "x", 10)]), 10), BTreeMap::from([("a".into(), 10)]));
     }
 
     /// The kernel's own answer, on a thread that asks for the name.

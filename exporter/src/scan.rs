@@ -31,6 +31,8 @@ pub struct Settings {
     pub kernel_threads: bool,
     /// Which groups are shown, and how many.
     pub limits: Limits,
+    /// The processes of the smallest user whose sum is shown.
+    pub min_user_processes: u64,
 }
 
 /// The slice of each user, by the name that is shown.
@@ -53,6 +55,8 @@ pub struct Scan {
     pub users: usize,
     /// The processes of the smallest group that is shown by its name.
     pub min_processes: u64,
+    /// The processes of the smallest user whose sum is shown.
+    pub min_user_processes: u64,
     /// What was folded to keep the number of series small.
     pub folded: Folded,
     /// What hides processes from us.
@@ -161,6 +165,7 @@ impl Scanner {
             slices,
             users,
             min_processes: self.settings.limits.min_processes,
+            min_user_processes: self.settings.min_user_processes,
             folded,
             blindness,
             overdue_names: self.names.overdue(Instant::now()),

@@ -29,6 +29,9 @@ const USERS: usize = 100;
 /// Of each user.
 const COMMANDS: [&str; 5] = ["imapd", "sendmail", "httpd", "bash", "vim"];
 
+/// The default of `--collector.min-user-processes`.
+const USER_MARK: u64 = 100;
+
 /// How many evaluations of each group are looked at, in each state of the fleet.
 const EVALUATIONS: usize = 6;
 
@@ -111,7 +114,11 @@ fn page(fleet: Fleet, host: usize, is_storm: bool) -> Result<String, Fault> {
     let processes = counts.values().flat_map(BTreeMap::values).sum();
     let limits = Limits { min_processes: fleet.mark, max_series: 5000, max_commands_per_user: 200 };
     let folded = fold(&mut counts, limits);
-    let scan = Scan { counts, processes, folded, min_processes: fleet.mark, ..Scan::default() };
+    // As the exporter's default, but where each group is to be shown.
+    let min_user_processes = if fleet.mark == 1 { 1 } else { USER_MARK };
+    let min_processes = fleet.mark;
+    let scan =
+        Scan { counts, processes, folded, min_processes, min_user_processes, ..Scan::default() };
     let page = Exposition::new(true).render(&scan, None).or_fault("cannot render")?;
     String::from_utf8(page).or_fault("not a text")
 }

@@ -63,7 +63,8 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
 fn expose(proc: &Fixture) -> String {
     let limits = Limits { min_processes: 1, max_series: 5000, max_commands_per_user: 200 };
     let (procfs, cgroupfs) = (proc.path().to_owned(), proc.path().join("none"));
-    let settings = Settings { procfs, cgroupfs, kernel_threads: false, limits };
+    let settings =
+        Settings { procfs, cgroupfs, kernel_threads: false, limits, min_user_processes: 1 };
     let mut scanner = Scanner::new(settings, Source::default(), NameService::default());
     // On a busy machine a name may come too late for the first.
     let scan = for_value("a scan with all names", || {

@@ -213,10 +213,11 @@ fn small_groups_are_added_together_by_user() {
             r#"{command="(smaller-groups)",user="41661"} 12"#,
         ]
     );
-    let users = [r#"{user="(smaller-users)"} 5"#, r#"{user="41660"} 167"#, r#"{user="41661"} 12"#];
+    let users = [r#"{user="(smaller-users)"} 17"#, r#"{user="41660"} 167"#];
     assert_eq!(shown("procstorm_user_processes"), users);
     assert_eq!(value(&exposition, "procstorm_scan_processes"), Some(184));
     assert_eq!(value(&exposition, "procstorm_scan_min_processes"), Some(10));
+    assert_eq!(value(&exposition, "procstorm_scan_min_user_processes"), Some(100));
     assert_eq!(value(&exposition, "procstorm_scan_small_groups"), Some(45));
     // It is not a sign of too many groups.
     assert_eq!(value(&exposition, "procstorm_scan_folded_processes"), Some(0));
