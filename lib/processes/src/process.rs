@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 /// `PF_KTHREAD` of the kernel's `include/linux/sched.h`: a thread of the kernel, no user's process.
 const PF_KTHREAD: u32 = 0x0020_0000;
@@ -15,7 +16,7 @@ const COMMAND_MAX: usize = 63;
 
 /// The kernel's name of a process (`comm`), as bytes: a process may give itself any, so it is
 /// neither UTF-8 nor free of blanks, quotes, newlines and parentheses.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Command {
     bytes: [u8; COMMAND_MAX],
     len: u8,
@@ -53,6 +54,13 @@ impl From<[u8; 16]> for Command {
             command.len += 1;
         }
         command
+    }
+}
+
+/// By the name alone: the empty rest would make up most of what is hashed, for each process of a scan.
+impl Hash for Command {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
     }
 }
 
