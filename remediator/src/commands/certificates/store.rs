@@ -67,7 +67,15 @@ pub(super) struct Store {
     path: PathBuf,
     top: OwnedFd,
     below: BTreeMap<&'static str, OwnedFd>,
-    _lock: OwnedFd,
+    lock: OwnedFd,
+}
+
+impl Drop for Store {
+    /// By its own call: a process that another thread has just forked holds the descriptor, and with it
+    /// the lock, until it executes its program.
+    fn drop(&mut self) {
+        flock(&self.lock, FlockOperation::Unlock).unwrap_or_default();
+    }
 }
 
 impl Store {
@@ -87,7 +95,7 @@ impl Store {
             Err(Errno::WOULDBLOCK) => return Err(CertificatesError::Busy(path.to_owned())),
             Err(error) => return Err(failed("lock", &at, error)),
         }
-        Ok(Self { path: path.to_owned(), top, below: BTreeMap::new(), _lock: lock })
+        Ok(Self { path: path.to_owned(), top, below: BTreeMap::new(), lock })
     }
 
     /// Opens a directory below; `None` if it is missing.
