@@ -46,6 +46,8 @@ fn remediator(runs: u64) -> String {
          procstorm_config_last_reload_successful 1\n\
          procstorm_build_info{{version=\"1.0.0\"}} 1\n\
          procstorm_alertmanager_clock_skew_seconds -0.5\n\
+         procstorm_tls_certificate_not_after_timestamp_seconds{{use=\"server\"}} 4102444800\n\
+         procstorm_tls_certificate_not_after_timestamp_seconds{{use=\"client\"}} 4102444799\n\
          process_resident_memory_bytes 9e6\nprocess_cpu_seconds_total 1\n\
          process_start_time_seconds {}\n\
          procstorm_processes_killed_total {}\n\
@@ -172,6 +174,8 @@ fn what_was_counted_is_shown_exactly() {
     assert_eq!(over_hosts, [runs, runs, runs, 1.0, 1.0, 1.0], "remediations and hosts");
     assert_eq!(shown("Versions"), [1.0, 1.0], "one of each daemon");
     assert_eq!(shown("Largest clock skew"), [0.5], "whatever its sign");
+    let certificates = shown("Certificates that expire first");
+    assert!(matches!(certificates[..], [a, b] if (a - b).abs() == 1.0), "{certificates:?}");
     assert_eq!(shown("How processes ended"), [runs, runs * (killed - 1.0), runs]);
     assert_eq!(shown("Alerts that were refused"), [runs], "a series that begins with its count");
     assert_eq!(shown("Mail files"), [runs]);
