@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Programs that tests/tools.sh unpacked come first, then the machine's own.
 export PATH := $(abspath $(TARGET))/tools/$(or $(PROCSTORM_STACK),.)/bin:$(abspath $(TARGET))/tools/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: help rust build release install uninstall packages demo run storm pictures test field field-arm64 field-kernels generations lint fmt docs deny \
+.PHONY: help rust build release install uninstall packages demo run storm pictures test field field-fleet field-arm64 field-kernels generations lint fmt docs deny \
     rules unit bench fuzz mutants dashboard-picture clean
 
 help: ## list the targets
@@ -72,7 +72,7 @@ test: rust ## run everything that must hold: formatter, lints, docs, rules, all 
 
 # Among the tests: twenty mailboxes stay whole if SIGTERM comes first. As a control, the same test
 # sends SIGKILL at once, which must harm some of them.
-field: build ## run what takes too long for make test: mail and web servers, Ansible, arm64, other kernels
+field: build ## run what takes too long for make test: servers, Ansible, 20 hosts, arm64, other kernels
 	@tests/tools.sh test
 	tests/field.sh servers
 	tests/field.sh ansible
@@ -81,7 +81,13 @@ field: build ## run what takes too long for make test: mail and web servers, Ans
 	$(CARGO) test -p procstorm-tests --test counting -- --ignored --nocapture
 	@tests/tools.sh stack
 	$(CARGO) test -p procstorm-tests --test e2e -- --ignored --nocapture week::
+	$(MAKE) --no-print-directory field-fleet
+	PROCSTORM_STACK=sid $(MAKE) --no-print-directory field-fleet
 	$(MAKE) --no-print-directory field-arm64 field-kernels
+
+field-fleet: build ## test 20 hosts with a pair of Prometheus and 3 Alertmanagers, and their failures (as root)
+	@tests/tools.sh stack
+	$(CARGO) test -p procstorm-tests --test fleet -- --ignored --nocapture --test-threads=1 twenty::
 
 field-arm64: rust ## build the packages for arm64, and run their programs under qemu-user
 	tests/arm64.sh

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use procstorm_testkit::fault::{Fault, OrFault as _};
@@ -131,6 +132,31 @@ impl Prometheus {
             .find(|found| found.get("name").and_then(Value::as_str) == Some(group))
             .ok_or_else(|| Fault::new(format!("Prometheus has no rules {group}")))?;
         Ok(time(group, "lastEvaluation"))
+    }
+}
+
+impl Prometheus {
+    /// How long after a multiple of the interval it evaluates that file's group of rules; none until it
+    /// has.
+    pub fn phase(
+        &self,
+        file: &Path,
+        group: &str,
+        interval: Duration,
+    ) -> Result<Option<Duration>, Fault> {
+        let answer = self.http.json(&format!("{}/api/v1/rules", self.url))?;
+        let groups = answer.pointer("/data/groups").and_then(Value::as_array);
+        let is_it = |found: &&Value| {
+            found.get("name").and_then(Value::as_str) == Some(group)
+                && found.get("file").and_then(Value::as_str).map(Path::new) == Some(file)
+        };
+        let found = groups.into_iter().flatten().find(is_it);
+        let found =
+            found.ok_or_else(|| Fault::new(format!("no rules {group} of {}", file.display())))?;
+        let since =
+            u64::try_from(time(found, "lastEvaluation").as_millisecond()).unwrap_or_default();
+        let interval = u64::try_from(interval.as_millis()).unwrap_or(1);
+        Ok((since > 0).then(|| Duration::from_millis(since % interval)))
     }
 }
 

@@ -37,6 +37,13 @@ use network::{Machine, Network};
 /// How long anything may take, on a machine with much else to do.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// The file of the rules, and the group that has the alerts.
+const RULES: &str = "procstorm.rules.yml";
+const GROUP: &str = "procstorm_alerts";
+
+/// Between two evaluations, as shipped.
+const INTERVAL: Duration = Duration::from_secs(5);
+
 /// The members of the cluster.
 const MEMBERS: usize = 3;
 
@@ -72,6 +79,8 @@ pub struct Fleet {
     pub mail: Sink,
     /// For questions to any of them.
     pub http: Http,
+    /// How long after the first of the pair the second evaluates.
+    pub apart: Duration,
     _pair_machines: Vec<Machine>,
     _network: Network,
 }
@@ -121,8 +130,10 @@ impl Fleet {
         hosts.iter_mut().try_for_each(|host| host.await_ready(&http))?;
         introduce(&hosts, &http)?;
         let mut pair = Vec::new();
-        for machine in &pair_machines {
-            let config = files.prometheus(machine.name(), &member_machines)?;
+        let (rules_apart, apart) = files.rules_apart()?;
+        let rules = [files.rules(), rules_apart];
+        for (machine, rules) in pair_machines.iter().zip(&rules) {
+            let config = files.prometheus(rules, machine.name(), &member_machines)?;
             pair.push(Prometheus::start_on(machine, &config, dir)?);
         }
         members.iter().try_for_each(|member| member.await_cluster(MEMBERS))?;
@@ -133,6 +144,7 @@ impl Fleet {
             member_machines,
             mail,
             http,
+            apart,
             _pair_machines: pair_machines,
             _network: network,
         };
@@ -148,7 +160,7 @@ impl Fleet {
         })?;
         let seen = Timestamp::now();
         wait::until("the rules are evaluated", LIMIT, || {
-            (prometheus.last_evaluation("procstorm_alerts").ok()? > seen).then_some(())
+            (prometheus.last_evaluation(GROUP).ok()? > seen).then_some(())
         })
     }
 }
@@ -227,7 +239,7 @@ impl Files {
         let prometheus = exempt("user: prometheus");
         let both = format!("{prometheus}{}", exempt("command: storm"));
         let rules = replace_once(&rules, &prometheus, &both)?;
-        write(&self.rules().join("procstorm.rules.yml"), &rules)
+        write(&self.rules().join(RULES), &rules)
     }
 
     /// A certificate for each address, and who has signed them.
@@ -277,9 +289,56 @@ impl Files {
         succeed(check)
     }
 
+    /// Another directory with the same rules, for the second of the pair, as the documents tell: one
+    /// from which Prometheus evaluates them as nearly as can be in the middle between two evaluations
+    /// of the first. With it, how long after the first that is.
+    fn rules_apart(&self) -> Result<(PathBuf, Duration), Fault> {
+        let first = self.rules().join(RULES);
+        // The moment depends on the path and on the group's name alone, so this shows it for each.
+        let probe =
+            format!("groups: [{{name: {GROUP}, rules: [{{record: probe, expr: vector(1)}}]}}]\n");
+        let mut paths = vec![first.clone()];
+        for name in ["b", "second", "replica-b", "rules-b", "pair-b", "other", "twin", "b2"] {
+            let dir = self.dir.join(name);
+            fs::create_dir(&dir).or_fault("cannot make a directory")?;
+            write(&dir.join(RULES), &probe)?;
+            paths.push(dir.join(RULES));
+        }
+        let list: Vec<_> = paths.iter().map(|path| format!("'{}'", path.display())).collect();
+        let config = self.dir.join("probe.yml");
+        write(
+            &config,
+            &format!("global: {{evaluation_interval: 5s}}\nrule_files: [{}]\n", list.join(", ")),
+        )?;
+        let dir = self.dir.join("probe");
+        fs::create_dir(&dir).or_fault("cannot make a directory")?;
+        let prometheus = Prometheus::start(&config, &dir)?;
+        let phases = wait::until("all probes are evaluated", LIMIT, || {
+            let phases: Option<Vec<_>> =
+                paths.iter().map(|path| prometheus.phase(path, GROUP, INTERVAL).ok()?).collect();
+            phases
+        })?;
+        let first_phase = phases.first().copied().unwrap_or_default();
+        let later = |phase: Duration| {
+            let later = phase + INTERVAL - first_phase;
+            later.checked_sub(INTERVAL).unwrap_or(later)
+        };
+        let delays = phases.iter().map(|phase| later(*phase));
+        let best = paths.iter().zip(delays).skip(1);
+        let best = best.min_by_key(|(_, delay)| delay.abs_diff(INTERVAL / 2));
+        let (path, delay) = best.ok_or_else(|| Fault::new("no directory"))?;
+        fs::copy(first, path).or_fault("cannot copy the rules")?;
+        Ok((path.parent().unwrap_or(&self.dir).to_owned(), delay))
+    }
+
     /// The shipped configuration of Prometheus, changed as the documents tell for a pair before a
     /// cluster, and for lists of hosts.
-    fn prometheus(&self, replica: &str, members: &[Arc<Machine>]) -> Result<PathBuf, Fault> {
+    fn prometheus(
+        &self,
+        rules: &Path,
+        replica: &str,
+        members: &[Arc<Machine>],
+    ) -> Result<PathBuf, Fault> {
         let lists = |name: &str| {
             format!("    file_sd_configs: [{{files: ['{}']}}]\n", self.fleet().join(name).display())
         };
@@ -313,7 +372,7 @@ impl Files {
         ] {
             text = replace_once(&text, from, &to).or_fault("rules/prometheus.yml")?;
         }
-        let path = self.rules().join(format!("{replica}.yml"));
+        let path = rules.join(format!("{replica}.yml"));
         write(&path, &text)?;
         Ok(path)
     }

@@ -16,6 +16,7 @@ fn eight_storms_at_once_are_ended_once_and_mailed_once() -> Result<(), Fault> {
     let start = Instant::now();
     let fleet = Fleet::start(dir.path(), &plan)?;
     eprintln!("fleet of 8: up after {:.1} s", start.elapsed().as_secs_f64());
+    eprintln!("fleet of 8: the pair evaluates {:.1} s apart", fleet.apart.as_secs_f64());
     let hosts: Vec<usize> = (0..plan.hosts).collect();
     let fates = Round::raise(&fleet, &hosts, "alice")?.await_end(&fleet)?;
     let summary = Summary::of(&fates)?;
