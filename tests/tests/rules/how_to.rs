@@ -418,7 +418,8 @@ fn each_link_leads_to_a_file_and_to_a_heading_in_it() {
     for document in documents {
         let text = shipped(document);
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            if link.starts_with("http") {
+            // A part of the regular expression that makes the label host looks like a link.
+            if link.starts_with("http") || link == r":\d+" {
                 continue;
             }
             let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
