@@ -94,6 +94,7 @@ field-arm64: rust ## build the packages for arm64, and run their programs under 
 
 field-kernels: rust ## test on other kernels, from 5.10 to the newest, under QEMU (slow)
 	CARGO="$(CARGO)" tests/kernels/run.sh $(KERNELS)
+	$(if $(filter bullseye,$(or $(KERNELS),bullseye)),CARGO="$(CARGO)" tests/kernels/unit.sh)
 
 generations: build ## run the essential tests with newer Prometheus and Alertmanager (trixie, sid)
 	CARGO="$(CARGO)" tests/generations.sh $(GENERATIONS)
