@@ -59,7 +59,8 @@ pub fn fold(counts: &mut Counts, limits: Limits) -> Folded {
         }
     }
     if series(counts) > limits.max_series {
-        for commands in counts.values_mut() {
+        // The users who have few processes are one series in any case, and nobody's storm.
+        for (_, commands) in counts.iter_mut().filter(|(user, _)| ***user != *SMALL_USERS) {
             folded.fold_command(commands, SMALL);
         }
     }
@@ -266,6 +267,18 @@ mod tests {
         let folded = fold(&mut shown, limits);
         assert_eq!(folded, Folded { small_groups: 1, groups: 1, processes: 7 });
         assert_eq!(shown, counts(&[("a", "(other)", 16), ("a", "x", 8), ("a", SMALL, 2)]));
+    }
+
+    /// As `(other)` they would trigger an alert, as if they were one user.
+    #[test]
+    fn small_users_stay_what_they_are_where_there_are_too_many_others() {
+        let users = [("a", "x", 9), ("a", "y", 2), ("b", "x", 9), ("b", "y", 2)];
+        let mut shown = counts(&[&users[..], &[("c", "x", 4), ("d", "x", 4)]].concat());
+        let limits = Limits { min_processes: 5, max_series: 3, max_commands_per_user: 100 };
+        let folded = fold(&mut shown, limits);
+        assert_eq!(folded, Folded { small_groups: 4, groups: 4, processes: 22 });
+        let expected = [("a", OTHER, 11), ("b", OTHER, 11), (SMALL_USERS, SMALL, 8)];
+        assert_eq!(shown, counts(&expected));
     }
 
     proptest! {
