@@ -492,6 +492,9 @@ fn resume(entry: &Entry) {
 mod tests {
     use std::process::{Child, Command};
 
+    use procstorm_testkit::in_a_world_apart;
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
     use super::*;
 
     fn pin(child: &Child) -> Pin {
@@ -527,6 +530,29 @@ mod tests {
         let expected: Vec<i32> = living.iter().map(|pin| pin.pid()).collect();
         assert_eq!(exited, expected);
         for child in &mut children {
+            child.wait().expect("it is dead");
+        }
+    }
+
+    /// The kernel asks about no more at once than the limit of descriptors.
+    #[test]
+    fn those_that_exit_are_seen_where_so_many_cannot_be_asked_at_once() {
+        in_a_world_apart!();
+        let start = |_| Command::new("sleep").arg("600").spawn().expect("a sleeper");
+        let mut children: Vec<Child> = (0..PART).map(start).collect();
+        let pins: Vec<Pin> = children.iter().map(pin).collect();
+        let mut living: Vec<&Pin> = pins.iter().collect();
+        living.sort_by_key(|pin| pin.pid());
+        let limit = getrlimit(Resource::Nofile);
+        let few = Some(u64::try_from(PART / 2).expect("few"));
+        setrlimit(Resource::Nofile, Rlimit { current: few, ..limit }).expect("lower");
+        assert_eq!(exits(&living, || Duration::ZERO), [0; 0], "all sleep");
+        let one = living[2];
+        assert_eq!(one.signal(Signal::KILL), Delivery::Sent);
+        assert!(one.has_exited_within(Duration::from_secs(60)), "it was killed");
+        assert_eq!(exits(&living, || Duration::ZERO), [one.pid()]);
+        for child in &mut children {
+            child.kill().expect("ours");
             child.wait().expect("it is dead");
         }
     }

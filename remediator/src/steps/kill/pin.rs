@@ -83,12 +83,14 @@ impl Pin {
     }
 
     /// Which of these processes have exited, as [`has_exited_within`](Self::has_exited_within) has it:
-    /// one call for all. Where that fails, it is none.
+    /// one call for all. Where that fails, for lack of memory or of a limit that allows so many, each
+    /// is asked alone.
     pub(super) fn exited<'a>(pins: impl IntoIterator<Item = &'a Self>) -> Vec<i32> {
         let pins: Vec<&Self> = pins.into_iter().collect();
         let mut fds: Vec<_> = pins.iter().map(|pin| PollFd::new(&pin.fd, PollFlags::IN)).collect();
         if poll(&mut fds, Some(&Timespec::default())).is_err() {
-            return Vec::new();
+            let alone = pins.iter().filter(|pin| pin.has_exited_within(Duration::ZERO));
+            return alone.map(|pin| pin.pid).collect();
         }
         let seen = pins.iter().zip(&fds);
         seen.filter(|(_, fd)| !fd.revents().is_empty()).map(|(pin, _)| pin.pid).collect()
