@@ -75,7 +75,8 @@ pub struct Args {
     ///
     /// bpf counts in the kernel, which costs a tenth of reading /proc. It needs CAP_BPF and CAP_PERFMON,
     /// and the kernel's BTF. auto counts in the kernel where it can, and otherwise reads /proc; the log
-    /// says why. With bpf the program does not start where it cannot count in the kernel. A /proc of another pid namespace is always read.
+    /// says why. With bpf the program does not start where it cannot count in the kernel. A /proc of
+    /// another pid namespace is always read.
     #[arg(long = "collector.source", value_name = "SOURCE", default_value_t)]
     pub source: Choice,
 

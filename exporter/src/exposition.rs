@@ -150,12 +150,12 @@ fn certificate(validity: Validity) -> [MetricFamily; 2] {
     [
         gauge(
             "procstorm_tls_certificate_not_before_timestamp_seconds",
-            "When the TLS certificate becomes valid that is served now; the latest time in its chain.",
+            "When the TLS certificate that is served now becomes valid; the latest time in its chain.",
             validity.not_before,
         ),
         gauge(
             "procstorm_tls_certificate_not_after_timestamp_seconds",
-            "When the TLS certificate expires that is served now; the earliest time in its chain.",
+            "When the TLS certificate that is served now expires; the earliest time in its chain.",
             validity.not_after,
         ),
     ]

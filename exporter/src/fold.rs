@@ -27,9 +27,9 @@ pub struct Limits {
 /// What was folded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Folded {
-    /// So many groups because they are small.
+    /// How many groups because they are small.
     pub small_groups: usize,
-    /// So many groups because they are beyond the limits.
+    /// How many groups because they are beyond the limits.
     pub groups: usize,
     /// With so many processes.
     pub processes: u64,
@@ -73,7 +73,8 @@ pub fn fold(counts: &mut Counts, limits: Limits) -> Folded {
     folded
 }
 
-/// Folds the groups of fewer than `least` processes, and the users; returns how many groups that were.
+/// Folds the groups of fewer than `least` processes, and the users with fewer; returns how many groups
+/// it folded.
 fn fold_small(counts: &mut Counts, least: u64) -> usize {
     let (mut groups, mut of_small_users) = (0, 0);
     counts.retain(|_, commands| {
@@ -106,7 +107,7 @@ fn named(commands: &BTreeMap<String, u64>) -> impl Iterator<Item = (&String, u64
     commands.iter().filter(|(command, _)| *command != SMALL).map(|(command, &n)| (command, n))
 }
 
-/// How many series a user needs at least as long as it is shown by its name.
+/// How many series a user shown by its name needs at least.
 fn rests(commands: &BTreeMap<String, u64>) -> usize {
     usize::from(commands.contains_key(SMALL)) + usize::from(named(commands).next().is_some())
 }

@@ -527,11 +527,11 @@ impl Health {
         );
         let not_before = Opts::new(
             "procstorm_tls_certificate_not_before_timestamp_seconds",
-            "When the TLS certificate becomes valid that is used now, as the server or as a client of Alertmanager; the latest time in its chain.",
+            "When the TLS certificate that is used now (as the server or as a client of Alertmanager) becomes valid; the latest time in its chain.",
         );
         let not_after = Opts::new(
             "procstorm_tls_certificate_not_after_timestamp_seconds",
-            "When the TLS certificate expires that is used now, as the server or as a client of Alertmanager; the earliest time in its chain.",
+            "When the TLS certificate that is used now (as the server or as a client of Alertmanager) expires; the earliest time in its chain.",
         );
         Ok(Self {
             reload_successful: gauge(

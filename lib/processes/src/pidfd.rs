@@ -1,4 +1,4 @@
-//! Whose the process is that a pidfd holds, as the kernel says without /proc: from Linux 6.13 on
+//! The owner of the process that a pidfd holds, from the kernel and without /proc: from Linux 6.13 on
 //! (`PIDFD_GET_INFO`), in a third of the time that the directory in /proc takes.
 
 use std::os::fd::AsFd;
@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
-/// Whether this kernel says so at all. Asked once, so that an older one is not asked in vain for each
-/// process.
+/// Whether this kernel reports the owner. Asked once, so that an older one is not asked in vain for
+/// each process.
 #[must_use]
 pub fn is_owner_known() -> bool {
     static IS_KNOWN: OnceLock<bool> = OnceLock::new();
@@ -26,7 +26,7 @@ pub fn owner(pidfd: impl AsFd) -> Option<u32> {
 }
 
 /// The call `PIDFD_GET_INFO` of the kernel's `fs/pidfs.c`.
-#[expect(unsafe_code, reason = "no crate of ours has this call")]
+#[expect(unsafe_code, reason = "no dependency has this call")]
 mod info {
     use std::os::fd::AsFd;
 

@@ -362,7 +362,7 @@ mod tests {
         assert_eq!(seen().map(|(uid, _)| Some(uid)), Some(dir.owner(pid)), "it is a zombie");
         child.wait().expect("it is dead");
         assert_eq!(seen(), None, "it is reaped");
-        // What holds another process, or none any more, says nothing of this one.
+        // A pidfd of another process, or of a reaped one, says nothing about this one.
         let own = dir.own_pid().expect("it is this namespace's");
         let file = dir.open_stat(own).expect("readable").expect("this process");
         let seen = file.owned_and_held(&dir, &pidfd).expect("readable");

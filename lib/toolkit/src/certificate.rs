@@ -28,7 +28,7 @@ pub struct Unreadable {
 }
 
 impl Validity {
-    /// That of a chain, of which each certificate must be valid. Fails if one cannot be read.
+    /// The validity of a whole chain: every certificate in it must be valid. Fails if one cannot be read.
     pub fn of(chain: &[CertificateDer<'_>]) -> Result<Self, Unreadable> {
         let mut all = Self { not_before: i64::MIN, not_after: i64::MAX };
         for (place, certificate) in chain.iter().enumerate() {

@@ -14,7 +14,7 @@ pub(crate) type Broken = Box<dyn std::error::Error + Send + Sync>;
 /// Why there is no whole answer.
 #[derive(Debug)]
 pub(crate) enum Unread {
-    /// It is larger than what is read.
+    /// It is larger than the limit.
     TooLarge,
     /// It broke off.
     Broken(Broken),
@@ -33,7 +33,7 @@ impl Open {
     }
 }
 
-/// The body of an answer, of at most so many bytes.
+/// The body of an answer, if it is not larger than the limit.
 pub(crate) async fn whole(answer: Response<Incoming>, most: usize) -> Result<Bytes, Unread> {
     match Limited::new(answer.into_body(), most).collect().await {
         Ok(body) => Ok(body.to_bytes()),

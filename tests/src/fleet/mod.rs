@@ -242,7 +242,7 @@ impl Files {
         write(&self.rules().join(RULES), &rules)
     }
 
-    /// A certificate for each address, and who has signed them.
+    /// A certificate for each address, and the authority that signed them.
     fn certificates(&self, addresses: &[Ipv4Addr]) -> Result<(), Fault> {
         let fault = "no certificate";
         let mut params = CertificateParams::new(Vec::new()).or_fault(fault)?;

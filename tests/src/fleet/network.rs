@@ -117,7 +117,7 @@ impl Machine {
     }
 
     /// The same command on its network alone: the program is among our own processes, so that it can
-    /// be signalled as a child of ours.
+    /// be signalled as this process' child.
     pub fn on_its_network(&self, command: &Command) -> Result<Command, Fault> {
         let mut entering = Command::new(programs::other("nsenter")?);
         entering.arg(format!("--net=/proc/{}/ns/net", self.holder.id())).arg("--");

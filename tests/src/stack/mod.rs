@@ -62,7 +62,7 @@ pub struct Stack {
 pub struct Setup {
     /// How often Prometheus looks.
     pub timing: Timing,
-    /// The directory with `rules` and `alertmanager`, where that is a changed copy of ours.
+    /// The directory with `rules` and `alertmanager`, if it is a changed copy of the shipped one.
     pub configuration: Option<PathBuf>,
     /// Further flags of the exporter.
     pub exporter: Vec<String>,

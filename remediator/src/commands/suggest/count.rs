@@ -83,7 +83,7 @@ const MEMORY_MAX: usize = 256 << 20;
 /// About how much a group takes beside its names.
 const GROUP: usize = 400;
 
-/// There are more groups than are looked at.
+/// There are more groups than fit into the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooMany;
 
@@ -101,7 +101,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Nothing yet; `table` are the thresholds of all rows that Prometheus has loaded.
+    /// Nothing yet; `table` holds the thresholds of all rows that Prometheus has loaded.
     pub(super) fn new(
         classes: Classes,
         exemptions: Vec<Exemption>,
@@ -121,8 +121,8 @@ impl Tally {
         }
     }
 
-    /// Adds a part of a group's history, the parts in order of time. A value that is no count is none.
-    /// An exempt group triggers no alert at any threshold, so it is left out.
+    /// Adds a part of a group's history, the parts in order of time. A value that is not a count is
+    /// ignored. An exempt group triggers no alert at any threshold, so it is left out.
     pub(super) fn add(&mut self, mut series: Series) -> Result<(), TooMany> {
         let mut label = |name: &str| series.metric.remove(name).unwrap_or_default();
         let (role, command) = (label("role"), label("command"));

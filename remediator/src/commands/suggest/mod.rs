@@ -150,8 +150,8 @@ async fn ask(question: &Question) -> Result<String, SuggestError> {
 
 fn too_many(question: &Question) -> SuggestError {
     SuggestError::Question(format!(
-        "--least: so many groups have at least {} processes that they do not fit into the memory that \
-         is used for them; a higher --least asks for fewer",
+        "--least: too many groups have at least {} processes to fit into the memory limit; \
+         set a higher --least",
         question.least
     ))
 }

@@ -72,8 +72,8 @@ pub(super) struct Held {
     unkilled: usize,
     /// How many have their file.
     files: usize,
-    /// What is left of those that it has let go of: pins and files. To close thousands of them while
-    /// others exit would take the processors from these.
+    /// The pins and files of those that it has let go of. Closing thousands of them while others exit
+    /// would take processor time from these.
     spent: Vec<Entry>,
 }
 
@@ -364,7 +364,7 @@ impl Held {
         self.recount();
     }
 
-    /// Closes what is left of those that it has let go of.
+    /// Closes the pins and files of those that it has let go of.
     pub(super) fn close_spent(&mut self) {
         self.spent.clear();
     }
