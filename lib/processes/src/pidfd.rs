@@ -7,14 +7,15 @@ use std::sync::OnceLock;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 /// Whether this kernel reports the owner. Asked once, so that an older one is not asked in vain for
-/// each process.
+/// each process; again while there is no descriptor to ask with.
 #[must_use]
 pub fn is_owner_known() -> bool {
     static IS_KNOWN: OnceLock<bool> = OnceLock::new();
-    *IS_KNOWN.get_or_init(|| {
-        let own = pidfd_open(getpid(), PidfdFlags::empty());
-        own.is_ok_and(|own| owner(own).is_some())
-    })
+    if let Some(&is_known) = IS_KNOWN.get() {
+        return is_known;
+    }
+    let Ok(own) = pidfd_open(getpid(), PidfdFlags::empty()) else { return false };
+    *IS_KNOWN.get_or_init(|| owner(own).is_some())
 }
 
 /// The effective uid of the process that `pidfd` holds, dead or alive: the same that owns its
