@@ -10,7 +10,6 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
-use crate::fold;
 use crate::scan::Scan;
 use crate::slices::Slice;
 
@@ -60,7 +59,8 @@ pub fn families() -> Vec<MetricFamily> {
     let counts = BTreeMap::from([("alice".into(), commands)]);
     let slice = Slice { uid: 1000, tasks: 1, max: Some(1), hits: Some(0) };
     let slices = BTreeMap::from([("alice".into(), slice)]);
-    let scan = Scan { counts, slices, ..Scan::default() };
+    let user_processes = BTreeMap::from([("alice".into(), 1)]);
+    let scan = Scan { counts, user_processes, slices, ..Scan::default() };
     let mut families = of_scan(&scan);
     let certificate = Some(Validity { not_before: 0, not_after: 0 });
     families.extend(web_config(Web { is_valid: true, certificate }));
@@ -87,8 +87,7 @@ fn processes(scan: &Scan) -> MetricFamily {
 }
 
 fn user_processes(scan: &Scan) -> MetricFamily {
-    let users = fold::users(&scan.counts, scan.min_user_processes);
-    let metrics = users.iter().map(|(user, &n)| gauge(&[("user", user)], float(n)));
+    let metrics = scan.user_processes.iter().map(|(user, &n)| gauge(&[("user", user)], float(n)));
     let help = "Processes of each effective user who has many, whatever their commands are called.";
     family("procstorm_user_processes", help, MetricType::GAUGE, metrics.collect())
 }

@@ -149,22 +149,30 @@ impl Folded {
     }
 }
 
-/// How many processes each user has in all; those with fewer than `least` are added together as
-/// [`SMALL_USERS`].
-pub(crate) fn users(counts: &Counts, least: u64) -> BTreeMap<Arc<str>, u64> {
-    let mut users = BTreeMap::new();
-    let mut small = 0;
-    for (user, commands) in counts {
-        let n = commands.values().sum();
-        // What is added together already may be above the mark.
-        if n < least || **user == *SMALL_USERS {
-            small += n;
-        } else {
-            users.insert(Arc::clone(user), n);
+/// How many processes each user has in all, by the counts before [`fold`]: a user whose groups are all
+/// small has a sum, too. Those with fewer than `least` are added together as [`SMALL_USERS`], and the
+/// smallest of more than `max` as [`OTHER`].
+#[must_use]
+pub fn users(counts: &Counts, least: u64, max: usize) -> BTreeMap<Arc<str>, u64> {
+    let sum = |(user, commands): (&Arc<str>, &BTreeMap<String, u64>)| {
+        (Arc::clone(user), commands.values().sum::<u64>())
+    };
+    let mut users: BTreeMap<_, _> = counts.iter().map(sum).collect();
+    let small: u64 = users.values().filter(|n| **n < least).sum();
+    users.retain(|_, n| *n >= least);
+    let room = max.saturating_sub(usize::from(small > 0));
+    if users.len() > room {
+        let all = users.iter().map(|(user, &n)| (n, Arc::clone(user))).collect();
+        for (n, user) in beyond(all, room.saturating_sub(1)) {
+            if *user != *OTHER {
+                users.remove(&user);
+                *users.entry(OTHER.into()).or_default() += n;
+            }
         }
     }
     if small > 0 {
-        users.insert(SMALL_USERS.into(), small);
+        let shown_as = if users.len() < max { SMALL_USERS } else { OTHER };
+        *users.entry(shown_as.into()).or_default() += small;
     }
     users
 }
@@ -236,17 +244,16 @@ mod tests {
 
     #[test]
     fn users_below_their_mark_are_added_together() {
-        let shown = counts(&[
-            ("a", "x", 5),
-            ("a", SMALL, 5),
-            ("b", "x", 9),
-            ("c", SMALL, 8),
-            (SMALL_USERS, SMALL, 30),
-        ]);
-        let expected = BTreeMap::from([("a".into(), 10), (SMALL_USERS.into(), 47)]);
-        assert_eq!(users(&shown, 10), expected);
-        assert_eq!(users(&shown, 1).values().sum::<u64>(), sum(&shown));
-        assert_eq!(users(&counts(&[("a", "x", 10)]), 10), BTreeMap::from([("a".into(), 10)]));
+        let groups = [("a", "x", 5), ("a", "y", 5), ("b", "x", 9), ("c", "x", 7), ("c", "y", 1)];
+        let all = counts(&groups);
+        let expected = BTreeMap::from([("a".into(), 10), (SMALL_USERS.into(), 17)]);
+        assert_eq!(users(&all, 10, 100), expected);
+        let each = BTreeMap::from([("a".into(), 10), ("b".into(), 9), ("c".into(), 8)]);
+        assert_eq!(users(&all, 1, 3), each, "nobody is small");
+        let largest = BTreeMap::from([("a".into(), 10), (OTHER.into(), 17)]);
+        assert_eq!(users(&all, 1, 2), largest, "there is room for two");
+        assert_eq!(users(&all, 9, 1), BTreeMap::from([(OTHER.into(), 27)]));
+        assert_eq!(users(&counts(&[("a", "x", 10)]), 10, 1), BTreeMap::from([("a".into(), 10)]));
     }
 
     /// The kernel's own answer, on a thread that asks for the name.
@@ -297,11 +304,18 @@ mod tests {
             }
             let (before, all) = (sum(&shown), shown.clone());
             let limits = Limits { min_processes, max_series, max_commands_per_user };
+            let sums = users(&shown, min_processes, max_series);
+            prop_assert_eq!(sums.values().sum::<u64>(), before);
+            prop_assert!(sums.len() <= max_series, "{sums:?}");
             let folded = fold(&mut shown, limits);
             prop_assert_eq!(sum(&shown), before);
             prop_assert!(shown.values().map(BTreeMap::len).sum::<usize>() <= max_series);
             for commands in shown.values() {
                 prop_assert!(named(commands).count() <= max_commands_per_user + 1);
+            }
+            for (user, n) in sums.iter().filter(|(user, _)| ![OTHER, SMALL_USERS].contains(&&***user)) {
+                prop_assert_eq!(all[user].values().sum::<u64>(), *n);
+                prop_assert!(*n >= min_processes, "{user} is small");
             }
             let large = all.iter().flat_map(|(user, commands)| {
                 commands.iter().filter(|(_, n)| **n >= min_processes).map(move |group| (user, group))

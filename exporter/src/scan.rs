@@ -11,7 +11,7 @@ use procstorm_processes::visibility::Blindness;
 use procstorm_toolkit::scarcity::{Descriptors, is_shortage};
 
 use crate::census::Census;
-use crate::fold::{Counts, Folded, Limits, fold};
+use crate::fold::{self, Counts, Folded, Limits, fold};
 use crate::names::Names;
 use crate::slices::{Slice, slices};
 use crate::source::{Origin, Source, Taken};
@@ -43,6 +43,8 @@ pub type Slices = BTreeMap<Arc<str>, Slice>;
 pub struct Scan {
     /// Processes by user and command, as they are shown.
     pub counts: Counts,
+    /// Processes by user alone, as they are shown.
+    pub user_processes: BTreeMap<Arc<str>, u64>,
     /// How many processes there are: the sum of `counts`.
     pub processes: u64,
     /// How many processes could not be looked at.
@@ -150,7 +152,9 @@ impl Scanner {
         let slices = self.name_slices(slices);
         let mut counts = self.name(census);
         let users = counts.len();
-        let folded = fold(&mut counts, self.settings.limits);
+        let Settings { limits, min_user_processes, .. } = self.settings;
+        let user_processes = fold::users(&counts, min_user_processes, limits.max_series);
+        let folded = fold(&mut counts, limits);
         let blindness = hidden.or((denied > 0).then_some(Blindness::Denied(denied)));
         self.tell_of(blindness.as_ref());
 
@@ -159,13 +163,14 @@ impl Scanner {
         self.totals.folded_groups += u64::try_from(folded.groups).unwrap_or(u64::MAX);
         Ok(Scan {
             counts,
+            user_processes,
             processes,
             denied,
             origin,
             slices,
             users,
-            min_processes: self.settings.limits.min_processes,
-            min_user_processes: self.settings.min_user_processes,
+            min_processes: limits.min_processes,
+            min_user_processes,
             folded,
             blindness,
             overdue_names: self.names.overdue(Instant::now()),

@@ -13,7 +13,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use procstorm_exporter::exposition::Exposition;
-use procstorm_exporter::fold::{Counts, Limits, fold};
+use procstorm_exporter::fold::{Counts, Limits, fold, users};
 use procstorm_exporter::scan::Scan;
 use procstorm_testkit::fault::{Fault, OrFault as _};
 use procstorm_testkit::wait::nap;
@@ -113,12 +113,19 @@ fn page(fleet: Fleet, host: usize, is_storm: bool) -> Result<String, Fault> {
     }
     let processes = counts.values().flat_map(BTreeMap::values).sum();
     let limits = Limits { min_processes: fleet.mark, max_series: 5000, max_commands_per_user: 200 };
-    let folded = fold(&mut counts, limits);
     // As the exporter's default, but where each group is to be shown.
     let min_user_processes = if fleet.mark == 1 { 1 } else { USER_MARK };
-    let min_processes = fleet.mark;
-    let scan =
-        Scan { counts, processes, folded, min_processes, min_user_processes, ..Scan::default() };
+    let user_processes = users(&counts, min_user_processes, limits.max_series);
+    let folded = fold(&mut counts, limits);
+    let scan = Scan {
+        counts,
+        user_processes,
+        processes,
+        folded,
+        min_processes: fleet.mark,
+        min_user_processes,
+        ..Scan::default()
+    };
     let page = Exposition::new(true).render(&scan, None).or_fault("cannot render")?;
     String::from_utf8(page).or_fault("not a text")
 }

@@ -222,6 +222,17 @@ fn small_groups_are_added_together_by_user() {
     // It is not a sign of too many groups.
     assert_eq!(value(&exposition, "procstorm_scan_folded_processes"), Some(0));
 
+    // That mark alone shows each user's sum, whatever the mark of the groups.
+    let each = Program::start(fixture.path(), &["--collector.min-user-processes=1"]);
+    let each = each.get("/metrics");
+    for (user, n) in [("root", 1), ("41660", 167), ("41661", 12), ("41662", 2), ("41663", 2)] {
+        let series = format!("procstorm_user_processes{{user=\"{user}\"}}");
+        assert_eq!(value(&each, &series), Some(n), "{user}");
+    }
+    assert_eq!(each.matches("\nprocstorm_user_processes{").count(), 5, "{each}");
+    assert_eq!(value(&each, "procstorm_scan_min_user_processes"), Some(1));
+    assert_eq!(each.matches("\nprocstorm_processes{").count(), 5, "{each}");
+
     // A group that grows has its name in the first scrape in which it reaches the mark.
     start(41663, "sh", 8);
     assert_eq!(program.value(r#"procstorm_processes{command="sh",user="41663"}"#), 10);
