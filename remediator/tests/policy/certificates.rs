@@ -509,3 +509,21 @@ fn a_thousand_hosts_are_no_work() {
     }
     assert_eq!(fs::metadata(world.at("hosts/host999.key")).expect("there").mode() & 0o777, 0o600);
 }
+
+/// A receiver with a token shows no certificate, so its host must not ask for one: each form of
+/// `fleet` has a web configuration of its own.
+#[test]
+fn the_settings_of_both_forms_are_told() {
+    let told = World::of(HOSTS).run(0).expect("made");
+    let (_, token) = told.split_once("\nWith a token: ").expect("there");
+    let (token, certificates) = token.split_once("\nWithout a token: ").expect("there");
+    assert!(token.contains("credentials_file: /etc/prometheus/procstorm/HOST.token}"), "{token}");
+    assert!(token.contains("tls_server_config:"), "{token}");
+    assert!(
+        !token.contains("client_auth_type:") && !token.contains("cert_file: /etc/prom"),
+        "{token}"
+    );
+    let asks = "client_auth_type: RequireAndVerifyClientCert";
+    assert!(certificates.contains(asks) && certificates.contains("client.crt"), "{certificates}");
+    assert!(told.contains("fleet --alertmanager 0.31 needs hosts without a token"), "{told}");
+}

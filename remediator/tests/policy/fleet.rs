@@ -393,3 +393,168 @@ fn a_thousand_hosts_are_made_and_checked() {
     assert!(fault.contains("host \"mail0500\" (targets.yml:503)"), "{fault}");
     assert!(!fault.contains("\"mail0499\""), "{fault}");
 }
+
+/// The shipped default names an Alertmanager on the host itself. In a fleet it runs on one of them at
+/// most.
+#[test]
+fn outcomes_that_go_to_the_host_itself_are_named() {
+    for (address, shown) in [
+        ("[http://am1:9093, http://am2:9093]", None),
+        ("http://127.0.0.1:9093", Some("127.0.0.1:9093")),
+        ("http://localhost:9093", Some("localhost:9093")),
+        ("'http://[::1]:9093'", Some("[::1]:9093")),
+        ("http://localhost.example.org:9093", None),
+    ] {
+        let world = World::shipped().change(
+            "policies/mail.yml",
+            "[http://am1:9093, http://am2:9093]",
+            address,
+        );
+        match shown {
+            None => {
+                assert!(!world.check().expect("agrees").contains("outcomes go to"), "{address}")
+            }
+            Some(shown) => assert_eq!(
+                world.fault(),
+                format!(
+                    "policies/mail.yml:2: alertmanager: outcomes of moscow, kiev, nantes go to {shown} on \
+                     each host itself, and nobody is mailed where no Alertmanager runs: write the \
+                     address of Alertmanager as these hosts reach it"
+                )
+            ),
+        }
+    }
+    // One host may be Alertmanager's: this cannot be seen here.
+    let of_kiev = |alertmanager: &str| {
+        let world = World::shipped();
+        let policy = POLICY.replace("[http://am1:9093, http://am2:9093]", alertmanager);
+        fs::write(world.order.policies.join("kiev.yml"), policy).expect("written");
+        world
+    };
+    for alertmanager in ["http://127.0.0.1:9093", "[http://am1:9093, http://127.0.0.1:9093]"] {
+        let said = of_kiev(alertmanager).check().expect("agrees");
+        let doubt = "Not compared: whether an Alertmanager runs on kiev, where outcomes go to \
+                     127.0.0.1:9093 (policies/kiev.yml:2).\n";
+        assert!(said.contains(doubt), "{said}");
+    }
+    // Two cannot both be the one.
+    let world = of_kiev("http://127.0.0.1:9093");
+    let policy = fs::read(world.order.policies.join("kiev.yml")).expect("read");
+    fs::write(world.order.policies.join("moscow.yml"), policy).expect("written");
+    let fault = world.fault();
+    for host in ["kiev", "moscow"] {
+        let said = format!(
+            "policies/{host}.yml:2: alertmanager: outcomes of {host} go to 127.0.0.1:9093 on {host} \
+             itself, and"
+        );
+        assert!(fault.contains(&said), "{fault}");
+    }
+    // Without an address, nothing is posted.
+    let world = World::shipped().change(
+        "policies/mail.yml",
+        "alertmanager: [http://am1:9093, http://am2:9093]\n",
+        "",
+    );
+    let said = world.check().expect("agrees");
+    assert!(
+        said.contains(
+            "and not mailed, since the policy has no alertmanager: moscow, kiev, nantes.\n"
+        ),
+        "{said}"
+    );
+}
+
+#[test]
+fn who_acts_and_who_only_reports_is_told() {
+    let said = World::shipped().check().expect("agrees");
+    assert!(said.contains("\n3 hosts: LIVE: moscow, kiev, nantes.\nNot compared"), "{said}");
+
+    let dry = "dry_run: true\ntoken_file";
+    let world = World::shipped().change("policies/mail.yml", "token_file", dry);
+    let said = world.check().expect("agrees");
+    assert!(said.contains("\n3 hosts: dry run.\n") && !said.contains("LIVE"), "{said}");
+    fs::write(world.order.policies.join("kiev.yml"), POLICY).expect("written");
+    let said = world.check().expect("agrees");
+    assert!(said.contains("\n1 host: LIVE: kiev.\n2 hosts: dry run.\n"), "{said}");
+    assert!(said.contains("with client_auth_type: RequireAndVerifyClientCert in its"), "{said}");
+}
+
+#[test]
+fn the_times_of_the_routes_stay_as_the_base_has_them() {
+    for form in [FleetForm::PerHost, FleetForm::Templated] {
+        let world = World::of(HOSTS, form);
+        let shipped = fs::read_to_string(&world.order.base).expect("read");
+        let base = world.directory.path().join("base.yml");
+        let changed = shipped.replacen("group_interval: 4s", "group_interval: 800ms", 1).replacen(
+            "repeat_interval: 1m\n",
+            "repeat_interval: 50s\n",
+            1,
+        );
+        fs::write(&base, &changed).expect("written");
+        let order = Fleet { base: base.clone(), ..world.order.clone() };
+        write(&order).expect("made");
+        let made = fs::read_to_string(order.output.join("alertmanager.yml")).expect("read");
+        let times =
+            "      group_wait: 0s\n      group_interval: 800ms\n      repeat_interval: 50s\n";
+        assert_eq!(made.matches(times).count(), 1, "{made}");
+
+        // Two routes of which each has another cannot both be kept.
+        let end = "    # end of the remediators' routes";
+        let other = format!(
+            "    - {{matchers: [host=\"kiev\"], receiver: remediator, group_interval: 3s}}\n{end}"
+        );
+        fs::write(&base, changed.replacen(end, &other, 1)).expect("written");
+        let refused = write(&order).expect_err("refused").to_string();
+        assert!(
+            refused.contains("group_interval: \"3s\", and line ")
+                && refused.contains(" has \"800ms\": all routes"),
+            "{refused}"
+        );
+        let line = changed.lines().position(|line| line == end).expect("there") + 1;
+        assert!(refused.contains(&format!("base.yml:{line}: ")), "{refused}");
+        fs::write(&base, changed.replacen("800ms", "soon", 1)).expect("written");
+        let refused = write(&order).expect_err("refused").to_string();
+        assert!(refused.contains("group_interval: \"soon\" is not a duration"), "{refused}");
+    }
+}
+
+#[test]
+fn the_table_keeps_the_rows_that_reach_no_remediator() {
+    let world = World::shipped();
+    let read = || fs::read_to_string(world.order.output.join("routes.tsv")).expect("read");
+    let made = read();
+    let shipped = fs::read_to_string(repository().join("alertmanager/routes.tsv")).expect("read");
+    let to_remediator = |line: &&str| line.contains("remediator,") && line.contains('\t');
+    assert!(shipped.lines().any(|line| to_remediator(&line)), "{shipped}");
+    for row in shipped.lines() {
+        let stays = !row.split('\t').nth(1).is_some_and(|reached| reached.contains("remediator"));
+        let count = made.lines().filter(|line| *line == row).count();
+        assert_eq!(count, usize::from(stays), "{row}");
+    }
+    let own =
+        "host=kiev role=mail user=alice command=imapd playbook=imapd_storm\tremediator-kiev,mail\n";
+    assert_eq!(made.matches(own).count(), 1, "{made}");
+    // From what was made, in either form, the rows of the form before go.
+    let base = world.order.output.join("alertmanager.yml");
+    write(&Fleet { base: base.clone(), ..world.order.clone() }).expect("made again");
+    assert_eq!(read(), made);
+    let policy = POLICY.replace("token_file: /etc/procstorm/token\n", "");
+    fs::write(world.order.policies.join("mail.yml"), policy).expect("written");
+    let order = Fleet { base, alertmanager: FleetForm::Templated, ..world.order.clone() };
+    write(&order).expect("made in the other form");
+    assert_eq!(
+        read(),
+        made.replace("\tremediator-moscow,", "\tremediator,")
+            .replace("\tremediator-kiev,", "\tremediator,")
+            .replace("\tremediator-nantes,", "\tremediator,")
+    );
+}
+
+#[test]
+fn a_base_that_is_missing_is_told_with_the_option_that_names_another() {
+    let world = World::of(HOSTS, FleetForm::PerHost);
+    let order = Fleet { base: world.directory.path().join("none.yml"), ..world.order.clone() };
+    let refused = write(&order).expect_err("refused").to_string();
+    assert!(refused.ends_with("none.yml (name Alertmanager's configuration, which the receivers and routes are written into, with --base)"), "{refused}");
+    assert!(!order.output.exists());
+}

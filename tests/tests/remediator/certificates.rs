@@ -98,8 +98,11 @@ impl Fleets {
              accounts: {{allow_nameless: true}}\n{api}"
         );
         fs::write(self.at("remediator.yml"), own + &policy).unwrap();
-        fs::write(self.at("web.yml"), self.example(told, "/etc/procstorm/web.yml of each host"))
-            .unwrap();
+        fs::write(
+            self.at("web.yml"),
+            self.example(told, "web.yml of the host, with client certificates:"),
+        )
+        .unwrap();
         let mut command = Command::new(programs::ours("procstorm-remediator")?);
         command.arg(format!("--config.file={}", self.at("remediator.yml").display()));
         command.arg(format!("--web.config.file={}", self.at("web.yml").display()));

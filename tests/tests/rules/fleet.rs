@@ -17,6 +17,8 @@ use procstorm_tests::alertmanager::Alertmanager;
 use procstorm_tests::smtp::Sink;
 use serde_json::{Value, json};
 
+use crate::how_to::{check, copy};
+
 const LIMIT: Duration = Duration::from_secs(120);
 
 const HOSTS: &str = "- labels: {role: mail}
@@ -63,12 +65,13 @@ fn made(dir: &Path, hosts: &str, alertmanager: FleetForm) -> PathBuf {
     dir.join("out")
 }
 
-/// Each row of the table, and forged hosts, by amtool.
+/// Each row of the table that reaches a remediator, and forged hosts, by amtool.
 fn routes_hold(out: &Path, forged_reach: &str) {
     let config = out.join("alertmanager.yml").display().to_string();
     run("amtool", &["check-config", &config]).unwrap();
     let table = fs::read_to_string(out.join("routes.tsv")).unwrap();
-    let rows: Vec<_> = table.lines().filter_map(|line| line.split_once('\t')).collect();
+    let rows = table.lines().filter_map(|line| line.split_once('\t'));
+    let rows: Vec<_> = rows.filter(|(_, reached)| reached.contains("remediator")).collect();
     assert!(!rows.is_empty(), "{table}");
     for (labels, receivers) in rows {
         let file = format!("--config.file={config}");
@@ -100,6 +103,22 @@ fn the_files_of_a_fleet_are_taken_and_route_as_their_table_says() {
     fs::write(&file, prometheus).unwrap();
     let said = run("promtool", &["check", "config", &file.display().to_string()]).unwrap();
     assert!(said.contains("SUCCESS"), "{said}");
+}
+
+/// As rules/README.md tells it: the two files go beside the templates, and `check.sh` passes there.
+#[test]
+fn the_files_take_the_place_of_the_shipped_ones_and_pass_check_sh() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = made(dir.path(), HOSTS, FleetForm::PerHost);
+    for part in ["rules", "alertmanager"] {
+        copy(&programs::project().join(part), &dir.path().join(part));
+    }
+    for file in ["alertmanager.yml", "routes.tsv"] {
+        fs::copy(out.join(file), dir.path().join("alertmanager").join(file)).unwrap();
+    }
+    let table = fs::read_to_string(out.join("routes.tsv")).unwrap();
+    assert!(table.contains("remediator-moscow,mail\n") && table.contains("\tmail-outcome\n"));
+    check(dir.path(), "a fleet");
 }
 
 /// The minor version of the Alertmanager here.

@@ -66,7 +66,7 @@ fn run(dir: &Path, tool: &str, arguments: &[&str]) -> String {
     said
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
@@ -79,7 +79,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// What `make rules` says of the copy: a user who follows an example must pass it.
-fn check(dir: &Path, title: &str) {
+pub(crate) fn check(dir: &Path, title: &str) {
     let output = Command::new(dir.join("rules/check.sh"))
         .env("PROMTOOL", programs::other("promtool").unwrap())
         .env("AMTOOL", programs::other("amtool").unwrap())

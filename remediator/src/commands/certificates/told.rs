@@ -152,15 +152,28 @@ fn purposes(order: &Certificates) -> String {
 fn examples(order: &Certificates) -> String {
     let mut text = format!(
         "
-/etc/procstorm/web.yml of each host (--web.config.file):
+A host's policy has either a token (token_file), or none, and then each client needs a certificate.
+procstorm-remediator fleet --alertmanager 0.31 needs hosts without a token.
+
+With a token: /etc/procstorm/web.yml of the host (--web.config.file), without client_auth_type, since
+its receiver shows no certificate:
+    tls_server_config:
+      cert_file: /etc/procstorm/tls/server.crt
+      key_file: /etc/procstorm/tls/server.key
+and its receiver in Alertmanager, as fleet writes it:
+    http_config:
+      authorization: {{type: Bearer, credentials_file: /etc/prometheus/procstorm/HOST.token}}
+      tls_config: {{ca_file: /etc/prometheus/procstorm/ca.crt}}
+      follow_redirects: false
+
+Without a token: /etc/procstorm/web.yml of the host, with client certificates:
     tls_server_config:
       cert_file: /etc/procstorm/tls/server.crt
       key_file: /etc/procstorm/tls/server.key
       client_ca_file: /etc/procstorm/tls/ca.crt
       client_auth_type: RequireAndVerifyClientCert
       client_allowed_sans: [{ALERTMANAGER}, {PROMETHEUS}]
-
-Alertmanager's receivers, as procstorm-remediator fleet writes them for hosts without a token:
+and its receiver in Alertmanager, as fleet writes it:
     http_config:
       tls_config: {{ca_file: /etc/prometheus/procstorm/ca.crt, cert_file: /etc/prometheus/procstorm/client.crt, key_file: /etc/prometheus/procstorm/client.key}}
       follow_redirects: false

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::policies::{File, Policies};
+use super::remediators::Remediators;
 use super::targets::{Host, Targets};
 use super::{FleetError, lines};
 use crate::args::Args;
@@ -89,7 +90,7 @@ pub fn report(question: &Question<'_>) -> Result<String, FleetError> {
     let mut policies = Policies::of(question.policies);
     let mut faults = targets.faults.clone();
     let (mut wrong, mut unsure) = (Found::default(), Found::default());
-    let mut armed = 0_usize;
+    let mut armed = Remediators::default();
     let asked = rules.roles_with_playbooks();
     let mut rows: BTreeMap<&str, Rules> = BTreeMap::new();
     for host in &targets.hosts {
@@ -97,7 +98,7 @@ pub fn report(question: &Question<'_>) -> Result<String, FleetError> {
             faults.extend(lacks_policy(host, &asked, question.policies));
             continue;
         };
-        armed += 1;
+        armed.add(host, file);
         if let Some(finding) = Policies::names_other(file, host) {
             wrong.add(finding, host);
             continue;
@@ -112,12 +113,13 @@ pub fn report(question: &Question<'_>) -> Result<String, FleetError> {
         verdict.unsure.into_iter().for_each(|finding| unsure.add(finding, host));
     }
     faults.extend(wrong.told());
+    faults.extend(armed.unheard());
     faults.extend(strangers(&targets, &routing));
     faults.extend(credentials(&targets, &routing.credentials(), &routing));
     if !faults.is_empty() {
         return Err(FleetError::Faults(faults));
     }
-    Ok(spoken(&targets, armed, &unsure.told(), question))
+    Ok(spoken(&targets, &armed, &unsure.told(), question))
 }
 
 /// A host whose role has rows that ask for a playbook, and that has no policy.
@@ -211,12 +213,18 @@ fn token(file: &PathBuf) -> Option<Vec<u8>> {
     (!text.is_empty()).then_some(text)
 }
 
-fn spoken(targets: &Targets, armed: usize, unsure: &[Finding], question: &Question<'_>) -> String {
+fn spoken(
+    targets: &Targets,
+    armed: &Remediators,
+    unsure: &[Finding],
+    question: &Question<'_>,
+) -> String {
     let total = targets.hosts.len();
     let (rules, routes) = (question.rules.display(), question.alertmanager.display());
     let mut text = format!(
-        "{}: {total} hosts, of which {armed} have a policy in {}. ",
+        "{}: {total} hosts, of which {} have a policy in {}. ",
         targets.file.display(),
+        armed.count(),
         question.policies.display()
     );
     if unsure.is_empty() {
@@ -231,9 +239,13 @@ fn spoken(targets: &Targets, armed: usize, unsure: &[Finding], question: &Questi
             lines(unsure)
         ));
     }
+    text.push_str(&armed.acting());
+    text.push_str(&armed.doubts());
     text.push_str(
         "Not compared: the hosts' own tokens, certificates and --web.config.file, and whether each \
-         host has the policy that is checked here.\n",
+         host has the policy that is checked here. A receiver with a token, as fleet writes it, shows \
+         no client certificate: with client_auth_type: RequireAndVerifyClientCert in its \
+         --web.config.file, the host would refuse each webhook.\n",
     );
     text
 }

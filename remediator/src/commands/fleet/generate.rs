@@ -1,7 +1,7 @@
 //! `fleet`: out of the list of hosts and their policies, the files for Alertmanager and Prometheus.
 //!
 //! Alertmanager's configuration has no includes, so the receivers and routes are written into a copy
-//! of one, between two pairs of comments ([`ROUTES`], [`RECEIVERS`]); all else in it stays as it is.
+//! of one ([`Base`]); all else in it stays as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -10,20 +10,12 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::FleetError;
+use super::base::{Base, HEADER};
 use super::policies::{File, Policies, line_of};
 use super::targets::{Host, Targets};
 use crate::args::{Fleet, FleetForm};
 use crate::commands::agreement::routes::Routing;
-use crate::commands::agreement::rules::ReadError;
 use crate::commands::agreement::{Finding, Place};
-
-/// The comments around the routes, without the blanks before them.
-const ROUTES: (&str, &str) =
-    ("# begin of the remediators' routes", "# end of the remediators' routes");
-
-/// The comments around the receivers.
-const RECEIVERS: (&str, &str) =
-    ("# begin of the remediators' receivers", "# end of the remediators' receivers");
 
 /// The port that the remediators listen on, by the shipped socket unit.
 const PORT: u16 = 9958;
@@ -62,14 +54,12 @@ pub fn write(order: &Fleet) -> Result<String, FleetError> {
     if !faults.is_empty() {
         return Err(FleetError::Faults(faults));
     }
-    let read = |path: &Path| {
-        std::fs::read_to_string(path).map_err(|error| ReadError::Io(path.to_owned(), error))
-    };
-    let base = read(&order.base)?;
-    let text = between(&base, ROUTES, &routes(&armed, order.alertmanager), &order.base)?;
-    let text = between(&text, RECEIVERS, &receivers(&armed, order), &order.base)?;
+    let base = Base::read(&order.base)?;
+    let text =
+        base.with(&routes(&armed, order.alertmanager, &base.times), &receivers(&armed, order))?;
     let alertmanager = order.output.join("alertmanager.yml");
-    let table = table(&armed, &Routing::parse(&alertmanager, &text)?);
+    let mut table = table(&armed, &Routing::parse(&alertmanager, &text)?);
+    table.push_str(&base.rows()?);
     let everywhere: Vec<&Host> = targets.hosts.iter().collect();
     let remediators: Vec<&Host> = armed.iter().map(|armed| &armed.host).collect();
     let files = [
@@ -127,14 +117,17 @@ fn domain(name: &str) -> Option<&str> {
 }
 
 /// The settings of every route to a remediator.
-const SETTINGS: &str = "      group_by: [alertname, host, user, command]
-      group_wait: 0s
-      group_interval: 4s
-      repeat_interval: 1m
-      continue: true                   # also mail it
-";
+fn settings(times: &[(&str, String)]) -> String {
+    let times: Vec<_> = times.iter().map(|(key, time)| format!("      {key}: {time}\n")).collect();
+    format!(
+        "      group_by: [alertname, host, user, command]\n{}      \
+         continue: true                   # also mail it\n",
+        times.concat()
+    )
+}
 
-fn routes(armed: &[Armed], form: FleetForm) -> String {
+fn routes(armed: &[Armed], form: FleetForm, times: &[(&str, String)]) -> String {
+    let settings = settings(times);
     let mut text = String::new();
     match form {
         FleetForm::PerHost => {
@@ -143,7 +136,7 @@ fn routes(armed: &[Armed], form: FleetForm) -> String {
                  - matchers: ['alertname=~\"ProcNumChk.+\"', 'playbook!=\"\"']\n      \
                  receiver: remediator-none\n",
             );
-            text.push_str(SETTINGS);
+            text.push_str(&settings);
             text.push_str("      routes:\n");
             for Armed { host, .. } in armed {
                 let name = &host.name;
@@ -169,7 +162,7 @@ fn routes(armed: &[Armed], form: FleetForm) -> String {
                  'host=~\"[a-z0-9][a-z0-9-]*{domains}\"']\n      receiver: remediator"
             )
             .ok();
-            text.push_str(SETTINGS);
+            text.push_str(&settings);
         }
     }
     text
@@ -230,52 +223,9 @@ fn authority(address: &str) -> String {
     if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
 }
 
-/// The text with what stands between the two comments replaced. Their lines stay.
-fn between(
-    text: &str,
-    (begin, end): (&str, &str),
-    new: &str,
-    file: &Path,
-) -> Result<String, FleetError> {
-    let lines: Vec<&str> = text.lines().collect();
-    let of = |comment: &str| {
-        let at: Vec<usize> = (0..lines.len())
-            .filter(|line| {
-                lines.get(*line).is_some_and(|line| line.trim_start().starts_with(comment))
-            })
-            .collect();
-        match at.as_slice() {
-            [one] => Some(*one),
-            _ => None,
-        }
-    };
-    let found = of(begin).zip(of(end)).filter(|(first, last)| first < last);
-    let Some((first, last)) = found else {
-        let place = Place { file: file.to_owned(), line: 1 };
-        let what = format!(
-            "needs a line {begin:?} and, below it, a line {end:?}, each once: what stands between \
-             them is replaced"
-        );
-        return Err(FleetError::Faults(vec![Finding { place, what }]));
-    };
-    let mut out = String::with_capacity(text.len().saturating_add(new.len()));
-    for line in lines.iter().take(first.saturating_add(1)) {
-        out.push_str(line);
-        out.push('\n');
-    }
-    out.push_str(new);
-    for line in lines.iter().skip(last) {
-        out.push_str(line);
-        out.push('\n');
-    }
-    Ok(out)
-}
-
 /// Which receivers an alert of each playbook of each host reaches: rows for `rules/check.sh`.
 fn table(armed: &[Armed], routing: &Routing) -> String {
-    let mut text = String::from(
-        "# Labels (NAME=VALUE, separated by blanks), a tab, and the receivers that they must reach, in order.\n",
-    );
+    let mut text = format!("{HEADER}\n");
     for Armed { host, file } in armed {
         let routing = routing.for_host(&host.name);
         for (playbook, book) in &file.config.playbooks {
@@ -357,7 +307,8 @@ fn spoken(
         writeln!(text, "{count} {hosts} role {role:?}, and no policy: nothing is done there.").ok();
     }
     text.push_str(
-        "Check them with amtool check-config and with procstorm-remediator --check --fleet.\n",
+        "Check them with procstorm-remediator --check --fleet. Then copy alertmanager.yml and routes.tsv \
+         to the directory of Alertmanager's configuration, where templates/ is, and run check.sh.\n",
     );
     text
 }
