@@ -19,6 +19,7 @@
 //! - [`metrics`]: what Prometheus reads.
 //! - [`reach`]: whether the name service answers in the sandbox as outside.
 //! - [`sandbox`]: what the daemon gives up once it has started.
+//! - `counted`: counts with their nouns.
 //! - `stopping`: how what acts waits while the daemon may stop.
 //! - [`verdict`]: how a remediation ends, and what follows from it.
 
@@ -27,6 +28,7 @@ pub mod active;
 pub mod alertmanager;
 pub mod args;
 pub mod commands;
+mod counted;
 pub mod daemon;
 pub mod delivery;
 pub mod engine;

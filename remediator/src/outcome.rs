@@ -80,10 +80,13 @@ impl End {
     /// says by now that it is a dry run, or is none any more.
     #[must_use]
     pub fn interrupted(subject: &Subject<'_>, left: u64) -> Self {
-        let shown = if left == 0 { "no".to_owned() } else { left.to_string() };
+        let shown = match left {
+            0 => format!("no {} processes are", subject.whose()),
+            1 => format!("1 {} process is", subject.whose()),
+            left => format!("{left} {} processes are", subject.whose()),
+        };
         let summary = format!(
-            "{shown} {} processes are left of {}; the daemon was restarted while it acted",
-            subject.whose(),
+            "{shown} left of {}; the daemon was restarted while it acted",
             subject.before_told()
         );
         Self { after: Some(left), ..Self::of(Verdict::Interrupted, summary) }

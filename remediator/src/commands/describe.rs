@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use crate::counted::counted;
 use crate::policy::duration::spoken;
 use crate::policy::{Config, DryRun, Playbook, Rate, Reserve};
 use crate::steps;
@@ -215,7 +216,8 @@ fn spoken_size(bytes: u64) -> String {
 }
 
 fn often(rate: Rate) -> String {
-    format!("{} times in {}", rate.count, spoken(rate.window))
+    let count = counted(rate.count.into(), "time", "times");
+    format!("{count} in {}", spoken(rate.window))
 }
 
 #[cfg(test)]

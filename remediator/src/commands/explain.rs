@@ -15,6 +15,7 @@ use crate::account::{Account, UserName};
 use crate::active::Force;
 use crate::alertmanager::{Alert, BadPayload, Notification};
 use crate::args::Args;
+use crate::counted::counted;
 use crate::engine::{groups, look_up};
 use crate::policy::{Authorised, Decision, Facts, History, Identity, Plan, admit, decide};
 use crate::policy::{Config, LoadError};
@@ -72,11 +73,11 @@ pub fn explain(
         .map(|(alert, number)| format!("{}\n{}\n", Heading(number, alert), looker.verdict(alert)))
         .collect();
     if notification.truncated > 0 {
-        let count = notification.truncated;
-        text.push_str(&format!("Alertmanager left {count} alerts out: set max_alerts to 0.\n"));
+        let count = counted(notification.truncated.into(), "alert", "alerts");
+        text.push_str(&format!("Alertmanager left {count} out: set max_alerts to 0.\n"));
     }
     text.push_str(
-        "Cool-down, limits, and who was in a protected group before are not considered here.\n",
+        "The cooldown, the limits, and who was in a protected group before are not considered here.\n",
     );
     text
 }
@@ -173,7 +174,7 @@ impl Looker<'_> {
         };
         match decide(&self.force.config, authorised, &facts) {
             Decision::Act(plan) => Ok(self.act(&plan, found)),
-            Decision::Wait(until) => Err(format!("the cool-down runs until {until}")),
+            Decision::Wait(until) => Err(format!("the cooldown runs until {until}")),
             Decision::Refuse(refusal) => Err(refusal.to_string()),
         }
     }
@@ -202,9 +203,9 @@ impl Looker<'_> {
     fn act(&self, plan: &Plan, found: &Survey) -> String {
         let (account, playbook) = (plan.account(), plan.authorised().request().name());
         let mut lines = vec![format!(
-            "  Playbook {playbook} would run{}: {} processes of uid {} live.",
+            "  Playbook {playbook} would run{}: {} of uid {} live.",
             if plan.is_dry_run() { " as a dry run, which kills and saves nothing" } else { "" },
-            found.living.len(),
+            counted(u64::try_from(found.living.len()).unwrap_or(u64::MAX), "process", "processes"),
             account.uid
         )];
         if !found.nested.is_empty() {

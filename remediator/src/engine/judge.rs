@@ -145,7 +145,7 @@ impl Judge {
         }
         match decide(&force.config, (*authorised).clone(), &facts) {
             Decision::Wait(until) => {
-                tracing::info!(remediation = remediation.id, %until, "waits for the cool-down");
+                tracing::info!(remediation = remediation.id, %until, "waits for the cooldown");
                 self.context.persist(|| journal.defer(remediation.id, until)).await
             }
             Decision::Refuse(refusal) => {

@@ -22,6 +22,7 @@ use crate::account::standing::Standing;
 use crate::account::{Account, Listed, NameFault, UserName};
 use crate::alertmanager::Muted;
 use crate::alertmanager::{Alert, Status};
+use crate::counted::counted;
 use crate::verdict::{Mailed, Verdict};
 
 /// An alert that asks for something this host's file allows, for any user.
@@ -346,7 +347,10 @@ pub enum Refusal {
         min_uid: u32,
     },
     /// There is no storm, or no more.
-    #[error("{living} processes live, below the threshold of {threshold}")]
+    #[error(
+        "{}, below the threshold of {threshold}",
+        counted(*.living, "process lives", "processes live")
+    )]
     BelowThreshold {
         /// How many live.
         living: u64,

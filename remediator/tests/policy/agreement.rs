@@ -339,16 +339,16 @@ fn what_delays_an_alert_is_told() {
     let alert = "        expr: watched >= limit\n";
     let with =
         |more: &str| Files::that_agree().with_rules(alert, &format!("{alert}        {more}\n"));
-    with("for: 1h").has_one("a.rules.yml:9: ", "as late as 1h");
+    with("for: 1h").has_one("a.rules.yml:9: ", "add up to 1h");
     with("keep_firing_for: 1d").has_one("a.rules.yml:9: ", "keep_firing_for");
     let short = with("for: 1m");
     short.agrees();
-    assert!(short.verdict().0.notes.iter().any(|one| one.what.contains("as late as 1m")));
+    assert!(short.verdict().0.notes.iter().any(|one| one.what.contains("add up to 1m")));
     let group = |more: &str| {
         Files::that_agree().with_rules("name: alerts\n", &format!("name: alerts\n    {more}\n"))
     };
-    group("interval: 2h").has_one("a.rules.yml:10: ", "as late as 2h");
-    group("query_offset: 2h").has_one("a.rules.yml:10: ", "as late as 2h");
+    group("interval: 2h").has_one("a.rules.yml:10: ", "add up to 2h");
+    group("query_offset: 2h").has_one("a.rules.yml:10: ", "add up to 2h");
     group("limit: 1").cannot_tell("limit: where over 1 alerts");
     group("limit: 0").agrees();
     Files::that_agree()

@@ -159,7 +159,7 @@ fn a_red_alert_is_mailed_again_and_again() {
         head.sort_unstable();
         assert_eq!(head, ["  97 alice imapd", " 340 carol imapd", "1061 bob httpd"]);
         assert_eq!(explained.matches("\n* ").count() + 1, 3, "{text}");
-        assert!(text.contains("alice imapd: 97, the red threshold of class default is 90; the remediator on moscow was asked to run playbook imapd_storm; its result follows in a separate mail."), "{text}");
+        assert!(text.contains("alice imapd: 97, the red threshold of class default is 90; the remediator on moscow was asked to run playbook imapd_storm; a separate mail says what it did; if none comes, its status page says why."), "{text}");
         assert!(text.contains("bob httpd: 1061, the red threshold of class default is 90; no playbook: nothing acts on it, so a person must."), "{text}");
         assert!(
             text.contains("https://grafana.example.org/d/procstorm?var-host=moscow\n"),

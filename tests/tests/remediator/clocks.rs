@@ -133,7 +133,7 @@ fn a_clock_set_back_before_the_cool_down_makes_no_hurry() -> Result<(), Fault> {
     host.restart()?;
     host.wait_until_dead(&second)?;
     let log = host.daemon.log();
-    let waits = log.matches("waits for the cool-down").count();
+    let waits = log.matches("waits for the cooldown").count();
     assert!((1..=3).contains(&waits), "{waits} times judged:\n{log}");
     Ok(())
 }

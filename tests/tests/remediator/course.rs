@@ -98,7 +98,7 @@ fn during_the_cool_down_an_alert_waits_and_is_not_lost() -> Result<(), Fault> {
     let second = Storm::raise(uid, b"core-c", 8)?;
     host.post(&[Post::storm(uid, "core-c")])?;
     wait::until("waits", SOON, || {
-        host.daemon.log().contains("waits for the cool-down").then_some(())
+        host.daemon.log().contains("waits for the cooldown").then_some(())
     })?;
     assert_eq!(second.living()?, 8);
     // Whatever comes meanwhile is served by the one that waits.

@@ -346,7 +346,14 @@ fn timing(asking: Asking<'_>, verdict: &mut Verdict) {
         }
     };
     let delay = spoken(alert.delay);
-    say(alert.delay, format!("alert {name:?} may fire as late as {delay} after a storm begins"));
+    // The wait for the scrape comes before, and is not known from the rules.
+    say(
+        alert.delay,
+        format!(
+            "alert {name:?} fires later than the scrape that shows a storm: its interval, \
+             query_offset and for add up to {delay}"
+        ),
+    );
     let keep = spoken(alert.keep_firing);
     say(
         alert.keep_firing,

@@ -207,14 +207,11 @@ pub(super) fn red(meanings: &[Meaning], hits: u64) -> Option<u64> {
     meanings.iter().find(|one| one.users <= hits).map(|one| one.threshold)
 }
 
-/// The threshold from which on there would have been at most one alert a day, and that is not above
-/// that of the red row.
+/// The threshold from which on there would have been at most one alert a day, if it is below that of
+/// the red row: a warning that comes together with the red alert warns of nothing.
 pub(super) fn emergency(meanings: &[Meaning], days: u64, red: Option<u64>) -> Option<u64> {
     let calm = meanings.iter().find(|one| one.alerts <= days.max(1)).map(|one| one.threshold);
-    match (calm, red) {
-        (Some(calm), Some(red)) => Some(calm.min(red)),
-        (calm, red) => calm.or(red),
-    }
+    calm.filter(|calm| red.is_none_or(|red| *calm < red))
 }
 
 #[cfg(test)]
@@ -291,7 +288,9 @@ mod tests {
         assert_eq!(red(&meanings, 0), Some(150));
         assert_eq!(red(&meanings, 2), Some(30));
         assert_eq!(emergency(&meanings, 2, Some(150)), Some(30));
-        assert_eq!(emergency(&meanings, 1, Some(90)), Some(90), "not above the red row");
+        assert_eq!(emergency(&meanings, 1, Some(90)), None, "not above the red row");
+        assert_eq!(emergency(&meanings, 2, Some(30)), None, "nor at it");
+        assert_eq!(emergency(&meanings, 2, None), Some(30));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::count::{Kind, Tally, emergency, red};
 use super::prometheus::Row;
 use super::{Question, whole};
 use crate::commands::columns::{Column, table, wrapped};
+use crate::counted::counted;
 use crate::policy::duration::spoken;
 use crate::printable::printable;
 
@@ -100,7 +101,11 @@ pub(super) fn tell(
         text.push_str("\nThe largest groups:\n");
         text.push_str(&largest(tally, kind, *width));
         let red = red(&meanings, *hits);
-        for (level, threshold) in [("emergency", emergency(&meanings, days, red)), ("red", red)] {
+        let emergency = emergency(&meanings, days, red);
+        if let (None, Some(red)) = (emergency, red) {
+            suggested.push_str(&no_emergency(kind, red));
+        }
+        for (level, threshold) in [("emergency", emergency), ("red", red)] {
             let playbook =
                 present.iter().find(|row| row.level == level && !row.playbook.is_empty());
             let playbook = playbook.map(|row| row.playbook.as_str());
@@ -112,9 +117,13 @@ pub(super) fn tell(
     text.push_str("\nROWS FOR THE TABLE in procstorm.rules.yml\n");
     text.push_str(&wrapped(
         &format!(
-            "A red row is at the first threshold that at most {hits} users reached (--hits), an \
-             emergency row at the first with at most one alert a day. If there was a storm in this \
-             time, a red row above it would not have ended it: choose by the tables."
+            "A red row is at the first threshold that {} reached (--hits), an emergency row at the \
+             first with at most one alert a day, if it is below the red row. If there was a storm in \
+             this time, a red row above it would not have ended it: choose by the tables.",
+            match hits {
+                0 => "no user".to_owned(),
+                hits => format!("at most {}", counted(*hits, "user", "users")),
+            }
         ),
         *width,
     ));
@@ -163,6 +172,16 @@ fn yaml_row(level: &str, (role, class): &Kind, threshold: u64, playbook: Option<
     )
 }
 
+/// Why there is no emergency row, as a comment among the rows.
+fn no_emergency((role, class): &Kind, red: u64) -> String {
+    format!(
+        "      # No emergency row for role {}, class {}: of the thresholds below {red}, none \
+         had at most one alert a day.\n",
+        word(role),
+        word(class)
+    )
+}
+
 /// A text as YAML: in quotes unless it is a plain name.
 fn word(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
@@ -196,5 +215,7 @@ mod tests {
         assert_eq!(rows[0]["labels"]["class"], "a\u{9b}: {b");
         assert_eq!(rows[0]["labels"]["role"], "");
         assert!(odd.chars().all(|c| c == '\n' || !c.is_control()), "{odd:?}");
+        let none = no_emergency(&kind("", "a\n- b"), 90);
+        assert!(none.trim_start().starts_with('#') && none.lines().count() == 1, "{none:?}");
     }
 }

@@ -4,6 +4,7 @@
 //! - [`part_dry`], [`end_dry`]: about one that would be.
 
 use super::{Changed, KillVerdict, Other, Replacement, Report, Source, Traced};
+use crate::counted::counted;
 use crate::outcome::{End, Part, Subject};
 use crate::verdict::Verdict;
 
@@ -45,8 +46,8 @@ pub fn end(subject: &Subject<'_>, report: &Report) -> End {
 /// How a dry run ends that would kill these.
 #[must_use]
 pub fn end_dry(subject: &Subject<'_>, pids: &[i32]) -> End {
-    let (count, whose) = (pids.len(), subject.whose());
-    let summary = format!("dry run: would kill {count} {whose} processes");
+    let count = u64::try_from(pids.len()).unwrap_or(u64::MAX);
+    let summary = format!("dry run: would kill {}", processes(count, &subject.whose()));
     End { after: subject.before, ..End::of(Verdict::DryRun, summary) }
 }
 
@@ -55,7 +56,7 @@ pub fn end_dry(subject: &Subject<'_>, pids: &[i32]) -> End {
 fn killed(report: &Report, whose: &str, before: &str) -> String {
     let Report { matched, threshold, left, .. } = report;
     let ended = report.ended();
-    let killed = format!("killed {ended} {whose} processes");
+    let killed = format!("killed {}", processes(ended, whose));
     match &report.verdict {
         KillVerdict::NoneSeenForMs(_) if is_quiet(report) => match ended {
             // All are the ones that exited under our hands, and no others.
@@ -99,6 +100,11 @@ fn killed(report: &Report, whose: &str, before: &str) -> String {
         KillVerdict::Blind => unfit(report, whose, "other users' processes are hidden from us"),
         KillVerdict::Refused(why) | KillVerdict::Failed(why) => unfit(report, whose, why),
     }
+}
+
+/// So many processes of that user and command.
+fn processes(count: u64, whose: &str) -> String {
+    counted(count, &format!("{whose} process"), &format!("{whose} processes"))
 }
 
 /// How a kill ends that cannot go on, or could not begin.
@@ -147,10 +153,10 @@ fn alive(left: Option<u64>) -> String {
 
 fn kill_lines(report: &Report, lines: &mut Vec<String>) {
     let mut line = format!(
-        "killed {} processes in {} ms, {} rounds",
-        report.ended(),
+        "killed {} in {} ms, {}",
+        counted(report.ended(), "process", "processes"),
         report.elapsed.as_millis(),
-        report.rounds
+        counted(report.rounds.into(), "round", "rounds")
     );
     if report.asked > 0 {
         line.push_str(&format!(": {} by SIGTERM, {} by SIGKILL", report.terminated, report.exited));
@@ -311,6 +317,21 @@ mod tests {
                 + report.released;
             report
         })
+    }
+
+    #[test]
+    fn one_of_a_kind_is_in_the_singular() {
+        let mut report = Report::idle(KillVerdict::NoneSeenForMs(100), Duration::from_millis(5));
+        (report.exited, report.matched, report.rounds) = (1, 2, 1);
+        let mut lines = Vec::new();
+        kill_lines(&report, &mut lines);
+        assert_eq!(lines, ["killed 1 process in 5 ms, 1 round; none seen for 100 ms"]);
+        report.verdict = KillVerdict::Aborted;
+        let told = killed(&report, "alice imapd", "2");
+        assert!(told.starts_with("killed 1 alice imapd process; "), "{told}");
+        (report.exited, report.rounds) = (2, 3);
+        kill_lines(&report, &mut lines);
+        assert_eq!(lines[1], "killed 2 processes in 5 ms, 3 rounds");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::view::Event;
 use super::wording::words;
+use crate::counted::counted;
 use crate::journal::records::RemediationRow;
 use crate::journal::story::Story;
 use crate::steps::record;
@@ -25,7 +26,10 @@ pub fn of(record: &RemediationRow, story: &Story) -> Vec<Event> {
         None => tell(story.accepted, "the alert is accepted, and on record".to_owned()),
     }
     if let (Some(acted), Some(before)) = (story.acted, record.before) {
-        tell(Some(acted), format!("{before} processes counted; it begins to act"));
+        tell(
+            Some(acted),
+            format!("{} counted; it begins to act", counted(before, "process", "processes")),
+        );
     } else {
         tell(story.acted, "it begins to act".to_owned());
     }
