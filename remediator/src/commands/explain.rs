@@ -73,7 +73,7 @@ pub fn explain(
         .map(|(alert, number)| format!("{}\n{}\n", Heading(number, alert), looker.verdict(alert)))
         .collect();
     if notification.truncated > 0 {
-        let count = counted(notification.truncated.into(), "alert", "alerts");
+        let count = counted(notification.truncated, "alert", "alerts");
         text.push_str(&format!("Alertmanager left {count} out: set max_alerts to 0.\n"));
     }
     text.push_str(

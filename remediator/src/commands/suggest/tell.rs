@@ -115,18 +115,7 @@ pub(super) fn tell(
         }
     }
     text.push_str("\nROWS FOR THE TABLE in procstorm.rules.yml\n");
-    text.push_str(&wrapped(
-        &format!(
-            "A red row is at the first threshold that {} reached (--hits), an emergency row at the \
-             first with at most one alert a day, if it is below the red row. If there was a storm in \
-             this time, a red row above it would not have ended it: choose by the tables.",
-            match hits {
-                0 => "no user".to_owned(),
-                hits => format!("at most {}", counted(*hits, "user", "users")),
-            }
-        ),
-        *width,
-    ));
+    text.push_str(&wrapped(&chosen_by(*hits), *width));
     text.push('\n');
     text.push_str(&suggested);
     text
@@ -169,6 +158,19 @@ fn yaml_row(level: &str, (role, class): &Kind, threshold: u64, playbook: Option<
          labels: {{level: {level}, role: {}, class: {}{playbook}}}}}\n",
         word(role),
         word(class)
+    )
+}
+
+/// By what the suggested rows are chosen.
+fn chosen_by(hits: u64) -> String {
+    let reached = match hits {
+        0 => "no user".to_owned(),
+        hits => format!("at most {}", counted(hits, "user", "users")),
+    };
+    format!(
+        "A red row is at the first threshold that {reached} reached (--hits), an emergency row at the \
+         first with at most one alert a day, if it is below the red row. If there was a storm in this \
+         time, a red row above it would not have ended it: choose by the tables."
     )
 }
 
@@ -215,6 +217,8 @@ mod tests {
         assert_eq!(rows[0]["labels"]["class"], "a\u{9b}: {b");
         assert_eq!(rows[0]["labels"]["role"], "");
         assert!(odd.chars().all(|c| c == '\n' || !c.is_control()), "{odd:?}");
+        assert!(chosen_by(0).contains("that no user reached"));
+        assert!(chosen_by(1).contains("that at most 1 user reached"));
         let none = no_emergency(&kind("", "a\n- b"), 90);
         assert!(none.trim_start().starts_with('#') && none.lines().count() == 1, "{none:?}");
     }
