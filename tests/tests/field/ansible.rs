@@ -129,6 +129,11 @@ impl Site {
         assert!(copied.unwrap().success());
         std::fs::create_dir(place.join("packages")).unwrap();
         shown(packages().copy_to(&place.join("packages")));
+        // As one Prometheus of a pair, which is more than one alone.
+        shown(self.monitoring.run(&format!(
+            "cd {PLACE}; echo 'procstorm_monitoring_replica: b' \
+             >>inventory/group_vars/procstorm_monitoring.yml"
+        )));
         shown(
             self.monitoring
                 .run(&format!("cd {PLACE}; apt-get install ./packages/procstorm-remediator_*.deb")),
@@ -174,16 +179,28 @@ impl Site {
         shown(self.host(host).run("dpkg-query -W -f '${Version}' procstorm-remediator"))
     }
 
-    /// All exporters and remediators are scraped.
+    /// All exporters and remediators are scraped, and Alertmanager.
     fn all_are_scraped(&self) {
-        let query = "promtool query instant http://127.0.0.1:9090 'up{job=~\"procstorm.*\"}'";
+        let query =
+            "promtool query instant http://127.0.0.1:9090 'up{job=~\"procstorm.*|alertmanager\"}'";
         let mut said = String::new();
-        let up = wait::until("five targets are up", LIMIT, || {
+        let up = wait::until("six targets are up", LIMIT, || {
             said =
                 self.monitoring.run(query).map_err(|fault| fault.whole()).unwrap_or_else(|why| why);
-            (said.matches("=> 1 @").count() == 5).then_some(())
+            (said.matches("=> 1 @").count() == 6).then_some(())
         });
         assert!(up.is_ok(), "not all targets are up within {LIMIT:?}: {said}");
+    }
+
+    /// Prometheus evaluates the rules by the path of the second of a pair, and sends no label of its own.
+    fn is_the_second_of_a_pair(&self) {
+        let ask = |path: &str| {
+            shown(self.monitoring.run(&format!("curl -sS http://127.0.0.1:9090/api/v1/{path}")))
+        };
+        assert!(ask("rules").contains("/etc/procstorm/fleet-b/rules/procstorm.rules.yml"));
+        let configuration = ask("status/config");
+        assert!(configuration.contains("replica: b"), "{configuration}");
+        assert!(configuration.contains("action: labeldrop"), "{configuration}");
     }
 }
 
@@ -209,6 +226,7 @@ fn the_roles_install_check_arm_and_upgrade_a_fleet() {
     let run = site.play("");
     assert!(run.succeeded, "{run}");
     site.all_are_scraped();
+    site.is_the_second_of_a_pair();
     println!("ansible: the second run");
     let run = site.play("");
     assert!(run.succeeded, "{run}");
