@@ -21,6 +21,7 @@ use procstorm_testkit::uids::claim_uid;
 use procstorm_testkit::{needs_root, programs, wait};
 use procstorm_tests::alertmanager::Alertmanager;
 use procstorm_tests::daemon::Daemon;
+use procstorm_tests::dashboard::Dashboard;
 use procstorm_tests::host::{Post, notification};
 use procstorm_tests::prometheus::Prometheus;
 use procstorm_tests::storm::Storm;
@@ -253,6 +254,10 @@ fn all_programs_of_a_fleet_know_each_other_by_their_certificates() -> Result<(),
             holds(&format!("{}{{use='{role}'}} == {time}", validity(of)))?;
         }
     }
+    let json = fs::read_to_string(programs::project().join("grafana/procstorm.json")).unwrap();
+    let empty = Dashboard::read(&json)?.empty(&prometheus)?;
+    assert!(!empty.iter().any(|title| title == "Certificates that expire first"), "{empty:?}");
+    assert!(!empty.is_empty(), "nothing but the remediator is scraped");
 
     // Who else may post.
     let pki = &fleet.order.output;
