@@ -348,6 +348,7 @@ fn the_mails_show_each_line_in_a_browser() {
     let report = {
         let mut report = Report::idle(KillVerdict::NoneSeenForMs(120), Duration::from_millis(40));
         (report.matched, report.exited, report.left) = (97, 97, Some(0));
+        report.rounds = 1;
         report
     };
     let subject = Subject {
