@@ -1,6 +1,24 @@
 //! Counts with their nouns.
 
-/// A count with its noun, which is in the singular after 1.
-pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
+use std::fmt::Display;
+
+/// A count with its noun, or its noun and verb, which is in the singular after 1.
+pub(crate) fn counted<N: Display + PartialEq + From<u8>>(
+    count: N,
+    one: &str,
+    many: &str,
+) -> String {
+    let noun = if count == N::from(1) { one } else { many };
+    format!("{count} {noun}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counted;
+
+    #[test]
+    fn the_singular_is_for_one_alone() {
+        let hosts = [0_u64, 1, 2].map(|count| counted(count, "host is", "hosts are"));
+        assert_eq!(hosts, ["0 hosts are", "1 host is", "2 hosts are"]);
+    }
 }

@@ -216,7 +216,7 @@ fn spoken_size(bytes: u64) -> String {
 }
 
 fn often(rate: Rate) -> String {
-    let count = counted(rate.count.into(), "time", "times");
+    let count = counted(rate.count, "time", "times");
     format!("{count} in {}", spoken(rate.window))
 }
 

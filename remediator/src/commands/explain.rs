@@ -205,7 +205,7 @@ impl Looker<'_> {
         let mut lines = vec![format!(
             "  Playbook {playbook} would run{}: {} of uid {} live.",
             if plan.is_dry_run() { " as a dry run, which kills and saves nothing" } else { "" },
-            counted(u64::try_from(found.living.len()).unwrap_or(u64::MAX), "process", "processes"),
+            counted(found.living.len(), "process", "processes"),
             account.uid
         )];
         if !found.nested.is_empty() {

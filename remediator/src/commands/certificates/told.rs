@@ -10,6 +10,7 @@ use super::store::At;
 use super::x509::Certificate;
 use super::{ALERTMANAGER, CLIENTS, HOSTS, PROMETHEUS, SERVERS};
 use crate::args::Certificates;
+use crate::counted::counted;
 
 /// How many names of a list are shown.
 const NAMES_SHOWN: usize = 20;
@@ -55,8 +56,8 @@ impl Run {
     pub(super) fn told(&self, order: &Certificates) -> String {
         let output = order.output.display();
         let mut text = format!(
-            "{output}: {} certificates are new, {} renewed, {} unchanged.\n",
-            self.made.len(),
+            "{output}: {} new, {} renewed, {} unchanged.\n",
+            counted(self.made.len(), "certificate is", "certificates are"),
             self.renewed.len(),
             self.stayed
         );

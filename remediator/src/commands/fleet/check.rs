@@ -15,6 +15,7 @@ use crate::commands::agreement::rules::Rules;
 use crate::commands::agreement::webhook::Here;
 use crate::commands::agreement::{Finding, Place, check};
 use crate::commands::check::alertmanagers;
+use crate::counted::counted;
 
 /// The port that the shipped socket unit has.
 const LISTEN: &str = ":9958";
@@ -219,10 +220,10 @@ fn spoken(
     unsure: &[Finding],
     question: &Question<'_>,
 ) -> String {
-    let total = targets.hosts.len();
+    let total = counted(targets.hosts.len(), "host", "hosts");
     let (rules, routes) = (question.rules.display(), question.alertmanager.display());
     let mut text = format!(
-        "{}: {total} hosts, of which {} have a policy in {}. ",
+        "{}: {total}, of which {} have a policy in {}. ",
         targets.file.display(),
         armed.count(),
         question.policies.display()

@@ -16,6 +16,7 @@ use super::targets::{Host, Targets};
 use crate::args::{Fleet, FleetForm};
 use crate::commands::agreement::routes::Routing;
 use crate::commands::agreement::{Finding, Place};
+use crate::counted::counted;
 
 /// The port that the remediators listen on, by the shipped socket unit.
 const PORT: u16 = 9958;
@@ -296,15 +297,15 @@ fn spoken(
     let paths: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
     writeln!(
         text,
-        "{} hosts are in {}, of which {armed} have a remediator. Wrote {}.",
-        targets.hosts.len(),
+        "{} in {}, of which {armed} have a remediator. Wrote {}.",
+        counted(targets.hosts.len(), "host is", "hosts are"),
         targets.file.display(),
         paths.join(", ")
     )
     .ok();
     for (role, count) in without {
-        let hosts = if *count == 1 { "host has" } else { "hosts have" };
-        writeln!(text, "{count} {hosts} role {role:?}, and no policy: nothing is done there.").ok();
+        let hosts = counted(*count, "host has", "hosts have");
+        writeln!(text, "{hosts} role {role:?}, and no policy: nothing is done there.").ok();
     }
     text.push_str(
         "Check them with procstorm-remediator --check --fleet. Then copy alertmanager.yml and routes.tsv \

@@ -9,6 +9,7 @@ use hyper::Uri;
 use super::policies::{File, line_of};
 use super::targets::Host;
 use crate::commands::agreement::{Finding, Place};
+use crate::counted::counted;
 
 /// How many hosts are named.
 const NAMES_SHOWN: usize = 10;
@@ -86,8 +87,7 @@ impl Remediators {
 
     /// Who acts.
     pub(super) fn acting(&self) -> String {
-        let hosts =
-            |count: usize| if count == 1 { "1 host".to_owned() } else { format!("{count} hosts") };
+        let hosts = |count: usize| counted(count, "host", "hosts");
         let mut parts = Vec::new();
         if !self.live.is_empty() {
             parts.push(format!("{}: LIVE: {}", hosts(self.live.len()), named(&self.live)));

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{Hit, Refused, Report};
 use crate::commands::columns::{Column, table, wrapped};
+use crate::counted::counted;
 use crate::printable::printable;
 
 /// The report as text.
@@ -69,15 +70,11 @@ fn sum(hits: &[&Hit]) -> String {
     let add =
         |of: fn(&Hit) -> u64| hits.iter().fold(0, |sum: u64, hit| sum.saturating_add(of(hit)));
     let largest = hits.iter().map(|hit| hit.largest).max().unwrap_or_default();
-    let several = |count: u64, one: &str| match count {
-        1 => format!("1 {one}"),
-        count => format!("{count} {one}s"),
-    };
     format!(
-        "{} of {} ({} processes, at most {largest} at once)",
-        several(add(|hit| hit.times), "storm"),
-        several(u64::try_from(users.len()).unwrap_or(u64::MAX), "user"),
-        add(|hit| hit.processes)
+        "{} of {} ({}, at most {largest} at once)",
+        counted(add(|hit| hit.times), "storm", "storms"),
+        counted(users.len(), "user", "users"),
+        counted(add(|hit| hit.processes), "process", "processes")
     )
 }
 

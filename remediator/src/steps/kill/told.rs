@@ -156,7 +156,7 @@ fn kill_lines(report: &Report, lines: &mut Vec<String>) {
         "killed {} in {} ms, {}",
         counted(report.ended(), "process", "processes"),
         report.elapsed.as_millis(),
-        counted(report.rounds.into(), "round", "rounds")
+        counted(report.rounds, "round", "rounds")
     );
     if report.asked > 0 {
         line.push_str(&format!(": {} by SIGTERM, {} by SIGKILL", report.terminated, report.exited));
