@@ -22,6 +22,7 @@ use procstorm_testkit::skip::{is_root, skipped};
 use procstorm_testkit::{programs, wait};
 use procstorm_tests::crowd::Crowd;
 use procstorm_tests::http::Http;
+use procstorm_tests::journal;
 use procstorm_tests::stack::{Person, Setup, Stack};
 use procstorm_tests::storm::Storm;
 use serde_json::Value;
@@ -184,17 +185,10 @@ fn course(stack: &Stack, person: &Person, storm: &Storm) -> Result<Course, Fault
             ended_ms FROM remediations r WHERE id = {}",
         remediation.id()
     );
-    let output = Command::new(programs::other("sqlite3")?)
-        .args(["-readonly", "-separator", " "])
-        .arg(stack.site.state().join("journal.sqlite"))
-        .arg(times)
-        .output()
-        .or_fault("cannot run sqlite3")?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let times: Vec<f64> = said.split_whitespace().filter_map(|ms| ms.parse().ok()).collect();
+    let said = journal::read(&stack.site.state(), &times)?.join("\n");
+    let times: Vec<f64> = said.split('|').filter_map(|ms| ms.parse().ok()).collect();
     let [requested, acted, archived, ended] = *times.as_slice() else {
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        return Err(Fault::new(format!("{user}: the journal says {said:?} {complaint}")));
+        return Err(Fault::new(format!("{user}: the journal says {said:?}")));
     };
     let labels = format!("user=\"{user}\",command=\"imapd\"");
     let scraped = first(stack, &format!("procstorm_processes{{{labels}}}"), 90.0)?;

@@ -50,6 +50,7 @@ pub mod fuzzing;
 pub mod host;
 pub mod http;
 pub mod interrupt;
+pub mod journal;
 pub mod ledger;
 pub mod mail_server;
 pub mod opponent;

@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use procstorm_testkit::accounts::Accounts;
 use procstorm_testkit::fault::{Fault, OrFault as _};
@@ -13,6 +12,7 @@ use super::network::Machine;
 use crate::daemon::Daemon;
 use crate::host::faketime;
 use crate::http::Http;
+use crate::journal;
 use crate::stack::{Person, Site, replace_once};
 use crate::storm::Storm;
 
@@ -196,16 +196,6 @@ impl Host {
     }
 
     fn journal(&self, query: &str) -> Result<Vec<String>, Fault> {
-        let output = Command::new(programs::other("sqlite3")?)
-            .args(["-readonly", "-cmd", ".timeout 10000"])
-            .arg(self.site.state().join("journal.sqlite"))
-            .arg(query)
-            .output()
-            .or_fault("no sqlite3")?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(Fault::new(format!("the journal of {}: {said}", self.name())));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+        journal::read(&self.site.state(), query)
     }
 }

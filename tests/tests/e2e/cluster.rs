@@ -24,14 +24,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use procstorm_testkit::fault::{Fault, OrFault as _};
 use procstorm_testkit::uids::claim_uid;
-use procstorm_testkit::{needs_root, programs, wait};
+use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::alertmanager::Alertmanager;
 use procstorm_tests::host::{Host, Post};
+use procstorm_tests::journal;
 use procstorm_tests::smtp::{Mail, Sink};
 use procstorm_tests::storm::Storm;
 use procstorm_tests::tmpfs::Tmpfs;
@@ -312,13 +312,7 @@ fn what_could_not_be_taken_is_said_again_by_both_and_done_once() -> Result<(), F
 fn episodes(state: &Path) -> Result<Vec<String>, Fault> {
     let query = "SELECT fingerprint, starts_at, count(DISTINCT remediation) FROM alerts \
                  WHERE decision = 'accepted' GROUP BY 1, 2";
-    let output = Command::new(programs::other("sqlite3")?)
-        .arg("-readonly")
-        .arg(state.join("journal.sqlite"))
-        .arg(query)
-        .output()
-        .or_fault("no sqlite3")?;
-    Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+    journal::read(state, query)
 }
 
 #[test]

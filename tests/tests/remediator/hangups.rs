@@ -12,6 +12,7 @@ use procstorm_testkit::fault::{Beside as _, Fault, OrFault as _};
 use procstorm_testkit::uids::claim_uid;
 use procstorm_testkit::{needs_root, programs, wait};
 use procstorm_tests::host::{Host, Post, TOKEN};
+use procstorm_tests::journal;
 use procstorm_tests::storm::Storm;
 use rustix::net::sockopt::set_socket_linger;
 
@@ -111,13 +112,7 @@ fn what_is_on_record_is_pursued_though_its_poster_hung_up() -> Result<(), Fault>
 
 /// Changes the journal of a host whose daemon runs.
 fn change_journal_beside(host: &Host, statements: &str) -> Result<(), Fault> {
-    let changed = Command::new(programs::other("sqlite3")?)
-        .arg(host.dir().join("state/journal.sqlite"))
-        .arg(format!("PRAGMA busy_timeout = 20000; {statements}"))
-        .stdout(Stdio::null())
-        .status()
-        .or_fault("no sqlite3")?;
-    if changed.success() { Ok(()) } else { Err(Fault::new("the journal was not changed")) }
+    journal::change(&host.dir().join("state"), statements)
 }
 
 /// A remediation that is unfinished and that no task pursues.

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,12 +17,13 @@ use procstorm_remediator::metrics::Metrics;
 use procstorm_remediator::policy::Config;
 use procstorm_remediator::policy::admit;
 use procstorm_remediator::verdict::Verdict;
-use procstorm_testkit::fault::{Fault, OrFault as _};
+use procstorm_testkit::fault::Fault;
 use procstorm_testkit::port::free_port;
 use procstorm_testkit::uids::claim_uid;
-use procstorm_testkit::{needs_root, programs, wait};
+use procstorm_testkit::{needs_root, wait};
 use procstorm_tests::alertmanager::Alertmanager;
 use procstorm_tests::host::{Host, Post, Receiver};
+use procstorm_tests::journal;
 use procstorm_tests::smtp::{Mail, Sink};
 use procstorm_tests::storm::Storm;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -175,16 +175,11 @@ fn outcomes_that_are_refused_or_cannot_be_read_hold_up_no_other() -> Result<(), 
     };
     none_waits("the first is dropped")?;
     // As many as would fill a batch, before one that can be read.
-    let damaged = Command::new(programs::other("sqlite3")?)
-        .arg(dir.path().join("journal.sqlite"))
-        .arg(
-            "PRAGMA busy_timeout = 20000;
-             INSERT INTO outcomes (remediation, event, created_ms, labels, annotations)
-             SELECT 1, 'damaged-' || value, 0, '[', '{}' FROM generate_series(1, 60)",
-        )
-        .output()
-        .or_fault("no sqlite3")?;
-    assert!(damaged.status.success(), "{damaged:?}");
+    journal::change(
+        dir.path(),
+        "INSERT INTO outcomes (remediation, event, created_ms, labels, annotations)
+         SELECT 1, 'damaged-' || value, 0, '[', '{}' FROM generate_series(1, 60)",
+    )?;
     receiver.fail(None);
     runtime.block_on(write(&journal, 1, "b"));
     letters.notify_one();
