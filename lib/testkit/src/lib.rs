@@ -24,6 +24,7 @@ pub mod apart;
 mod claim;
 pub mod documents;
 pub mod fault;
+pub mod forged;
 pub mod mounts;
 pub mod port;
 pub mod procfs;

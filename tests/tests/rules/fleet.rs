@@ -12,7 +12,7 @@ use std::time::Duration;
 use procstorm_remediator::args::{Fleet, FleetForm};
 use procstorm_remediator::commands::fleet::generate::write;
 use procstorm_testkit::fault::Fault;
-use procstorm_testkit::{programs, skip, wait};
+use procstorm_testkit::{forged, programs, skip, wait};
 use procstorm_tests::alertmanager::Alertmanager;
 use procstorm_tests::smtp::Sink;
 use serde_json::{Value, json};
@@ -142,29 +142,6 @@ fn one_receiver_for_all_hosts_is_taken_by_alertmanager_0_31_and_newer() {
     routes_hold(&out, "mail");
 }
 
-/// Labels `host` that would lead elsewhere, as a part of an address or as a name, or that are almost
-/// one of the list.
-const FORGED: [&str; 18] = [
-    "x:19959/evil?",
-    "evil:1",
-    "evil/x",
-    "evil?x",
-    "evil#x",
-    "user@evil",
-    "moscow@evil",
-    "evil.example.org",
-    "moscow.evil.example.org",
-    "127.0.0.1",
-    "[::1]",
-    "::1",
-    "",
-    "moscow\nkiev",
-    "moscow ",
-    "MOSCOW:1",
-    "-x",
-    "{{ .GroupLabels.user }}",
-];
-
 fn alert(host: &str) -> Value {
     json!({
         "labels": {
@@ -206,11 +183,13 @@ fn forged_hosts_reach_nobody(form: FleetForm) -> Result<(), Fault> {
         alertmanager.metric("alertmanager_notification_requests_total", &labels)
     };
 
-    let forged: Vec<Value> = FORGED.iter().map(|host| alert(host)).collect();
-    alertmanager.post_alerts(&forged)?;
-    wait::until("a mail of each", LIMIT, || (mails.mails().len() >= FORGED.len()).then_some(()))?;
+    let alerts: Vec<Value> = forged::HOSTS.iter().map(|host| alert(host)).collect();
+    alertmanager.post_alerts(&alerts)?;
+    wait::until("a mail of each", LIMIT, || {
+        (mails.mails().len() >= forged::HOSTS.len()).then_some(())
+    })?;
     let reached = receivers(&alertmanager)?;
-    assert_eq!(reached.len(), FORGED.len(), "{reached:?}");
+    assert_eq!(reached.len(), forged::HOSTS.len(), "{reached:?}");
     for (host, names) in &reached {
         let wrong = |name: &&String| *name != "mail" && *name != "remediator-none";
         assert_eq!(names.iter().find(wrong), None, "{form:?} {host:?}: {names:?}");
