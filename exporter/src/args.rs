@@ -99,8 +99,8 @@ pub struct Args {
     /// Processes of the smallest user in procstorm_user_processes; others are user="(smaller-users)".
     ///
     /// Users with fewer processes in all are added together there, whatever the mark for groups is. 1
-    /// shows each user, up to as many as --collector.max-series says. It must not be above the smallest threshold of
-    /// role:procstorm_user_processes:threshold: ProcstormThresholdBelowMark fires if it is.
+    /// shows each user, up to as many as --collector.max-series says. It must not be above the smallest
+    /// threshold of role:procstorm_user_processes:threshold: ProcstormThresholdBelowMark fires if it is.
     #[arg(
         long = "collector.min-user-processes", value_name = "N", default_value = "100",
         value_parser = at_least_one::<u64>

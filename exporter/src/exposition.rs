@@ -143,7 +143,7 @@ fn web_config(web: Web) -> Vec<MetricFamily> {
 
 fn certificate(validity: Validity) -> [MetricFamily; 2] {
     let gauge = |name, help: &str, time| {
-        let metrics = vec![gauge(&[("use", "server")], signed(time))];
+        let metrics = vec![gauge(&[("use", "server")], float(time))];
         family(name, help, MetricType::GAUGE, metrics)
     };
     [
@@ -281,15 +281,6 @@ fn labelled(labels: &[(&str, &str)]) -> Metric {
     clippy::cast_precision_loss,
     reason = "the format's only number; exact up to 2^53"
 )]
-fn float(n: u64) -> f64 {
-    n as f64
-}
-
-#[expect(
-    clippy::as_conversions,
-    clippy::cast_precision_loss,
-    reason = "the format's only number; exact up to 2^53"
-)]
-fn signed(n: i64) -> f64 {
-    n as f64
+fn float(n: impl Into<i128>) -> f64 {
+    n.into() as f64
 }

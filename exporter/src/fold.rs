@@ -137,7 +137,7 @@ impl Folded {
         }
     }
 
-    /// Takes a user of whom only [`OTHER`] is left into the user of that name.
+    /// Takes a user, of whom one series is left, into the user [`OTHER`].
     fn fold_user(&mut self, counts: &mut Counts, user: &str) {
         if user != OTHER
             && let Some(commands) = counts.remove(user)

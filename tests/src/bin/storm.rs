@@ -6,7 +6,7 @@
 //!   and reaps, as a subreaper, what that leaves.
 //! - the *nursery* starts the sleepers, and when all bear their name it prints one line: when it
 //!   told them to (milliseconds since 1970), and their pids. It reaps each that dies, as init would.
-//! - a *sleeper* says that it is there, takes its uid and its name when it is told to, and sleeps.
+//! - a *sleeper* says that it is there, takes its uid and its name at a word of the nursery, and sleeps.
 //!
 //! None takes its uid and name before all are there: an exporter sees none or all of the storm, as
 //! nearly as can be, and not one that rises for as long as a busy machine takes to start programs.

@@ -413,7 +413,8 @@ impl Held {
     }
 }
 
-/// Waits for these to exit for as long as there is time `left`, and returns which have.
+/// Waits for these to exit for as long as there is time `left`, and returns which have. They are in the
+/// order of their pids.
 ///
 /// It waits for one alone, and then asks about many at once: if it waited for many, it would be woken
 /// for each of them, and while thousands exit all processors are at work on that. The last first, since

@@ -82,8 +82,8 @@ impl Pin {
         poll(&mut fds, timeout.as_ref()).is_ok_and(|ready| ready > 0)
     }
 
-    /// Which of these processes have exited, as [`has_exited_within`](Self::has_exited_within) has it:
-    /// one call for all. Where that fails, for lack of memory or of a limit that allows so many, each
+    /// Which of these processes have exited, as [`has_exited_within`](Self::has_exited_within) has it,
+    /// in the order of `pins`: one call for all. Where that fails, for lack of memory or of a limit that allows so many, each
     /// is asked alone.
     pub(super) fn exited<'a>(pins: impl IntoIterator<Item = &'a Self>) -> Vec<i32> {
         let pins: Vec<&Self> = pins.into_iter().collect();
